@@ -1,1 +1,6 @@
-//! x
+//! The SearchCell operator: a thin layer of effects around `searchcell_core`.
+//!
+//! One pass over an object is always the same six stages: **observe** (reads only) → **validate**, **build**,
+//! **plan** (pure, in the core) → **execute** (writes) → **status** (pure) and one publish.
+
+pub mod ports;

@@ -1,0 +1,184 @@
+//! Specs that have been validated: what the rest of the core works with. Pure.
+//!
+//! Nothing in these types can be wrong in a way that a later stage would have to report, which is why `build`
+//! and `plan` are infallible.
+
+mod version;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use searchcell_crds::{ClusterPlacement, DeletionPolicy};
+use serde_json::{Map, Value};
+
+pub use version::EsVersion;
+
+use crate::names::{ClusterKey, Role};
+
+/// A SearchCell whose spec is valid and supported by this version of the operator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidCell {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID: what owner references point to.
+    pub uid: String,
+    /// When the object was created; older volumes are not ours to overwrite.
+    pub created_at: Option<Timestamp>,
+    /// Version that new nodes run.
+    pub version: EsVersion,
+    /// Image that new nodes run.
+    pub image: String,
+    /// Node label whose value is the zone.
+    pub topology_key: String,
+    /// Sorted by name.
+    pub zones: Vec<ValidZone>,
+    /// In the order of the spec.
+    pub clusters: Vec<ValidCluster>,
+    /// How many master-eligible nodes a cluster has: 1, 3 or 5.
+    pub master_count: i32,
+    /// Master nodes.
+    pub master: ValidRole,
+    /// Data nodes in each zone.
+    pub data_per_zone: i32,
+    /// Data nodes.
+    pub data: ValidRole,
+    /// Ingest nodes; absent: the data nodes take their work.
+    pub ingest: Option<(IngestScale, ValidRole)>,
+    /// The user's persistent cluster settings, flat.
+    pub cluster_settings: BTreeMap<String, Value>,
+    /// What happens to volumes when the cell or a cluster goes.
+    pub deletion_policy: DeletionPolicy,
+    /// Nothing is changed while true.
+    pub suspend: bool,
+}
+
+impl ValidCell {
+    /// Key of one of its clusters.
+    pub fn key(&self, cluster: &str) -> ClusterKey {
+        ClusterKey::new(&self.namespace, &self.name, cluster)
+    }
+
+    /// Names of all zones, sorted.
+    pub fn zone_names(&self) -> Vec<&str> {
+        self.zones.iter().map(|zone| zone.name.as_str()).collect()
+    }
+
+    /// The settings of a role that has nodes in this cell.
+    pub fn role(&self, role: Role) -> Option<&ValidRole> {
+        match role {
+            Role::Master => Some(&self.master),
+            Role::Data => Some(&self.data),
+            Role::Ingest => self.ingest.as_ref().map(|(_, valid)| valid),
+        }
+    }
+}
+
+/// A zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidZone {
+    /// In object names and as `node.attr.zone`.
+    pub name: String,
+    /// Value of the topology label.
+    pub value: String,
+}
+
+/// A cluster of a cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidCluster {
+    /// Its identity in the cell.
+    pub name: String,
+    /// Whether new indices may land here.
+    pub placement: ClusterPlacement,
+}
+
+/// How the number of ingest nodes is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IngestScale {
+    /// By the spec: the operator owns `replicas`.
+    Fixed(i32),
+    /// By a HorizontalPodAutoscaler: the operator does not own `replicas`.
+    Autoscaled {
+        /// Lower bound.
+        min: i32,
+        /// Upper bound.
+        max: i32,
+        /// Target in percent of the CPU request.
+        cpu_percent: i32,
+    },
+}
+
+/// What the user says of the nodes of one role. Everything here is an input of the node's template: a change
+/// needs a rolling restart.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ValidRole {
+    /// Requests, by resource.
+    pub requests: BTreeMap<String, Quantity>,
+    /// Limits, by resource.
+    pub limits: BTreeMap<String, Quantity>,
+    /// Heap in bytes; absent: Elasticsearch sizes it from the memory limit.
+    pub heap_bytes: Option<i64>,
+    /// Lines for `jvm.options.d`.
+    pub jvm_options: Vec<String>,
+    /// `elasticsearch.yml`: the settings for all nodes overlaid with those of the role, flat.
+    pub settings: BTreeMap<String, Value>,
+    /// Strategic merge patch over the operator's pod template.
+    pub pod_template: Option<Value>,
+    /// Volume; absent for ingest nodes.
+    pub storage: Option<ValidStorage>,
+}
+
+/// A volume claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidStorage {
+    /// Size as the user wrote it.
+    pub size: Quantity,
+    /// Storage class; absent: the default class.
+    pub storage_class_name: Option<String>,
+}
+
+/// An IndexPlacement whose spec is valid and supported by this version of the operator.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidPlacement {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// UID.
+    pub uid: String,
+    /// Name of the SearchCell.
+    pub cell: String,
+    /// Collection.
+    pub collection: String,
+    /// Field of the document that names the tenant.
+    pub tenant_field: String,
+    /// The indices that ought to exist, sorted by name.
+    pub indices: Vec<ValidIndex>,
+    /// True for a pool: documents are routed by tenant.
+    pub is_pool: bool,
+    /// Replicas of each shard as the spec gives them; absent: `min(zones − 1, 2)` at creation.
+    pub replicas: Option<i32>,
+    /// The user's index settings, flat.
+    pub settings: BTreeMap<String, Value>,
+    /// The user's mappings. Those of the pool for a dedicated placement that has none of its own.
+    pub mappings: Map<String, Value>,
+    /// What happens to the indices when the placement goes.
+    pub deletion_policy: DeletionPolicy,
+    /// Things worth a notice that refuse nothing, for example more than 200 M documents a shard.
+    pub notices: Vec<String>,
+}
+
+/// One index of a placement.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ValidIndex {
+    /// Name, generation included.
+    pub name: String,
+    /// Primary shards.
+    pub shards: i32,
+    /// Generation, from 1.
+    pub generation: i32,
+    /// The tenant of a dedicated index.
+    pub tenant: Option<String>,
+}

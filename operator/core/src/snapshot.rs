@@ -1,0 +1,244 @@
+//! What was observed of the world, as plain data: Kubernetes objects from watch caches, and for each
+//! Elasticsearch cluster a reading that is known or unavailable. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use searchcell_crds::{IndexPlacement, SearchCell};
+use serde_json::Value;
+
+use crate::names::{LABEL_CLUSTER, LABEL_ROLE, LABEL_ZONE};
+
+/// A remote reading. An unavailable one satisfies no gate: "the shard query failed" is not "no shards".
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading<T> {
+    /// Read in this pass, or still valid from a recent one.
+    Known(T),
+    /// Not read; says why in words for a person. Stable text: no times, no counters.
+    Unavailable(String),
+}
+
+impl<T> Reading<T> {
+    /// The value, if it is known.
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Reading::Known(value) => Some(value),
+            Reading::Unavailable(_) => None,
+        }
+    }
+}
+
+/// Everything that one pass over a SearchCell looks at.
+#[derive(Clone, Debug)]
+pub struct CellSnapshot {
+    /// The object as the watch cache has it: spec, metadata and the status of the previous pass.
+    pub cell: SearchCell,
+    /// All objects that carry this cell's labels, those of removed clusters included.
+    pub objects: CellObjects,
+    /// By cluster name. A cluster that was not read at all is missing, and counts as unavailable.
+    pub elastic: BTreeMap<String, Reading<ElasticFacts>>,
+    /// All placements of the namespace that name this cell.
+    pub placements: Vec<IndexPlacement>,
+}
+
+impl CellSnapshot {
+    /// What Elasticsearch said about a cluster, if it said anything.
+    pub fn elastic(&self, cluster: &str) -> Option<&ElasticFacts> {
+        self.elastic.get(cluster).and_then(Reading::known)
+    }
+}
+
+/// Kubernetes objects, selected by label. Owner references are *not* checked yet: see [`is_owned_by`].
+#[derive(Clone, Debug, Default)]
+pub struct CellObjects {
+    /// Masters and data nodes.
+    pub stateful_sets: Vec<StatefulSet>,
+    /// Ingest nodes.
+    pub deployments: Vec<Deployment>,
+    /// Of the ingest Deployments.
+    pub autoscalers: Vec<HorizontalPodAutoscaler>,
+    /// Discovery and client Services.
+    pub services: Vec<Service>,
+    /// Bootstrap maps.
+    pub config_maps: Vec<ConfigMap>,
+    /// One per role.
+    pub budgets: Vec<PodDisruptionBudget>,
+    /// Volumes; have no owner on purpose.
+    pub claims: Vec<PersistentVolumeClaim>,
+    /// Pods of all roles.
+    pub pods: Vec<Pod>,
+}
+
+impl CellObjects {
+    /// The objects of one cluster.
+    pub fn of_cluster(&self, cluster: &str) -> CellObjects {
+        fn keep<T: Clone>(items: &[T], cluster: &str, meta: impl Fn(&T) -> &ObjectMeta) -> Vec<T> {
+            items.iter().filter(|item| label(meta(item), LABEL_CLUSTER) == Some(cluster)).cloned().collect()
+        }
+        CellObjects {
+            stateful_sets: keep(&self.stateful_sets, cluster, |o| &o.metadata),
+            deployments: keep(&self.deployments, cluster, |o| &o.metadata),
+            autoscalers: keep(&self.autoscalers, cluster, |o| &o.metadata),
+            services: keep(&self.services, cluster, |o| &o.metadata),
+            config_maps: keep(&self.config_maps, cluster, |o| &o.metadata),
+            budgets: keep(&self.budgets, cluster, |o| &o.metadata),
+            claims: keep(&self.claims, cluster, |o| &o.metadata),
+            pods: keep(&self.pods, cluster, |o| &o.metadata),
+        }
+    }
+
+    /// Names of all clusters that any object belongs to, sorted.
+    pub fn cluster_names(&self) -> Vec<String> {
+        let metas = (self.stateful_sets.iter().map(|o| &o.metadata))
+            .chain(self.deployments.iter().map(|o| &o.metadata))
+            .chain(self.autoscalers.iter().map(|o| &o.metadata))
+            .chain(self.services.iter().map(|o| &o.metadata))
+            .chain(self.config_maps.iter().map(|o| &o.metadata))
+            .chain(self.budgets.iter().map(|o| &o.metadata))
+            .chain(self.claims.iter().map(|o| &o.metadata))
+            .chain(self.pods.iter().map(|o| &o.metadata));
+        let mut names: Vec<String> = metas.filter_map(|meta| label(meta, LABEL_CLUSTER)).map(str::to_owned).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+/// A label of an object.
+pub fn label<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.labels.as_ref()?.get(key).map(String::as_str)
+}
+
+/// An annotation of an object.
+pub fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    meta.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// Role and zone labels of an object.
+pub fn role_and_zone(meta: &ObjectMeta) -> (Option<&str>, Option<&str>) {
+    (label(meta, LABEL_ROLE), label(meta, LABEL_ZONE))
+}
+
+/// True when the object's *controlling* owner is the object with this UID.
+pub fn is_owned_by(meta: &ObjectMeta, uid: &str) -> bool {
+    meta.owner_references
+        .iter()
+        .flatten()
+        .any(|owner| owner.controller == Some(true) && owner.uid == uid)
+}
+
+/// True when a pod is ready and not on its way out.
+pub fn is_ready(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_none()
+        && (pod.status.as_ref().and_then(|status| status.conditions.as_ref()).into_iter().flatten())
+            .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// What one Elasticsearch cluster said about itself, from one consistent cluster state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ElasticFacts {
+    /// `cluster_uuid`; absent while the cluster has not formed (`_na_`).
+    pub uuid: Option<String>,
+    /// Node name of the elected master; absent when there is none.
+    pub master: Option<String>,
+    /// All nodes of the cluster, by name.
+    pub nodes: BTreeMap<String, ElasticNode>,
+    /// Persistent cluster settings, flat.
+    pub settings: BTreeMap<String, Value>,
+    /// All indices, by name.
+    pub indices: BTreeMap<String, IndexFacts>,
+    /// Refreshed every few minutes only, by index; absent until the first reading.
+    pub counts: Option<BTreeMap<String, IndexCounts>>,
+}
+
+/// One node as Elasticsearch sees it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ElasticNode {
+    /// Persistent node id.
+    pub id: String,
+    /// `x.y.z`.
+    pub version: String,
+    /// For example `["data"]`.
+    pub roles: Vec<String>,
+    /// `node.attr.zone`.
+    pub zone: Option<String>,
+}
+
+/// One index as metadata and routing table have it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IndexFacts {
+    /// Index UUID.
+    pub uuid: String,
+    /// `index.number_of_shards`.
+    pub primaries: i32,
+    /// `index.number_of_replicas`.
+    pub replicas: i32,
+    /// `_meta.searchcell` of its mapping: who it belongs to.
+    pub mark: Option<OwnershipMark>,
+    /// All copies of all shards, the unassigned included.
+    pub copies: Vec<ShardCopy>,
+}
+
+/// The mark of ownership in a managed index's mapping.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct OwnershipMark {
+    /// Namespace of the IndexPlacement.
+    pub namespace: String,
+    /// Its collection.
+    pub collection: String,
+    /// Its name.
+    pub placement: String,
+    /// Index generation, from 1.
+    pub generation: i32,
+    /// Hash of the placement's inputs that the index was made from.
+    #[serde(default)]
+    pub inputs: String,
+}
+
+/// One copy of a shard in the routing table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardCopy {
+    /// Shard number.
+    pub shard: i32,
+    /// Primary or replica.
+    pub primary: bool,
+    /// State in the routing table.
+    pub state: ShardState,
+    /// Node name it is on; for a relocating copy the source.
+    pub node: Option<String>,
+}
+
+/// State of a shard copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardState {
+    /// On no node.
+    Unassigned,
+    /// Being recovered.
+    Initializing,
+    /// Serving.
+    Started,
+    /// Serving, while a copy of it is being made elsewhere.
+    Relocating,
+}
+
+impl ShardState {
+    /// True when the copy holds all acknowledged writes.
+    pub fn is_started(self) -> bool {
+        matches!(self, ShardState::Started | ShardState::Relocating)
+    }
+}
+
+/// Size of an index, of primaries only.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IndexCounts {
+    /// Live documents.
+    pub documents: i64,
+    /// Documents and bytes of its largest shard.
+    pub largest_shard_documents: i64,
+    /// Bytes of its largest shard.
+    pub largest_shard_bytes: i64,
+}

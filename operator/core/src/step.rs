@@ -1,0 +1,251 @@
+//! The closed vocabulary of what the operator may do: a reader of this file knows every effect there is. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use searchcell_crds::Reason;
+use serde_json::Value;
+
+/// A Kubernetes object that the operator makes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Object {
+    /// Discovery and client Services.
+    Service(Box<Service>),
+    /// The bootstrap map.
+    ConfigMap(Box<ConfigMap>),
+    /// One per role.
+    PodDisruptionBudget(Box<PodDisruptionBudget>),
+    /// Masters and data nodes of one zone.
+    StatefulSet(Box<StatefulSet>),
+    /// Ingest nodes.
+    Deployment(Box<Deployment>),
+    /// Of the ingest Deployment.
+    HorizontalPodAutoscaler(Box<HorizontalPodAutoscaler>),
+}
+
+impl Object {
+    /// Kind of the object.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Service(_) => Kind::Service,
+            Object::ConfigMap(_) => Kind::ConfigMap,
+            Object::PodDisruptionBudget(_) => Kind::PodDisruptionBudget,
+            Object::StatefulSet(_) => Kind::StatefulSet,
+            Object::Deployment(_) => Kind::Deployment,
+            Object::HorizontalPodAutoscaler(_) => Kind::HorizontalPodAutoscaler,
+        }
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> &ObjectMeta {
+        match self {
+            Object::Service(o) => &o.metadata,
+            Object::ConfigMap(o) => &o.metadata,
+            Object::PodDisruptionBudget(o) => &o.metadata,
+            Object::StatefulSet(o) => &o.metadata,
+            Object::Deployment(o) => &o.metadata,
+            Object::HorizontalPodAutoscaler(o) => &o.metadata,
+        }
+    }
+
+    /// Its metadata, to change.
+    pub fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        match self {
+            Object::Service(o) => &mut o.metadata,
+            Object::ConfigMap(o) => &mut o.metadata,
+            Object::PodDisruptionBudget(o) => &mut o.metadata,
+            Object::StatefulSet(o) => &mut o.metadata,
+            Object::Deployment(o) => &mut o.metadata,
+            Object::HorizontalPodAutoscaler(o) => &mut o.metadata,
+        }
+    }
+
+    /// Its name; every object that the operator builds has one.
+    pub fn name(&self) -> &str {
+        self.metadata().name.as_deref().unwrap_or_default()
+    }
+}
+
+/// Kinds of objects that the operator creates, changes or deletes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// core/v1
+    Service,
+    /// core/v1
+    ConfigMap,
+    /// policy/v1
+    PodDisruptionBudget,
+    /// apps/v1
+    StatefulSet,
+    /// apps/v1
+    Deployment,
+    /// autoscaling/v2
+    HorizontalPodAutoscaler,
+    /// core/v1; created by StatefulSets, annotated and deleted by the operator
+    PersistentVolumeClaim,
+}
+
+impl Kind {
+    /// As Kubernetes spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Service => "Service",
+            Kind::ConfigMap => "ConfigMap",
+            Kind::PodDisruptionBudget => "PodDisruptionBudget",
+            Kind::StatefulSet => "StatefulSet",
+            Kind::Deployment => "Deployment",
+            Kind::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
+            Kind::PersistentVolumeClaim => "PersistentVolumeClaim",
+        }
+    }
+}
+
+/// An existing object, exactly: an effect on it fails when it was replaced (UID) or changed (resource version)
+/// in the meantime.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Target {
+    /// Kind.
+    pub kind: Kind,
+    /// Name, in the namespace of the cell.
+    pub name: String,
+    /// UID as observed.
+    pub uid: String,
+    /// Resource version as observed, where a change in between matters.
+    pub resource_version: Option<String>,
+}
+
+/// One idempotent effect. A step that has no `cluster` concerns the whole object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Cluster it belongs to: when a step fails, later steps of the same cluster are not run in this pass.
+    pub cluster: Option<String>,
+    /// What is done.
+    pub action: Action,
+    /// Why, for a person; becomes the note of an event for steps that disturb something.
+    pub why: String,
+}
+
+/// What a step does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Puts the finalizer on the object itself.
+    AddFinalizer,
+    /// Takes it away; the object goes.
+    RemoveFinalizer,
+    /// Creates the map that lets a cluster form. Before it does, claims and the cell are read *live*: it refuses
+    /// (with a conflict) when either carries a UUID, or when the map's cluster was observed wrongly.
+    Bootstrap(Box<ConfigMap>),
+    /// Creates an object that was not there. An object of that name that is not ours is reported, not adopted.
+    Create(Object),
+    /// Server-side apply of an object that differs; the target's UID is a precondition.
+    Apply {
+        /// The whole object as it ought to be.
+        object: Object,
+        /// What it replaces.
+        target: Target,
+    },
+    /// Sets `spec.replicas` of a workload, and nothing else of it.
+    Scale {
+        /// The workload, with its resource version.
+        target: Target,
+        /// New number.
+        replicas: i32,
+    },
+    /// Takes `spec.replicas` out of what our field manager owns, leaving its value alone.
+    ReleaseReplicas {
+        /// The Deployment.
+        target: Target,
+    },
+    /// Writes annotations on a volume claim.
+    AnnotateClaim {
+        /// The claim.
+        target: Target,
+        /// Annotations to set.
+        annotations: BTreeMap<String, String>,
+    },
+    /// Deletes an object, with its UID (and resource version, if given) as a precondition.
+    Delete {
+        /// The object.
+        target: Target,
+    },
+    /// Changes persistent cluster settings; `None` resets one.
+    PutSettings(BTreeMap<String, Option<Value>>),
+    /// Creates an index.
+    CreateIndex {
+        /// Name.
+        name: String,
+        /// Settings and mappings.
+        body: Value,
+    },
+    /// Deletes an index of ours, when it still has this UUID.
+    DeleteIndex {
+        /// Name.
+        name: String,
+        /// UUID as observed.
+        uuid: String,
+    },
+}
+
+impl Action {
+    /// Stable name for logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Action::AddFinalizer => "AddFinalizer",
+            Action::RemoveFinalizer => "RemoveFinalizer",
+            Action::Bootstrap(_) => "Bootstrap",
+            Action::Create(_) => "Create",
+            Action::Apply { .. } => "Apply",
+            Action::Scale { .. } => "Scale",
+            Action::ReleaseReplicas { .. } => "ReleaseReplicas",
+            Action::AnnotateClaim { .. } => "AnnotateClaim",
+            Action::Delete { .. } => "Delete",
+            Action::PutSettings(_) => "PutSettings",
+            Action::CreateIndex { .. } => "CreateIndex",
+            Action::DeleteIndex { .. } => "DeleteIndex",
+        }
+    }
+}
+
+/// Something the operator would do, and why it does not do it yet.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hold {
+    /// Cluster it concerns; absent: all of it.
+    pub cluster: Option<String>,
+    /// Reason from the closed list; decides whether it waits for the cluster (Reconciling) or for the user
+    /// (Stalled).
+    pub reason: Reason,
+    /// For a person, with the next valid action. No counters, no times.
+    pub message: String,
+}
+
+/// What one pass decided.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// In order.
+    pub steps: Vec<Step>,
+    /// In the order of the spec's clusters.
+    pub holds: Vec<Hold>,
+    /// When to look again even if nothing changes.
+    pub wake_after: Duration,
+}
+
+/// What became of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Done.
+    Done,
+    /// Not tried, because an earlier step of the same cluster failed or leadership was lost.
+    Skipped,
+    /// Tried and refused or failed.
+    Failed {
+        /// Reason from the closed list.
+        reason: Reason,
+        /// For a person.
+        message: String,
+    },
+}

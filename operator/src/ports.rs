@@ -1,0 +1,146 @@
+//! The two seams between deciding and the world: Kubernetes and Elasticsearch, typed by what the operator does
+//! and not by HTTP. The real ones are `kube_io` and `elastic`; the simulation implements them too. No effects
+//! of its own.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use searchcell_core::names::ClusterKey;
+use searchcell_core::snapshot::{CellObjects, ElasticNode, IndexCounts, IndexFacts};
+use searchcell_core::step::{Object, Target};
+use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
+use serde_json::Value;
+
+/// Why a call to the API server did not do what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum KubeError {
+    /// The object is gone, was replaced, or was changed since it was observed. Look again.
+    #[error("{0}")]
+    Conflict(String),
+    /// An object of that name is there and belongs to somebody else.
+    #[error("{kind} {name} exists and is not controlled by this SearchCell: rename the cell or delete the object")]
+    NotOurs {
+        /// Kind of the object.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// The API server refuses the request itself (invalid, forbidden, quota): the text is its own.
+    #[error("{0}")]
+    Refused(String),
+    /// No answer, or an answer that says to try again. The effect may or may not have happened.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+/// What the operator asks of Kubernetes. Reads come from watch caches and may be stale, except where a name ends
+/// in `_live`.
+#[async_trait]
+pub trait KubeApi: Send + Sync {
+    /// The object from the cache.
+    fn search_cell(&self, namespace: &str, name: &str) -> Option<SearchCell>;
+    /// All placements of a namespace, from the cache.
+    fn placements(&self, namespace: &str) -> Vec<IndexPlacement>;
+    /// All objects labelled with the cell, from the caches.
+    fn cell_objects(&self, namespace: &str, cell: &str) -> CellObjects;
+
+    /// The object, from the API server itself.
+    async fn search_cell_live(&self, namespace: &str, name: &str) -> Result<Option<SearchCell>, KubeError>;
+    /// The volume claims of a cluster, from the API server itself.
+    async fn claims_live(&self, cluster: &ClusterKey) -> Result<Vec<PersistentVolumeClaim>, KubeError>;
+
+    /// Creates an object (POST). `owner_uid` is the controlling owner's UID: when the name is taken by an object
+    /// with that owner the answer is [`KubeError::Conflict`] (the cache is behind), else [`KubeError::NotOurs`].
+    async fn create(&self, namespace: &str, object: &Object, owner_uid: &str) -> Result<(), KubeError>;
+    /// Server-side apply (forced) of an object whose UID must still be the target's.
+    async fn apply(&self, namespace: &str, object: &Object, target: &Target) -> Result<(), KubeError>;
+    /// Sets `spec.replicas` and nothing else; UID and resource version are preconditions.
+    async fn scale(&self, namespace: &str, target: &Target, replicas: i32) -> Result<(), KubeError>;
+    /// Removes `spec.replicas` from our field manager's entries without changing its value.
+    async fn release_replicas(&self, namespace: &str, target: &Target) -> Result<(), KubeError>;
+    /// Sets annotations; the UID is a precondition.
+    async fn annotate(
+        &self,
+        namespace: &str,
+        target: &Target,
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<(), KubeError>;
+    /// Deletes with UID (and resource version, if given) as preconditions. Already gone is success.
+    async fn delete(&self, namespace: &str, target: &Target) -> Result<(), KubeError>;
+
+    /// Adds or removes our finalizer; the UID and resource version of `cell` are preconditions.
+    async fn set_cell_finalizer(&self, cell: &SearchCell, present: bool) -> Result<(), KubeError>;
+    /// The same for a placement.
+    async fn set_placement_finalizer(&self, placement: &IndexPlacement, present: bool) -> Result<(), KubeError>;
+    /// Replaces the status; the resource version of `cell` is a precondition, so that a stale pass loses.
+    async fn publish_cell_status(&self, cell: &SearchCell, status: &SearchCellStatus) -> Result<(), KubeError>;
+    /// The same for a placement.
+    async fn publish_placement_status(
+        &self,
+        placement: &IndexPlacement,
+        status: &IndexPlacementStatus,
+    ) -> Result<(), KubeError>;
+}
+
+/// Why Elasticsearch did not do what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SearchError {
+    /// No connection, no answer in time, or no elected master. The effect may or may not have happened.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Elasticsearch refuses the request; the text is its own reason.
+    #[error("{0}")]
+    Refused(String),
+    /// The index is already there.
+    #[error("index {0} already exists")]
+    IndexExists(String),
+    /// This build of Elasticsearch has no such API.
+    #[error("{0}")]
+    NotAvailable(String),
+}
+
+/// Cheap to ask for: one small request.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterSummary {
+    /// `cluster_uuid`, absent while not formed.
+    pub uuid: Option<String>,
+    /// Version of the cluster state; equal versions (and masters) mean equal details.
+    pub state_version: i64,
+    /// State UUID: distinguishes states of two masters.
+    pub state_uuid: String,
+    /// Elected master's node name.
+    pub master: Option<String>,
+}
+
+/// Asked for only when the summary changed.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterDetails {
+    /// By node name.
+    pub nodes: BTreeMap<String, ElasticNode>,
+    /// Persistent settings, flat.
+    pub settings: BTreeMap<String, Value>,
+    /// Metadata and routing table of one cluster state.
+    pub indices: BTreeMap<String, IndexFacts>,
+}
+
+/// What the operator asks of Elasticsearch. Every call has a deadline of its own.
+#[async_trait]
+pub trait SearchApi: Send + Sync {
+    /// Identity, master and state version.
+    async fn summary(&self, cluster: &ClusterKey) -> Result<ClusterSummary, SearchError>;
+    /// Nodes, settings, indices.
+    async fn details(&self, cluster: &ClusterKey) -> Result<ClusterDetails, SearchError>;
+    /// Documents and sizes by index.
+    async fn counts(&self, cluster: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError>;
+    /// Changes persistent settings; `None` resets one.
+    async fn put_settings(
+        &self,
+        cluster: &ClusterKey,
+        settings: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError>;
+    /// Creates an index, without waiting for its shards.
+    async fn create_index(&self, cluster: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError>;
+    /// Deletes an index when its UUID is still `uuid`; gone or another one is success.
+    async fn delete_index(&self, cluster: &ClusterKey, name: &str, uuid: &str) -> Result<(), SearchError>;
+}
