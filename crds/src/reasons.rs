@@ -1,0 +1,89 @@
+//! The closed list of reasons that conditions, problems and events carry. No effects.
+
+/// Defines the enum of reasons, its names, its list and the meaning of each from one table.
+macro_rules! reasons {
+    ($($name:ident => $meaning:literal,)+) => {
+        /// Why a condition is as it is. The list is closed: every reason is documented.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $(#[doc = $meaning] $name,)+
+        }
+
+        impl Reason {
+            /// The reason as it is written in conditions.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+
+            /// Every reason, in the order of the documentation.
+            pub fn all() -> &'static [Self] {
+                &[$(Self::$name,)+]
+            }
+
+            /// What the reason means and what a user can do about it, in one line.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $meaning,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Before the first pass, and while all is well.
+    Pending => "The operator has not looked at this generation yet. Wait.",
+    Serving => "All is well: it serves as asked for.",
+    FullRedundancy => "Every copy of every shard is started and in the zone it should be in.",
+    // Work in progress, or waiting: Reconciling.
+    Progressing => "Objects are being created or changed. Wait.",
+    Forming => "A cluster forms for the first time: its masters have not elected a leader yet. Wait.",
+    RollingOut => "Nodes restart, one step at a time; the status of the rollout says how far.",
+    Soaking => "A settled cluster stays settled for spec.rollout.soak before the next step. Wait.",
+    Scaling => "Nodes are added or removed. Wait.",
+    Draining => "Shards move off nodes that are to be removed. Wait.",
+    Migrating => "Documents move to other indices. Wait; the router serves meanwhile.",
+    Held => "A gate is shut; status.clusters[].holds names it and what it waits for.",
+    AwaitingApproval => "A rollout waits for the annotation searchcell.dev/approve-rollout with the id in status.rollout.id.",
+    Suspended => "spec.suspend is true: nothing is changed. Set it to false to go on.",
+    Deleting => "The object is being deleted, and what belongs to it goes as its deletionPolicy says.",
+    CellNotFound => "spec.cell names no SearchCell of this namespace. Create it, or name another.",
+    CellNotReady => "The cell has no cluster that can take or serve the indices yet. Wait, or look at the cell.",
+    NoOpenCluster => "Every cluster of the cell is Closed or drains. Set the placement of one to Open, or add a cluster.",
+    KubernetesError => "A request to Kubernetes failed; it is repeated. The message has the error.",
+    ElasticsearchError => "A request to Elasticsearch failed; it is repeated. The message has the error.",
+    // Not serving: Ready is False.
+    Unreachable => "A cluster does not answer. Look at its pods and their events.",
+    NoMaster => "A cluster has no elected master. Look at its master nodes.",
+    PrimariesUnassigned => "Shards have no started primary: their documents are neither searched nor written. Look at status.problems.",
+    IndexMissing => "An index that was created is gone. Restore it from a snapshot, or delete the placement.",
+    TableNotReady => "The routing table of the collection does not hold this placement yet. Wait.",
+    // Less redundancy: Degraded is True.
+    CopiesUnassigned => "Copies of shards have no node. Wait for their nodes, or add capacity.",
+    CopiesShareZone => "Copies of a shard share a zone that should be apart. Wait for the missing zone, or add capacity.",
+    NodesMissing => "Nodes are not ready or have not joined. Look at their pods and their events.",
+    ZoneMissing => "A zone has no ready node. Look at the Kubernetes nodes of that zone.",
+    ClusterUnavailable => "Some clusters do not serve; the others do. Look at status.clusters.",
+    MastersShareNode => "Master-eligible nodes share a Kubernetes node. Add nodes to the zone.",
+    // Nothing moves before the spec changes: Stalled.
+    InvalidSpec => "The spec breaks rules; the message lists every problem with its path. What runs is left alone.",
+    NotSupportedYet => "The spec asks for something that this version of the operator does not do. The message names it and what to write instead.",
+    NeedsMigration => "The change cannot be made in place. Take it back, or make the migration that the message names.",
+    UnsupportedVersion => "This version of Elasticsearch, or the step to it, is not supported. Choose one that the message names.",
+    ForwardOnly => "A node has joined with a higher version: there is no way back. Set spec.version to at least that version.",
+    ReservedSetting => "A setting belongs to the operator. Remove it from the spec; the message names it.",
+    ReservedPodField => "A field of a pod template belongs to the operator. Remove it from the spec; the message names it.",
+    NameConflict => "An object of the name that is needed belongs to another owner. Rename or remove it; it is not adopted.",
+    PoolConflict => "The collection has another pool in this namespace. Delete one of the two placements.",
+    TenantConflict => "A tenant is in two dedicated placements of the collection. Take it out of one.",
+    CollectionMismatch => "Placements of the collection differ in tenant or versioning. Make them the same.",
+    TooManyCopies => "There are more copies of a shard than data nodes that can hold them. Lower spec.replicas or add data nodes.",
+    UnevenCopies => "The copies of a shard do not spread evenly over the zones. Set spec.replicas so that copies and primary are at most the zones, or a multiple of them.",
+    ShardTooLarge => "More documents are expected of one shard than 90 % of what Lucene stores. Use more shards.",
+    TableTooLarge => "The routing table of the collection exceeds 900 KiB. Use fewer dedicated tenants.",
+    ForeignIndex => "An index of the name that is needed is not marked as belonging to this placement. Rename or remove it; it is not adopted.",
+    ForeignVolume => "A volume claim carries the UUID of another cluster or is older than the cell. Remove it, or name the cluster otherwise.",
+    StorageClassFixed => "The storage class does not let volumes grow. Set the old size, or use a class that does.",
+    // Notices: nothing is refused.
+    NoZoneQuorum => "Fewer than 3 masters, or 3 in fewer than 3 zones: the loss of one zone can stop the cluster.",
+    ShardLarge => "A shard has, or is expected to have, more than 200 million documents or 50 GB. Plan for more shards.",
+    ShardVeryLarge => "A shard has, or is expected to have, more than 1 billion documents. Use more shards.",
+}
