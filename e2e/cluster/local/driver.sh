@@ -14,12 +14,15 @@ cluster_build() { local_build; }
 
 cluster_up() {
   [ -d /sys/fs/cgroup/pids ] || die "the local cluster needs cgroup v1 controllers below /sys/fs/cgroup; use kind here"
-  cluster_build
+  local began
+  is_up || cluster_build
   lock local 300
-  local began=${EPOCHREALTIME/./}
+  began=${EPOCHREALTIME/./}
   if is_up; then
+    [ "$BIN/kubelet" -ef "$(go_dir k8s)/k8s" ] || say "the running cluster was built from other sources than these; \`down\` first to change it"
     local_repair
   else
+    [ -d "$(go_dir k8s)" ] || die "the cluster was taken down just now: once more, please"
     local_refuse_stranger
     local_remove # what a killed `up` may have left
     # a failed or interrupted `up` leaves nothing; SEARCHCELL_KEEP=1 leaves it for a look

@@ -45,7 +45,6 @@ detached() {
       HOME=/root LANG=C.UTF-8 "$@"
   ) &
   DETACHED_PID=$!
-  disown
 }
 
 # machine_on NAME: make the namespaces; the machine has an empty /run and its own, lasting /var
@@ -57,6 +56,7 @@ machine_on() {
   # the name of the state folder is for `stranger`
   detached /dev/null unshare --mount --net --pid --uts --ipc --fork --kill-child --mount-proc --propagation private \
     "$BIN/init" "$LOCAL"
+  disown
   echo "$DETACHED_PID $(started_at "$DETACHED_PID")" >"$RUN/$name.parent" # what machine_off needs if we fail below
   wait_for 5 "machine $name" pgrep -P "$DETACHED_PID"
   pid=$(pgrep -P "$DETACHED_PID")
@@ -100,11 +100,17 @@ machine_spawn() {
   pid=$(machine_pid "$name") || die "machine $name is off"
   ! machine_runs "$name" "$process" || return 0
   mkdir -p "$LOG"
-  detached "$LOG/$name-$process.log" nsenter -t "$pid" -m -n -p -u -i -- sh -c '
-    for dir in /sys/fs/cgroup/*/"$1"; do echo 0 >"$dir/cgroup.procs"; done
-    echo $$ >"/run/$2.pid"
+  # shellcheck disable=SC2016
+  local inner='echo $$ >"/run/$0.pid"; exec "$@"'
+  # In the background, so that the machine's init becomes its parent and reaps it: as its parent outside,
+  # nsenter would stop along with it and then keep the machine from ending.
+  # shellcheck disable=SC2016
+  detached "$LOG/$name-$process.log" nsenter -t "$pid" -m -n -p -u -i -- sh -euc '
+    for dir in /sys/fs/cgroup/*/"$0"; do echo 0 >"$dir/cgroup.procs"; done
+    rm -f "/run/$2.pid"
     ulimit -n "$(ulimit -Hn)"
-    shift 2; exec "$@"' sh "$PREFIX-$name" "$process" "$@"
+    setsid sh -c "$@" &' "$PREFIX-$name" "$inner" "$process" "$@"
+  wait "$DETACHED_PID" || die "$process of $name did not start"
   wait_for 5 "start of $process of $name" machine_exec "$name" test -e "/run/$process.pid"
 }
 
