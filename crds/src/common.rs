@@ -72,7 +72,6 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 /// Schema of a quantity of Kubernetes: a number, or a string with a unit.
 pub fn quantity(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
-        "anyOf": [{"type": "integer"}, {"type": "string"}],
         "x-kubernetes-int-or-string": true,
         "maxLength": 32
     })

@@ -2,9 +2,12 @@
 
 pub mod common;
 pub mod conditions;
+pub mod crd;
+pub mod generate;
 pub mod index_placement;
 mod nodes;
 mod reasons;
+pub mod rules;
 pub mod search_cell;
 mod search_cell_status;
 
