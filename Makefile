@@ -1,0 +1,105 @@
+# Every command of the project; `make` lists them. Scripts do the work, so that each is found once.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+# All that is downloaded or built lies outside the checkout, so that a fresh clone starts warm.
+export SEARCHCELL_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/searchcell
+export CARGO_TARGET_DIR ?= $(SEARCHCELL_CACHE)/target
+
+CLUSTER := e2e/cluster/cluster
+LEVEL ?= smoke
+N ?= 10000
+export LEVEL TEST KEEP
+
+.PHONY: help
+help: ## this list
+	@echo "SearchCell: a Kubernetes operator for cells of small Elasticsearch clusters"
+	@awk 'BEGIN {FS = ":.*## "} /^##@ /{printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ See it work
+
+.PHONY: demo demo-down
+demo: ## a three-zone Kubernetes, the operator, a real cell and real documents in it; needs nothing prepared
+	@e2e/demo
+
+demo-down: cluster-down ## remove all that the demo made
+
+##@ Develop
+
+.PHONY: build fmt lint purity generate verify clean
+build: ## build everything (debug)
+	@cargo build --workspace --all-targets
+
+fmt: ## format the code
+	@cargo fmt --all
+
+lint: purity ## formatting, clippy with warnings denied, purity of the core
+	@cargo fmt --all --check
+	@cargo clippy --quiet --workspace --all-targets -- -D warnings
+
+purity: ## operator/core: no async runtime, no clients, no HTTP, no clock, no randomness
+	@! cargo tree --quiet -p searchcell-core -e normal --prefix none | grep -E '^(tokio|kube-client|kube-runtime|hyper|reqwest|axum|tower|elasticsearch|rand|chrono) v' || { echo "operator/core depends on the above" >&2; exit 1; }
+	@! grep -rnE '\b(Timestamp|SystemTime|Instant|Zoned)::now\b|\bstd::(fs|net|process|thread)\b' operator/core/src || { echo "operator/core reads a clock or does I/O" >&2; exit 1; }
+
+generate: ## write all generated files anew: CRDs, API reference, golden files
+	@cargo run --quiet --package searchcell-crds --bin crdgen -- write crds
+	@cargo run --quiet --package searchcell-crds --bin crdgen -- docs docs/reference
+	@UPDATE_GOLDEN=1 cargo test --quiet --package searchcell-core --test golden
+
+verify: ## fail when a generated file is not what `make generate` would write
+	@sum() { find crds/*.yaml docs/reference operator/core/tests/golden -type f -exec sha256sum {} + | sort -k2; }; \
+	before=$$(sum); $(MAKE) generate >/dev/null; diff <(echo "$$before") <(sum) || { echo "the files above were out of date: commit what make generate wrote" >&2; exit 1; }
+
+clean: ## remove what cargo built (not the caches of the test cluster)
+	@cargo clean
+
+##@ Test
+
+.PHONY: test unit sim api-test e2e e2e-keep
+test: ## everything up to the smoke level of e2e; brings up and removes its own cluster (KEEP=1 keeps it)
+	@e2e/test all
+
+unit: ## unit, golden, property, wire and simulation tests: needs nothing but cargo
+	@cargo test --workspace --exclude searchcell-e2e --no-fail-fast
+
+sim: ## the simulation alone, with N= schedules (10000)
+	@SEARCHCELL_SIM_SCHEDULES=$(N) cargo test -p searchcell-operator --test sim -- --nocapture
+
+api-test: ## CRDs against a real API server
+	@e2e/test api
+
+e2e: ## end-to-end tests: LEVEL=smoke|full, or TEST=name for some of them
+	@e2e/test e2e
+
+e2e-keep: ## the same, and the cluster stays for a look
+	@KEEP=1 e2e/test e2e
+
+##@ A cluster to work with (SEARCHCELL_CLUSTER=kind|local|current)
+
+.PHONY: cluster-up cluster-down cluster-env cluster-status image image-binary deploy undeploy
+cluster-up: ## bring up three nodes in three zones
+	@$(CLUSTER) up
+
+cluster-down: ## remove them; nothing stays but the cache
+	@$(CLUSTER) down
+
+cluster-env: ## for eval "$(make -s cluster-env)": a shell whose kubectl reaches the cluster
+	@$(CLUSTER) env
+
+cluster-status: ## what is up
+	@$(CLUSTER) status
+
+image: ## the operator's image, as an archive in the cache
+	@e2e/operator image
+
+image-binary: ## the static release binary that goes into the image
+	@e2e/operator binary
+
+deploy: ## build the image, load it, install CRDs and operator, wait until it is available
+	@e2e/operator deploy
+
+undeploy: ## remove operator and CRDs, and with them every SearchCell
+	@e2e/operator undeploy
