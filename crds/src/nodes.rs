@@ -106,7 +106,7 @@ pub struct NodeOptions {
     pub resources: Option<Resources>,
     /// Size of the Java heap, for example 30Gi; less than the memory limit. Default: Elasticsearch sizes it from the
     /// memory limit. A change restarts the nodes of this role, one step at a time.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "common::quantity")]
     pub heap: Option<Quantity>,
     /// Options of the Java virtual machine, at most 32, in order. Default: none. A change restarts the nodes of this
@@ -122,7 +122,7 @@ pub struct NodeOptions {
     pub settings: Settings,
     /// Partial pod template, merged over the generated one (the container is named elasticsearch). Default: none. What
     /// the operator owns is refused by name. A change restarts the nodes of this role, one step at a time.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "common::object")]
     pub pod_template: Option<PodTemplate>,
 }
