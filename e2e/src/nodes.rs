@@ -1,0 +1,20 @@
+//! Faults of Kubernetes nodes. Node `n` of the local cluster is the only one of zone `n`.
+
+use std::time::Duration;
+
+use crate::{Env, say, shell};
+
+/// `cluster node VERB N [PROCESS]`; false where this kind of cluster cannot do it.
+pub async fn node(env: &Env, verb: &str, n: usize, process: Option<&str>) -> bool {
+    let number = n.to_string();
+    let mut arguments = vec!["node", verb, &number];
+    arguments.extend(process);
+    say(format!("node {verb} {n} {}", process.unwrap_or_default()));
+    let output = shell::run(env.cluster_script(), &arguments, None, Duration::from_secs(120)).await.unwrap();
+    if output.code == 3 {
+        say(format!("SKIPPED from here: {}", output.stderr.trim()));
+        return false;
+    }
+    output.ok(&format!("cluster {}", arguments.join(" ")));
+    true
+}

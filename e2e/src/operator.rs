@@ -1,0 +1,214 @@
+//! The operator under test, two ways: as a process of this computer that a test can kill at any moment, with the
+//! rights of the shipped manifests in one namespace; or deployed from its image by those manifests.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use crate::objects::text;
+use crate::{Elastic, Env, say, shell};
+
+/// Name of ServiceAccount, ClusterRole and Deployment in the shipped manifests.
+pub const OPERATOR: &str = "searchcell-operator";
+/// Namespace of the shipped Deployment.
+pub const SYSTEM_NAMESPACE: &str = "searchcell-system";
+
+/// All objects of the overlay for tests, as `kubectl apply -k` would send them.
+pub async fn manifests(env: &Env) -> Vec<Value> {
+    let overlay = env.repository.join("manifests/overlays/e2e");
+    let rendered = shell::kubectl(&["kustomize", &overlay.display().to_string()], None, Duration::from_secs(60)).await;
+    let rendered = rendered.ok("kubectl kustomize");
+    let documents = serde_yaml::Deserializer::from_str(&rendered);
+    documents.map(|document| serde::Deserialize::deserialize(document).expect("YAML of the overlay")).collect()
+}
+
+/// Applies objects as the installer.
+pub async fn install(objects: &[Value]) {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string();
+    let arguments = ["apply", "--server-side", "--force-conflicts", "--field-manager=e2e-install", "-f", "-"];
+    shell::kubectl(&arguments, Some(&list), Duration::from_secs(120)).await.ok("kubectl apply");
+}
+
+/// What a process of the operator may do: the shipped rules, bound in one namespace only.
+pub fn rules_in(namespace: &str, manifests: &[Value]) -> Vec<Value> {
+    let mut objects = Vec::new();
+    for object in manifests {
+        let mut object = object.clone();
+        match text(&object, "/kind") {
+            "ServiceAccount" | "Role" | "RoleBinding" => {}
+            "ClusterRoleBinding" => object["kind"] = json!("RoleBinding"),
+            _ => continue,
+        }
+        object["metadata"]["namespace"] = json!(namespace);
+        for subject in object["subjects"].as_array_mut().into_iter().flatten() {
+            subject["namespace"] = json!(namespace);
+        }
+        objects.push(object);
+    }
+    objects
+}
+
+/// A running process of the operator. Dropping it kills it.
+pub struct Operator {
+    child: Child,
+    /// Its output.
+    pub log: PathBuf,
+    metrics: Elastic,
+    /// Its user name, as in the API server's audit log.
+    pub user: String,
+}
+
+impl Operator {
+    /// Starts the binary for one namespace; its rights are installed there already.
+    pub async fn start(env: &Env, namespace: &str, log: PathBuf) -> Operator {
+        let kubeconfig = log.with_extension("kubeconfig");
+        std::fs::write(&kubeconfig, kubeconfig_of(namespace).await).expect("the kubeconfig");
+        // processes of one test follow each other quickly: each gets a port of its own
+        static PORT: AtomicU16 = AtomicU16::new(18080);
+        let address = format!("127.0.0.1:{}", PORT.fetch_add(1, Ordering::Relaxed));
+        let output = std::fs::File::create(&log).expect("the operator's log");
+        let name = log.file_stem().unwrap().to_string_lossy().into_owned();
+        let child = Command::new(&env.operator_binary)
+            .args(["--namespace", namespace, "--lease-name", OPERATOR, "--metrics-address", &address])
+            .env_clear()
+            .env("KUBECONFIG", &kubeconfig)
+            .env("POD_NAME", &name)
+            .env("POD_NAMESPACE", namespace)
+            .env("RUST_BACKTRACE", "1")
+            .env("RUST_LOG", std::env::var("SEARCHCELL_E2E_OPERATOR_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().expect("the operator's log"))
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}; build it first", env.operator_binary.display()));
+        let metrics = Elastic::at(&format!("http://{address}"));
+        let user = format!("system:serviceaccount:{namespace}:{OPERATOR}");
+        Operator { child, log, metrics, user }
+    }
+
+    /// Waits until it leads and has seen the world: `/readyz`.
+    pub async fn ready(&mut self) {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.exited() {
+                panic!("the operator ended: {status}; {}", self.log_tail());
+            }
+            let limit = Duration::from_secs(5);
+            let answer = self.metrics.request(Method::GET, "/readyz", "", Bytes::new(), limit).await;
+            if matches!(answer, Ok((200, _))) {
+                return;
+            }
+            assert!(began.elapsed() < Duration::from_secs(300), "/readyz: {answer:?}; {}", self.log_tail());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Its metrics, as text.
+    pub async fn metrics(&self) -> String {
+        let answer = self.metrics.request(Method::GET, "/metrics", "", Bytes::new(), Duration::from_secs(5)).await;
+        let (status, body) = answer.expect("/metrics");
+        assert_eq!(status, 200, "/metrics");
+        String::from_utf8_lossy(&body).into_owned()
+    }
+
+    /// SIGKILL, and wait for the end.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("SIGKILL");
+    }
+
+    /// SIGTERM, and wait for the end; how long it took.
+    pub async fn terminate(mut self) -> Duration {
+        let began = Instant::now();
+        if let Some(pid) = self.child.id() {
+            let killed = shell::run("/bin/kill", &["-TERM", &pid.to_string()], None, Duration::from_secs(5)).await;
+            killed.unwrap().ok("kill");
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
+        ended.expect("the operator ends within a minute of SIGTERM").expect("its exit status");
+        began.elapsed()
+    }
+
+    /// Its exit status, if it has ended by itself.
+    pub fn exited(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().expect("the state of a child")
+    }
+
+    /// CPU time used so far.
+    pub fn cpu(&self) -> Duration {
+        let stat = self.proc("stat");
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+        Duration::from_millis(ticks * 10) // USER_HZ is 100 on every Linux this runs on
+    }
+
+    /// Resident memory now, and the most so far, in MiB.
+    pub fn memory(&self) -> (f64, f64) {
+        let status = self.proc("status");
+        let kib = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+            line.split_whitespace().nth(1).and_then(|value| value.parse::<f64>().ok()).unwrap_or_default() / 1024.0
+        };
+        (kib("VmRSS:"), kib("VmHWM:"))
+    }
+
+    fn proc(&self, file: &str) -> String {
+        let pid = self.child.id().expect("a running operator");
+        std::fs::read_to_string(format!("/proc/{pid}/{file}")).expect("its /proc")
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+/// A kubeconfig like the tests' own, with the rights of the operator's ServiceAccount of a namespace.
+async fn kubeconfig_of(namespace: &str) -> String {
+    let limit = Duration::from_secs(30);
+    let arguments = ["create", "token", OPERATOR, "-n", namespace, "--duration=12h"];
+    let token = shell::kubectl(&arguments, None, limit).await.ok("kubectl create token");
+    let arguments = ["config", "view", "--minify", "--raw", "--flatten", "-o", "json"];
+    let own = shell::kubectl(&arguments, None, limit).await.ok("kubectl config view");
+    let mut config: Value = serde_json::from_str(&own).expect("a kubeconfig");
+    config["users"] = json!([{"name": "operator", "user": {"token": token.trim()}}]);
+    config["contexts"][0]["context"]["user"] = json!("operator");
+    config.to_string()
+}
+
+/// Installs the shipped manifests whole and waits until the Deployment is available.
+pub async fn deploy(manifests: &[Value]) {
+    install(manifests).await;
+    scale_deployed(1).await;
+    let arguments =
+        ["rollout", "status", "deployment", OPERATOR, "-n", SYSTEM_NAMESPACE, "--timeout=300s"];
+    shell::kubectl(&arguments, None, Duration::from_secs(310)).await.ok("the operator's Deployment");
+    say("the operator is deployed from its image");
+}
+
+/// Sets the number of deployed operators; nothing where none is deployed. A deployed one watches every namespace, so
+/// it has to rest while a test runs one of its own.
+pub async fn scale_deployed(replicas: i32) {
+    let limit = Duration::from_secs(120);
+    let arguments = ["get", "deployment", OPERATOR, "-n", SYSTEM_NAMESPACE, "--ignore-not-found", "-o", "name"];
+    if shell::kubectl(&arguments, None, limit).await.ok("kubectl get").trim().is_empty() {
+        return;
+    }
+    let replicas = format!("--replicas={replicas}");
+    let arguments = ["scale", "deployment", OPERATOR, "-n", SYSTEM_NAMESPACE, &replicas];
+    shell::kubectl(&arguments, None, limit).await.ok("kubectl scale");
+    if replicas == "--replicas=0" {
+        let selector = format!("app.kubernetes.io/name={OPERATOR}");
+        let arguments =
+            ["wait", "--for=delete", "pod", "-l", &selector, "-n", SYSTEM_NAMESPACE, "--timeout=60s"];
+        shell::kubectl(&arguments, None, limit).await.ok("the end of the deployed operator");
+    }
+}

@@ -1,0 +1,335 @@
+//! One test: a namespace with what it needs, the body, evidence when it fails, and nothing left behind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::FutureExt;
+use serde_json::{Value, json};
+
+use crate::objects::{Objects, conditions_line, condition, items, number, text};
+use crate::wait::{LIMIT, ensure};
+use crate::{Cell, Elastic, Env, Level, Operator, artifacts, env, nodes, operator, say, shell, wait_for};
+
+/// Label of the namespaces of tests; what an interrupted run left is found by it.
+const LABEL: &str = "searchcell.dev/e2e";
+
+/// What a test works with.
+pub struct Scenario {
+    /// The cluster and the build.
+    pub env: &'static Env,
+    /// Its namespace.
+    pub namespace: String,
+    /// The objects of the namespace.
+    pub objects: Objects,
+    /// Where the operator's logs are, and after a failure everything else.
+    pub folder: PathBuf,
+    manifests: Vec<Value>,
+    operators: AtomicUsize,
+    deployed: Mutex<bool>,
+    faults: Mutex<BTreeSet<usize>>,
+}
+
+/// Runs a test of a level, or says in one line why not.
+pub fn run(name: &str, level: Level, test: impl AsyncFnOnce(&Scenario)) {
+    let env = match Env::current() {
+        Ok(env) => env,
+        Err(why) => return say(format!("{name}: SKIPPED: {why}")),
+    };
+    if level > env.level && env::variable("TEST").is_none() {
+        return say(format!("{name}: SKIPPED: not of this level (make e2e LEVEL=full, or TEST={name})"));
+    }
+    let began = Instant::now();
+    let failure = env::runtime().block_on(async {
+        let scenario = Scenario::begin(env, name).await;
+        let outcome = AssertUnwindSafe(test(&scenario)).catch_unwind().await;
+        scenario.end(outcome).await
+    });
+    let seconds = began.elapsed().as_secs();
+    match failure {
+        None => say(format!("{name}: passed in {seconds} s")),
+        Some(panic) => {
+            say(format!("{name}: FAILED after {seconds} s"));
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl Scenario {
+    async fn begin(env: &'static Env, name: &str) -> Scenario {
+        let manifests = operator::manifests(env).await;
+        prepare(env, &manifests).await;
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let short: String = name.replace('_', "-").chars().take(24).collect();
+        let namespace = format!("e2e-{}-{:x}", short.trim_end_matches('-'), since.as_millis() & 0xff_ffff);
+        say(format!("{name} in namespace {namespace}"));
+        let created = json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": namespace, "labels": {
+                LABEL: "true",
+                "pod-security.kubernetes.io/enforce": "restricted",
+                "pod-security.kubernetes.io/warn": "restricted",
+            }},
+        });
+        operator::install(&[created]).await;
+        operator::install(&operator::rules_in(&namespace, &manifests)).await;
+        let folder = env.artifacts.join(name);
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).expect("the folder for evidence");
+        Scenario {
+            env,
+            objects: Objects::new(env.client.clone(), &namespace),
+            namespace,
+            folder,
+            manifests,
+            operators: AtomicUsize::new(0),
+            deployed: Mutex::new(false),
+            faults: Mutex::default(),
+        }
+    }
+
+    async fn end(
+        &self,
+        outcome: Result<(), Box<dyn std::any::Any + Send>>,
+    ) -> Option<Box<dyn std::any::Any + Send>> {
+        let mut failure = outcome.err();
+        if failure.is_some() {
+            artifacts::collect(self.env, &self.namespace, &self.folder).await;
+            say(format!("evidence: {}", self.folder.display()));
+        }
+        let faults: Vec<usize> = self.faults.lock().unwrap().iter().copied().collect();
+        for n in faults {
+            nodes::node(self.env, "on", n, None).await;
+            nodes::node(self.env, "heal", n, None).await;
+        }
+        if failure.is_some() && self.env.keep {
+            say(format!("namespace {} is kept", self.namespace));
+            return failure;
+        }
+        if failure.is_none() {
+            // leaving is part of every test: with an operator at work, objects go by themselves
+            let leaving = AssertUnwindSafe(self.leave()).catch_unwind().await;
+            if leaving.is_err() {
+                artifacts::collect(self.env, &self.namespace, &self.folder).await;
+                say(format!("evidence: {}", self.folder.display()));
+            }
+            failure = leaving.err();
+        }
+        if *self.deployed.lock().unwrap() {
+            operator::scale_deployed(0).await;
+        }
+        sweep(self.env).await;
+        if failure.is_none() {
+            let _ = std::fs::remove_dir_all(&self.folder);
+        }
+        failure
+    }
+
+    async fn leave(&self) {
+        let left = self.objects.list("searchcells", "").await.unwrap();
+        let placements = self.objects.list("indexplacements", "").await.unwrap();
+        if left.is_empty() && placements.is_empty() {
+            return;
+        }
+        let deployed = *self.deployed.lock().unwrap();
+        let mut own = if deployed { None } else { Some(self.start_operator().await) };
+        for placement in &placements {
+            self.objects.delete("indexplacements", text(placement, "/metadata/name")).await.unwrap();
+        }
+        for cell in &left {
+            self.objects.delete("searchcells", text(cell, "/metadata/name")).await.unwrap();
+        }
+        wait_for("the deletion of cells and placements", Duration::from_secs(300), async || {
+            let mut left = self.objects.list("searchcells", "").await?;
+            left.extend(self.objects.list("indexplacements", "").await?);
+            ensure(left.is_empty(), || left.iter().map(conditions_line).collect::<Vec<_>>().join(" | "))
+        })
+        .await;
+        if let Some(operator) = &mut own {
+            assert!(operator.exited().is_none(), "the operator ended: {}", operator.log_tail());
+        }
+    }
+
+    /// Starts a process of the operator for this namespace and waits until it is ready.
+    pub async fn start_operator(&self) -> Operator {
+        let mut operator = self.spawn_operator().await;
+        operator.ready().await;
+        operator
+    }
+
+    /// Starts a process of the operator and does not wait.
+    pub async fn spawn_operator(&self) -> Operator {
+        let number = self.operators.fetch_add(1, Ordering::Relaxed) + 1;
+        Operator::start(self.env, &self.namespace, self.folder.join(format!("operator-{number}.log"))).await
+    }
+
+    /// Deploys the operator from its image, as users do; it rests again when the test ends.
+    pub async fn deploy_operator(&self) {
+        *self.deployed.lock().unwrap() = true;
+        operator::deploy(&self.manifests).await;
+    }
+
+    /// Applies an object as the user.
+    pub async fn apply(&self, object: &Value) -> Value {
+        self.objects.apply(object).await.unwrap_or_else(|error| panic!("apply: {error}\n{object:#}"))
+    }
+
+    /// Pulls the plug of a node, cuts its network and so on; undone when the test ends. False: impossible here.
+    pub async fn node(&self, verb: &str, n: usize) -> bool {
+        self.faults.lock().unwrap().insert(n);
+        nodes::node(self.env, verb, n, None).await
+    }
+
+    /// A client of a cluster, by its Service.
+    pub fn elastic(&self, cell: &str, cluster: &str) -> Elastic {
+        Elastic::new(&self.namespace, &format!("{cell}-{cluster}"))
+    }
+
+    /// Waits until a cell is Ready as asked for now: all nodes, no work in progress, nothing degraded.
+    pub async fn cell_ready(&self, cell: &Cell) -> Value {
+        let nodes = format!("{0}/{0}", cell.nodes());
+        wait_for(&format!("cell {} Ready with {nodes} nodes", cell.name), LIMIT, async || {
+            let object = self.objects.get("searchcells", &cell.name).await?.ok_or("it is not there")?;
+            current(&object)?;
+            let autoscaled = matches!(cell.ingest, crate::Ingest::Auto(..));
+            let seen = text(&object, "/status/nodesReady");
+            ensure(autoscaled || seen == nodes, || format!("nodesReady is {seen}"))?;
+            Ok(object)
+        })
+        .await
+    }
+
+    /// Waits until a placement is Ready as asked for now, with every copy started.
+    pub async fn placement_ready(&self, name: &str) -> Value {
+        wait_for(&format!("placement {name} Ready"), LIMIT, async || {
+            let object = self.objects.get("indexplacements", name).await?.ok_or("it is not there")?;
+            current(&object)?;
+            Ok(object)
+        })
+        .await
+    }
+
+    /// Waits for a condition of an object: status, and a reason unless that is empty. Answers the object.
+    pub async fn condition(&self, plural: &str, name: &str, kind: &str, status: &str, reason: &str) -> Value {
+        wait_for(&format!("{plural}/{name} {kind}={status} {reason}"), LIMIT, async || {
+            let object = self.objects.get(plural, name).await?.ok_or("it is not there")?;
+            let generation = number(&object, "/metadata/generation");
+            let holds = number(&object, "/status/observedGeneration") == generation
+                && condition(&object, kind).is_some_and(|(is, why, _)| is == status && (reason.is_empty() || why == reason));
+            ensure(holds, || conditions_line(&object))?;
+            Ok(object)
+        })
+        .await
+    }
+
+    /// UUID and generation of every StatefulSet and Deployment that a label selector selects.
+    pub async fn workloads(&self, selector: &str) -> BTreeMap<String, (String, i64)> {
+        let mut workloads = BTreeMap::new();
+        for plural in ["statefulsets", "deployments"] {
+            for object in self.objects.list(plural, selector).await.unwrap() {
+                let name = format!("{plural}/{}", text(&object, "/metadata/name"));
+                let uid = text(&object, "/metadata/uid").to_owned();
+                workloads.insert(name, (uid, number(&object, "/metadata/generation")));
+            }
+        }
+        workloads
+    }
+
+    /// UID and restarts of every pod that a label selector selects.
+    pub async fn pods(&self, selector: &str) -> BTreeMap<String, (String, i64)> {
+        let pods = self.objects.list("pods", selector).await.unwrap();
+        let restarts = |pod: &Value| items(pod, "/status/containerStatuses").iter().map(|c| number(c, "/restartCount")).sum();
+        let entry = |pod: &Value| {
+            (text(pod, "/metadata/name").to_owned(), (text(pod, "/metadata/uid").to_owned(), restarts(pod)))
+        };
+        pods.iter().map(entry).collect()
+    }
+
+    /// Waits until no pod, and then no claim, is left in the namespace (of those that a selector selects).
+    pub async fn gone(&self, plural: &str, selector: &str) {
+        wait_for(&format!("no {plural} left"), LIMIT, async || {
+            let left = self.objects.list(plural, selector).await?;
+            ensure(left.is_empty(), || format!("{} left", left.len()))
+        })
+        .await
+    }
+}
+
+/// Whether an object is Ready for its present spec and at rest.
+pub fn current(object: &Value) -> Result<(), String> {
+    let generation = number(object, "/metadata/generation");
+    let holds = number(object, "/status/observedGeneration") == generation
+        && condition(object, "Ready").is_some_and(|(status, ..)| status == "True")
+        && condition(object, "Degraded").is_none_or(|(status, ..)| status == "False")
+        && condition(object, "Reconciling").is_none()
+        && condition(object, "Stalled").is_none();
+    ensure(holds, || conditions_line(object))
+}
+
+/// Once per run: what earlier runs left goes, CRDs and rules come, images are there, a deployed operator rests.
+async fn prepare(env: &Env, manifests: &[Value]) {
+    static PREPARED: Mutex<bool> = Mutex::new(false);
+    if std::mem::replace(&mut *PREPARED.lock().unwrap(), true) {
+        return;
+    }
+    let shared: Vec<Value> = (manifests.iter())
+        .filter(|object| ["CustomResourceDefinition", "ClusterRole"].contains(&text(object, "/kind")))
+        .cloned()
+        .collect();
+    operator::install(&shared).await;
+    let arguments = ["wait", "--for=condition=Established", "--timeout=60s", "crd/searchcells.searchcell.dev"];
+    shell::kubectl(&arguments, None, Duration::from_secs(70)).await.ok("the CRDs");
+    operator::scale_deployed(0).await;
+    sweep(env).await;
+    image(env, crate::cells::VERSION).await;
+}
+
+/// Removes the namespaces of tests, whatever is in them, and waits until their processes are gone.
+async fn sweep(env: &Env) {
+    let all = Objects::new(env.client.clone(), "");
+    let selector = format!("{LABEL}=true");
+    let Ok(left) = all.list("namespaces", &selector).await else { return };
+    for namespace in &left {
+        let name = text(namespace, "/metadata/name");
+        let objects = Objects::new(env.client.clone(), name);
+        all.delete("namespaces", name).await.unwrap();
+        for plural in ["indexplacements", "searchcells"] {
+            for object in objects.list(plural, "").await.unwrap_or_default() {
+                let unfinalized = json!({"metadata": {"finalizers": null}});
+                let _ = objects.merge(plural, text(&object, "/metadata/name"), &unfinalized).await;
+            }
+        }
+    }
+    wait_for("the end of the test's namespace", Duration::from_secs(300), async || {
+        let left = all.list("namespaces", &selector).await?;
+        ensure(left.is_empty(), || left.iter().map(conditions_line).collect())
+    })
+    .await;
+}
+
+/// Makes sure that every node has the image of a version of Elasticsearch.
+pub async fn image(env: &Env, version: &str) {
+    let reference = format!("docker.elastic.co/elasticsearch/elasticsearch:{version}");
+    let nodes = Objects::new(env.client.clone(), "").list("nodes", "").await.unwrap();
+    let has = |node: &Value| {
+        items(node, "/status/images").iter().any(|image| {
+            items(image, "/names").iter().any(|name| name.as_str() == Some(reference.as_str()))
+        })
+    };
+    if nodes.iter().filter(|node| text(node, "/metadata/name") != "searchcell-control-plane").all(has) {
+        return;
+    }
+    say(format!("loading the image of Elasticsearch {version}"));
+    let limit = Duration::from_secs(1800);
+    let built = shell::run(env.elasticsearch_script(), &[version], None, limit).await.unwrap();
+    if built.code != 0 {
+        panic!("no image of Elasticsearch {version} (build it outside: make e2e): {}", built.stderr);
+    }
+    let archive = built.stdout.trim().to_owned();
+    let loaded = shell::run(env.cluster_script(), &["load", &archive], None, limit).await.unwrap();
+    assert!(loaded.code == 0 || loaded.code == 3, "cluster load: {}", loaded.stderr);
+}
