@@ -36,7 +36,7 @@ impossible() {
 wait_for() {
   local limit=$1 what=$2 end=$((SECONDS + $1))
   shift 2
-  until "$@" >/dev/null 2>&1; do
+  until ("$@") >/dev/null 2>&1; do # in a subshell: a trap here must not lose its messages
     [ $SECONDS -lt $end ] || die "$what: not within $limit s"
     sleep 0.1
   done
