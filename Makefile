@@ -25,7 +25,8 @@ help: ## this list
 demo: ## a three-zone Kubernetes, the operator, a real cell and real documents in it; needs nothing prepared
 	@e2e/demo
 
-demo-down: cluster-down ## remove all that the demo made
+demo-down: ## remove all that the demo made; the cache stays
+	@e2e/demo down
 
 ##@ Develop
 

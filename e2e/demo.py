@@ -1,0 +1,244 @@
+#!/usr/bin/env python3
+"""The demo's looks at Kubernetes objects and its talks with Elasticsearch.
+
+    demo.py state|service                    objects (kubectl get -o json) on standard input
+    demo.py shards|index|search FILE URL     FILE has the objects, URL is Elasticsearch's address
+
+Effects: `index` writes documents into the indices of the placements.
+"""
+import glob
+import gzip
+import json
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+import zlib
+from email.utils import parsedate_to_datetime
+
+MOST_DOCUMENTS = 6000
+MOST_PER_PACKAGE = 400
+
+
+def kind(objects, name):
+    return [item for item in objects["items"] if item["kind"] == name]
+
+
+def condition(item, name):
+    for found in item.get("status", {}).get("conditions", []):
+        if found["type"] == name:
+            return found
+    return {"status": "Unknown", "reason": "", "message": ""}
+
+
+def state(objects):
+    """One line: what is not ready and why."""
+    waiting = []
+    for item in objects["items"]:
+        if item["kind"] not in ("SearchCell", "IndexPlacement"):
+            continue
+        ready, status = condition(item, "Ready"), item.get("status", {})
+        if ready["status"] == "True" and status.get("observedGeneration") == item["metadata"]["generation"]:
+            continue
+        stalled = condition(item, "Stalled")
+        figure = status.get("nodesReady") or status.get("shards", {}).get("summary") or ""
+        why = stalled if stalled["status"] == "True" else ready
+        words = [item["kind"], item["metadata"]["name"] + ":", why["reason"] or "Pending", figure]
+        if why is stalled:
+            words.append(why["message"])
+        waiting.append(" ".join(word for word in words if word))
+    return "; ".join(waiting) or "all ready"
+
+
+def service(objects):
+    """The client Service of the cell's first cluster."""
+    cell = kind(objects, "SearchCell")[0]
+    return "%s-%s" % (cell["metadata"]["name"], cell["spec"]["clusters"][0]["name"])
+
+
+# --- Elasticsearch ------------------------------------------------------------------------------------
+
+
+def call(url, body=None, content="application/json"):
+    for attempt in range(20):
+        request = urllib.request.Request(url, data=body, headers={"Content-Type": content})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            if error.code not in (429, 503):
+                raise SystemExit("%s: %s" % (url, error.read().decode()[:500]))
+        except urllib.error.URLError as error:
+            if attempt == 19:
+                raise SystemExit("%s: %s" % (url, error))
+        time.sleep(1)
+    raise SystemExit("%s: overloaded" % url)
+
+
+def shards(objects, url):
+    zones = {row["node"]: row["value"] for row in call(url + "/_cat/nodeattrs?format=json&h=node,attr,value")
+             if row["attr"] == "zone"}
+    names = sorted(zone["name"] for zone in kind(objects, "SearchCell")[0]["spec"]["zones"])
+    collections = sorted({item["spec"]["collection"] for item in kind(objects, "IndexPlacement")})
+    table = {}
+    for row in call(url + "/_cat/shards/%s?format=json&h=index,shard,prirep,state,node" %
+                    ",".join(name + ".*" for name in collections)):
+        copies = table.setdefault((row["index"], int(row["shard"])), {})
+        zone = zones.get((row["node"] or "").split(" ")[0], "nowhere")
+        mark = "P" if row["prirep"] == "p" else "r"
+        copies.setdefault(zone, []).append(mark if row["state"] == "STARTED" else "%s(%s)" % (mark, row["state"].lower()))
+    width = max(len(index) for index, _ in table)
+    columns = ["%-10s" % ("zone " + name) for name in names]
+    print("%-*s  shard  %s" % (width, "index", " ".join(columns)))
+    apart = 0
+    for (index, shard), copies in sorted(table.items()):
+        print("%-*s  %5d  %s" % (width, index, shard, " ".join("%-10s" % " ".join(copies.get(name, ["-"])) for name in names)))
+        apart += all(len(found) == 1 for found in copies.values()) and "nowhere" not in copies
+    print("%d of %d shards have all their copies started and in different zones" % (apart, len(table)))
+
+
+def entries():
+    """(package, version, time, text) of changelog entries; made up where a computer has none."""
+    head = re.compile(r"^(\S+) \(([^)]+)\) ")
+    count = 0
+    for path in sorted(glob.glob("/usr/share/doc/*/changelog.Debian.gz")):
+        package, of_package, text, version = path.split("/")[4], 0, [], ""
+        try:
+            with gzip.open(path, "rt", encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    found = head.match(line)
+                    if found:
+                        version, text = found.group(2), []
+                    elif line.startswith(" -- ") and text:
+                        try:
+                            when = parsedate_to_datetime(line.split(">  ")[-1].strip()).isoformat()
+                        except (ValueError, TypeError, IndexError):
+                            when = "2000-01-01T00:00:00+00:00"
+                        yield package, version, when, " ".join(text)[:4000]
+                        count, of_package, text = count + 1, of_package + 1, []
+                        if of_package == MOST_PER_PACKAGE or count == MOST_DOCUMENTS:
+                            break
+                    elif line.strip():
+                        text.append(line.strip())
+        except (OSError, EOFError):
+            continue
+        if count == MOST_DOCUMENTS:
+            return
+    if count == 0:
+        words = "fix build test crash update rename remove search shard zone index memory".split()
+        for number in range(MOST_DOCUMENTS):
+            text = " ".join(words[(number * step + number // 7) % len(words)] for step in (1, 3, 5, 7, 11))
+            yield "package%02d" % (number % 40), "1.%d" % number, "2026-01-01T00:00:00+00:00", text
+
+
+def plan(objects):
+    """Which field has the tenant, which indices the pool has, which tenants have their own, what is mapped."""
+    pool, own, mapped, field = [], {}, {}, None
+    for item in kind(objects, "IndexPlacement"):
+        spec = item["spec"]
+        field = spec["tenant"]["field"]
+        mapped.update(spec.get("index", {}).get("mappings", {}).get("properties", {}))
+        if "pool" in spec:
+            pool = ["%s.p%03d.g1" % (spec["collection"], number) for number in range(spec["pool"]["indices"])]
+        for tenant in spec.get("dedicated", {}).get("tenants", []):
+            own[tenant["id"]] = "%s.t.%s.g1" % (spec["collection"], tenant["id"])
+    return field, pool, own, mapped
+
+
+def tenants(own):
+    """The tenant that each package of the changelogs is; those with most entries take the dedicated indices."""
+    sizes, found = {}, list(entries())
+    for package, *_ in found:
+        sizes[package] = sizes.get(package, 0) + 1
+    biggest = iter(sorted(sizes, key=lambda name: (-sizes[name], name)))
+    names = {name: name for name in sizes}
+    for tenant in own:
+        if tenant not in sizes:
+            names[next(biggest)] = tenant
+    return names, found
+
+
+def document(mapped, field, tenant, version, when, text):
+    """What the mapping has a place for."""
+    values = {"text": text, "match_only_text": text, "date": when}
+    made = {name: values[options["type"]] for name, options in mapped.items() if options.get("type") in values}
+    if "channel_id" in mapped:
+        made["channel_id"] = version
+    made[field] = tenant
+    return made
+
+
+def index(objects, url):
+    field, pool, own, mapped = plan(objects)
+    names, found = tenants(own)
+    began, lines, sent, failed = time.time(), [], 0, []
+
+    def flush():
+        if lines:
+            answer = call(url + "/_bulk", ("\n".join(lines) + "\n").encode(), "application/x-ndjson")
+            failed.extend(item["index"] for item in answer["items"] if item["index"]["status"] >= 300)
+            lines.clear()
+
+    for number, (package, version, when, text) in enumerate(found):
+        tenant = names[package]
+        if tenant in own:  # an index of its own: spread over its shards by id
+            action = {"_index": own[tenant]}
+        elif pool:  # a tenant's documents stay together
+            action = {"_index": pool[zlib.crc32(tenant.encode()) % len(pool)], "routing": tenant}
+        else:
+            continue
+        action["_id"] = "%s~%d" % (tenant, number)
+        lines += [json.dumps({"index": action}), json.dumps(document(mapped, field, tenant, version, when, text))]
+        sent += 1
+        if sent % 500 == 0:
+            flush()
+            print("%d documents" % sent, flush=True)
+    flush()
+    if failed:
+        raise SystemExit("%d documents were refused, for example: %s" % (len(failed), json.dumps(failed[0])[:500]))
+    names_used = sorted(set(own.values()) | set(pool))
+    call(url + "/%s/_refresh" % ",".join(names_used), b"")
+    stored = call(url + "/%s/_count" % ",".join(names_used))["count"]
+    print("%d documents of %d tenants in %.1f s; Elasticsearch counts %d" % (sent, len(names), time.time() - began, stored))
+    if stored < sent:
+        raise SystemExit("documents are missing")
+
+
+def search(objects, url):
+    field, pool, own, mapped = plan(objects)
+    names, found = tenants(own)
+    text_field = next((name for name, options in mapped.items() if options.get("type") in ("text", "match_only_text")), "text")
+    sizes = {}
+    for package, *_ in found:
+        sizes[names[package]] = sizes.get(names[package], 0) + 1
+    shared = [name for name in sizes if name not in own]
+    for tenant in list(own)[:1] + sorted(shared, key=lambda name: -sizes[name])[:1]:
+        target = own.get(tenant) or pool[zlib.crc32(tenant.encode()) % len(pool)]
+        routing = "" if tenant in own else "?routing=" + tenant
+        query = {"size": 3, "query": {"bool": {"filter": [{"term": {field: tenant}}],
+                                               "must": [{"match": {text_field: "fix crash"}}]}}}
+        print("GET /%s/_search%s  {match: {%s: fix crash}}" % (target, routing, text_field))
+        answer = call(url + "/%s/_search%s" % (target, routing), json.dumps(query).encode())
+        hits = answer["hits"]
+        print("%d hits in %d ms" % (hits["total"]["value"], answer["took"]))
+        for hit in hits["hits"]:
+            print("  %5.2f  %s" % (hit["_score"], str(hit["_source"].get(text_field))[:110]))
+        if not hits["hits"] and sizes[tenant] > 50:
+            raise SystemExit("nothing was found")
+
+
+def main(verb, *arguments):
+    if verb in ("state", "service"):
+        print({"state": state, "service": service}[verb](json.load(sys.stdin)))
+        return
+    path, url = arguments
+    with open(path, encoding="utf-8") as file:
+        objects = json.load(file)
+    {"shards": shards, "index": index, "search": search}[verb](objects, url)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
