@@ -197,6 +197,9 @@ pub struct OwnershipMark {
     /// Hash of the placement's inputs that the index was made from.
     #[serde(default)]
     pub inputs: String,
+    /// How many indices the pool was made of; absent for dedicated indices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<i32>,
 }
 
 /// One copy of a shard in the routing table.

@@ -131,7 +131,7 @@ pub struct ValidRole {
 }
 
 /// A volume claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ValidStorage {
     /// Size as the user wrote it.
     pub size: Quantity,
@@ -168,6 +168,13 @@ pub struct ValidPlacement {
     pub deletion_policy: DeletionPolicy,
     /// Things worth a notice that refuse nothing, for example more than 200 M documents a shard.
     pub notices: Vec<String>,
+}
+
+impl ValidPlacement {
+    /// Number of indices of a pool.
+    pub fn pool_size(&self) -> Option<i32> {
+        self.is_pool.then(|| i32::try_from(self.indices.len()).unwrap_or(i32::MAX))
+    }
 }
 
 /// One index of a placement.

@@ -1,0 +1,81 @@
+//! Which indices live on which cluster of a cell: decides, verifies against Elasticsearch's routing table, and
+//! reports. Pure. `README.md` beside this file explains the algorithm.
+
+mod assign;
+mod plan;
+mod status;
+mod verify;
+
+use std::collections::BTreeMap;
+
+use searchcell_crds::{IndexPlacement, SearchCell};
+
+pub use assign::{Assignment, Candidate, assign};
+pub use plan::{plan_placement, plan_placement_deletion};
+pub use status::placement_status;
+pub use verify::{Copies, verify};
+
+use crate::snapshot::{ElasticFacts, IndexFacts, OwnershipMark, Reading};
+
+/// Everything that one pass over an IndexPlacement looks at.
+#[derive(Clone, Debug)]
+pub struct PlacementSnapshot {
+    /// The object as the watch cache has it.
+    pub placement: IndexPlacement,
+    /// The SearchCell that it names, if there is one.
+    pub cell: Option<SearchCell>,
+    /// All other placements of the namespace.
+    pub siblings: Vec<IndexPlacement>,
+    /// What each cluster of the cell said, by cluster name. A missing one counts as unavailable.
+    pub elastic: BTreeMap<String, Reading<ElasticFacts>>,
+}
+
+impl PlacementSnapshot {
+    /// Namespace and name of the placement.
+    fn id(&self) -> (&str, &str) {
+        let meta = &self.placement.metadata;
+        (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
+    }
+
+    /// All indices that carry this placement's mark, on every cluster that could be read.
+    fn owned_indices(&self) -> Vec<Found<'_>> {
+        let (namespace, name) = self.id();
+        self.indices()
+            .filter(|found| {
+                found.facts.mark.as_ref().is_some_and(|mark| {
+                    mark.namespace == namespace && mark.placement == name
+                        && mark.collection == self.placement.spec.collection
+                })
+            })
+            .collect()
+    }
+
+    /// All indices on every cluster that could be read.
+    fn indices(&self) -> impl Iterator<Item = Found<'_>> {
+        self.elastic.iter().filter_map(|(cluster, reading)| Some((cluster, reading.known()?))).flat_map(
+            |(cluster, elastic)| {
+                elastic.indices.iter().map(move |(name, facts)| Found { cluster, name, facts, elastic })
+            },
+        )
+    }
+}
+
+/// An index as it was found.
+#[derive(Clone, Copy, Debug)]
+struct Found<'a> {
+    /// Cluster name within the cell.
+    cluster: &'a str,
+    /// Index name.
+    name: &'a str,
+    /// What is known of it.
+    facts: &'a IndexFacts,
+    /// The cluster that it is on.
+    elastic: &'a ElasticFacts,
+}
+
+impl Found<'_> {
+    /// The mark, when it has one.
+    fn mark(&self) -> Option<&OwnershipMark> {
+        self.facts.mark.as_ref()
+    }
+}

@@ -1,0 +1,210 @@
+//! The status of an IndexPlacement, from Elasticsearch's routing table and not from the spec. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use searchcell_crds::conditions::{DEGRADED, READY};
+use searchcell_crds::{
+    IndexPlacementStatus, LargestShard, PlacementCluster, PlacementTenant, Problem as IndexProblem, Reason, ShardCounts,
+};
+
+use super::{Copies, Found, PlacementSnapshot, verify};
+use crate::domain::ValidPlacement;
+use crate::names::ClusterKey;
+use crate::snapshot::Reading;
+use crate::status::{Conditions, join, some_of, two_significant_digits};
+use crate::step::{Outcome, Plan};
+use crate::validate::Problem;
+
+/// Problems of single indices that status lists.
+const MOST_PROBLEMS: usize = 16;
+
+/// The status after a pass.
+pub fn placement_status(
+    snapshot: &PlacementSnapshot,
+    valid: Result<&ValidPlacement, &[Problem]>,
+    plan: &Plan,
+    outcomes: &[Outcome],
+    now: Timestamp,
+) -> IndexPlacementStatus {
+    let previous = snapshot.placement.status.clone().unwrap_or_default();
+    let meta = &snapshot.placement.metadata;
+    let generation = meta.generation;
+    let owned = snapshot.owned_indices();
+    let zones = snapshot.cell.as_ref().map_or(1, |cell| cell.spec.zones.len());
+    let checked: Vec<(Found<'_>, Copies)> =
+        owned.iter().map(|found| (*found, verify(found.facts, found.elastic, zones))).collect();
+    let sum = checked.iter().fold(Copies::default(), |sum, (_, copies)| sum.plus(*copies));
+    let unread = unread_clusters(snapshot);
+    let missing: Vec<String> = (valid.iter())
+        .flat_map(|valid| &valid.indices)
+        .filter(|index| !owned.iter().any(|found| found.name == index.name))
+        .map(|index| index.name.clone())
+        .collect();
+
+    let mut conditions = Conditions::new(generation, now);
+    let previous_total = previous.indices.unwrap_or(0);
+    let red: Vec<String> = (checked.iter())
+        .filter(|(_, copies)| copies.primaries_unstarted > 0)
+        .map(|(found, _)| found.name.to_owned())
+        .collect();
+    if meta.deletion_timestamp.is_some() {
+        conditions.set(READY, false, Reason::Deleting, "the placement is being deleted");
+    } else if !unread.is_empty() && (previous_total > 0 || owned.is_empty()) {
+        let texts = unread.iter().map(|(cluster, why)| format!("cluster {cluster} cannot be read: {why}"));
+        let reason = if previous_total > 0 { Reason::Unreachable } else { Reason::CellNotReady };
+        conditions.set(READY, false, reason, join(texts));
+    } else if let (Err(problems), true) = (&valid, owned.is_empty()) {
+        let reason = problems.first().map_or(Reason::InvalidSpec, |problem| problem.reason);
+        conditions.set(READY, false, reason, "no index has been created");
+    } else if !missing.is_empty() {
+        let (reason, what) = match searchcell_crds::conditions::is_true(&previous.conditions, READY) {
+            true => (Reason::IndexMissing, "indices are gone"),
+            false => (Reason::Progressing, "indices are not created yet"),
+        };
+        conditions.set(READY, false, reason, format!("{what}: {}", some_of(&missing)));
+    } else if !red.is_empty() {
+        conditions.set(READY, false, Reason::PrimariesUnassigned, format!("primaries are not started: {}", some_of(&red)));
+    } else {
+        conditions.set(READY, true, Reason::Serving, "every shard has a started primary");
+    }
+    set_degraded(&mut conditions, &checked, &unread);
+    let initializing = sum.wanted - sum.started - sum.unassigned;
+    let under_way = if meta.deletion_timestamp.is_some() {
+        Some((Reason::Deleting, "indices go as spec.deletionPolicy says".to_owned()))
+    } else if initializing > 0 {
+        Some((Reason::Progressing, "copies of shards are being made".to_owned()))
+    } else {
+        None
+    };
+    conditions.progress(valid.as_ref().err().copied().unwrap_or_default(), plan, outcomes, under_way);
+
+    IndexPlacementStatus {
+        observed_generation: generation,
+        conditions: conditions.finish(&previous.conditions),
+        table_generation: previous.table_generation,
+        indices: Some(count(owned.len())),
+        shards: Some(ShardCounts {
+            primaries: sum.primaries,
+            copies: sum.wanted,
+            started: sum.started,
+            misplaced: sum.misplaced,
+            unassigned: sum.unassigned,
+            summary: format!("{}/{}", sum.started, sum.wanted),
+        }),
+        documents: documents(&owned).or(previous.documents),
+        largest_shard: largest_shard(&owned).or(previous.largest_shard.clone()),
+        clusters: clusters(snapshot, &owned, &unread, &previous),
+        tenants: valid.ok().map(|valid| tenants(valid, &owned)).unwrap_or(previous.tenants),
+        problems: problems(&checked, &missing, previous_total > 0),
+    }
+}
+
+/// Clusters of the cell that were not read, with the reason.
+fn unread_clusters(snapshot: &PlacementSnapshot) -> BTreeMap<String, String> {
+    let clusters = snapshot.cell.iter().flat_map(|cell| &cell.spec.clusters);
+    clusters
+        .filter_map(|cluster| match snapshot.elastic.get(&cluster.name) {
+            Some(Reading::Known(_)) => None,
+            Some(Reading::Unavailable(why)) => Some((cluster.name.clone(), why.clone())),
+            None => Some((cluster.name.clone(), "it has not been read yet".to_owned())),
+        })
+        .collect()
+}
+
+fn set_degraded(conditions: &mut Conditions, checked: &[(Found<'_>, Copies)], unread: &BTreeMap<String, String>) {
+    let named = |wrong: fn(&Copies) -> bool| -> Vec<String> {
+        checked.iter().filter(|(_, copies)| wrong(copies)).map(|(found, _)| found.name.to_owned()).collect()
+    };
+    let unassigned = named(|copies| copies.unassigned > 0);
+    let misplaced = named(|copies| copies.misplaced > 0);
+    if !unread.is_empty() && !checked.is_empty() {
+        let names: Vec<String> = unread.keys().cloned().collect();
+        conditions.set(DEGRADED, true, Reason::ClusterUnavailable, format!("clusters cannot be read: {}", some_of(&names)));
+    } else if !unassigned.is_empty() {
+        conditions.set(DEGRADED, true, Reason::CopiesUnassigned, format!("copies have no node: {}", some_of(&unassigned)));
+    } else if !misplaced.is_empty() {
+        conditions.set(DEGRADED, true, Reason::CopiesShareZone, format!("copies share a zone: {}", some_of(&misplaced)));
+    } else {
+        conditions.set(DEGRADED, false, Reason::FullRedundancy, "no copy is missing, and none shares a zone that it should not");
+    }
+}
+
+fn documents(owned: &[Found<'_>]) -> Option<i64> {
+    let counts: Vec<i64> = owned.iter().filter_map(|found| Some(found.elastic.counts.as_ref()?.get(found.name)?.documents)).collect();
+    (!counts.is_empty()).then(|| two_significant_digits(counts.iter().sum()))
+}
+
+fn largest_shard(owned: &[Found<'_>]) -> Option<LargestShard> {
+    let shards = owned.iter().filter_map(|found| {
+        let counts = found.elastic.counts.as_ref()?.get(found.name)?;
+        Some(LargestShard {
+            index: found.name.to_owned(),
+            documents: two_significant_digits(counts.largest_shard_documents),
+            bytes: two_significant_digits(counts.largest_shard_bytes),
+        })
+    });
+    // Rounded before they are compared, and the first name among equals: it does not flap between even shards.
+    shards.max_by(|a, b| (a.documents, a.bytes, &b.index).cmp(&(b.documents, b.bytes, &a.index)))
+}
+
+/// A cluster that was not read keeps what was known of it.
+fn clusters(
+    snapshot: &PlacementSnapshot,
+    owned: &[Found<'_>],
+    unread: &BTreeMap<String, String>,
+    previous: &IndexPlacementStatus,
+) -> Vec<PlacementCluster> {
+    let (namespace, _) = snapshot.id();
+    let full_name = |cluster: &str| ClusterKey::new(namespace, &snapshot.placement.spec.cell, cluster).name();
+    let mut by_name: BTreeMap<String, i32> = BTreeMap::new();
+    for found in owned {
+        *by_name.entry(full_name(found.cluster)).or_default() += 1;
+    }
+    let of_this_cell: Vec<String> = (snapshot.cell.iter())
+        .flat_map(|cell| &cell.spec.clusters)
+        .map(|cluster| full_name(&cluster.name))
+        .collect();
+    for known in &previous.clusters {
+        let was_not_read = unread.keys().any(|cluster| full_name(cluster) == known.name);
+        if was_not_read || !of_this_cell.contains(&known.name) {
+            by_name.insert(known.name.clone(), known.indices);
+        }
+    }
+    by_name.into_iter().map(|(name, indices)| PlacementCluster { name, indices }).collect()
+}
+
+fn tenants(valid: &ValidPlacement, owned: &[Found<'_>]) -> Vec<PlacementTenant> {
+    let existing = |name: &str| owned.iter().find(|found| found.name == name);
+    (valid.indices.iter())
+        .filter_map(|index| {
+            Some(PlacementTenant { id: index.tenant.clone()?, shards: existing(&index.name)?.facts.primaries })
+        })
+        .collect()
+}
+
+fn problems(checked: &[(Found<'_>, Copies)], missing: &[String], were_there: bool) -> Vec<IndexProblem> {
+    let mut problems: Vec<(u8, IndexProblem)> = Vec::new();
+    let mut add = |rank: u8, index: &str, reason: Reason, message: &str| {
+        let problem = IndexProblem { index: index.to_owned(), reason: reason.as_str().to_owned(), message: message.to_owned() };
+        problems.push((rank, problem));
+    };
+    for index in missing.iter().filter(|_| were_there) {
+        add(0, index, Reason::IndexMissing, "the index does not exist");
+    }
+    for (found, copies) in checked {
+        if copies.primaries_unstarted > 0 {
+            add(1, found.name, Reason::PrimariesUnassigned, "a primary is not started: its documents cannot be written or searched");
+        } else if copies.misplaced > 0 {
+            add(2, found.name, Reason::CopiesShareZone, "copies of a shard share a zone: losing it loses more copies than it should");
+        } else if copies.unassigned > 0 {
+            add(3, found.name, Reason::CopiesUnassigned, "copies have no node: waiting for data nodes in the zones that lack one");
+        }
+    }
+    problems.sort_by(|a, b| (a.0, &a.1.index).cmp(&(b.0, &b.1.index)));
+    problems.into_iter().map(|(_, problem)| problem).take(MOST_PROBLEMS).collect()
+}
+
+fn count(number: usize) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}

@@ -1,0 +1,139 @@
+//! Reads a routing table: how many copies of each shard are started, and whether they are in different zones. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::snapshot::{ElasticFacts, IndexFacts, ShardState};
+
+/// Copies of the shards of one index, or of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Copies {
+    /// Primary shards that ought to be.
+    pub primaries: i32,
+    /// Primary shards without a started primary.
+    pub primaries_unstarted: i32,
+    /// Copies that ought to be, primaries included.
+    pub wanted: i32,
+    /// Copies that are started.
+    pub started: i32,
+    /// Started copies in a zone that has more than its share of the shard, or on a node without a zone.
+    pub misplaced: i32,
+    /// Copies without a node.
+    pub unassigned: i32,
+}
+
+impl Copies {
+    /// True when every copy is started, and where it should be.
+    pub fn is_whole(&self) -> bool {
+        self.started == self.wanted && self.misplaced == 0
+    }
+
+    /// The copies of both.
+    pub fn plus(self, other: Copies) -> Copies {
+        Copies {
+            primaries: self.primaries + other.primaries,
+            primaries_unstarted: self.primaries_unstarted + other.primaries_unstarted,
+            wanted: self.wanted + other.wanted,
+            started: self.started + other.started,
+            misplaced: self.misplaced + other.misplaced,
+            unassigned: self.unassigned + other.unassigned,
+        }
+    }
+}
+
+/// Counts the copies of one index. `zones` is the number of zones that copies have to be spread over.
+pub fn verify(index: &IndexFacts, elastic: &ElasticFacts, zones: usize) -> Copies {
+    let copies_per_shard = index.replicas.saturating_add(1);
+    let zones = i32::try_from(zones.max(1)).unwrap_or(i32::MAX);
+    // Elasticsearch's own rule: no zone may hold more than ceil(copies / zones).
+    let most_per_zone = copies_per_shard.saturating_add(zones - 1) / zones;
+
+    let mut by_zone: BTreeMap<(i32, Option<&str>), i32> = BTreeMap::new();
+    let mut primary_started = 0;
+    let mut result = Copies {
+        primaries: index.primaries,
+        wanted: index.primaries.saturating_mul(copies_per_shard),
+        ..Copies::default()
+    };
+    for copy in &index.copies {
+        if copy.state == ShardState::Unassigned {
+            result.unassigned += 1;
+        }
+        if !copy.state.is_started() {
+            continue;
+        }
+        result.started += 1;
+        primary_started += i32::from(copy.primary);
+        let node = copy.node.as_deref().and_then(|node| elastic.nodes.get(node));
+        *by_zone.entry((copy.shard, node.and_then(|node| node.zone.as_deref()))).or_default() += 1;
+    }
+    result.primaries_unstarted = (index.primaries - primary_started).max(0);
+    result.misplaced = by_zone
+        .into_iter()
+        .map(|((_, zone), count)| match zone {
+            Some(_) => (count - most_per_zone).max(0),
+            None => count,
+        })
+        .sum();
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::{ElasticNode, ShardCopy};
+
+    fn elastic() -> ElasticFacts {
+        let nodes = ["a", "b", "c"].into_iter().flat_map(|zone| (0..2).map(move |n| (zone, n))).map(|(zone, n)| {
+            (format!("{zone}{n}"), ElasticNode { zone: Some(zone.to_owned()), ..ElasticNode::default() })
+        });
+        ElasticFacts { nodes: nodes.chain([("x".to_owned(), ElasticNode::default())]).collect(), ..ElasticFacts::default() }
+    }
+
+    fn index(replicas: i32, copies: &[(Option<&str>, ShardState)]) -> IndexFacts {
+        let copies = copies.iter().enumerate().map(|(n, (node, state))| ShardCopy {
+            shard: 0,
+            primary: n == 0,
+            state: *state,
+            node: node.map(str::to_owned),
+        });
+        IndexFacts { primaries: 1, replicas, copies: copies.collect(), ..IndexFacts::default() }
+    }
+
+    use ShardState::*;
+
+    #[test]
+    fn three_copies_in_three_zones_are_whole() {
+        let copies = verify(&index(2, &[(Some("a0"), Started), (Some("b0"), Relocating), (Some("c1"), Started)]), &elastic(), 3);
+        assert!(copies.is_whole(), "{copies:?}");
+        assert_eq!((copies.wanted, copies.started, copies.primaries_unstarted), (3, 3, 0));
+    }
+
+    #[test]
+    fn two_copies_in_one_zone_are_one_too_many() {
+        let copies = verify(&index(2, &[(Some("a0"), Started), (Some("a1"), Started), (Some("c1"), Started)]), &elastic(), 3);
+        assert_eq!(copies.misplaced, 1);
+    }
+
+    #[test]
+    fn six_copies_may_share_zones_in_pairs() {
+        let nodes = ["a0", "a1", "b0", "b1", "c0", "c1"].map(|node| (Some(node), Started));
+        assert!(verify(&index(5, &nodes), &elastic(), 3).is_whole());
+    }
+
+    #[test]
+    fn a_copy_on_a_node_without_a_zone_is_misplaced() {
+        assert_eq!(verify(&index(0, &[(Some("x"), Started)]), &elastic(), 3).misplaced, 1);
+    }
+
+    #[test]
+    fn unassigned_and_initializing_copies_are_not_started() {
+        let copies = verify(&index(2, &[(None, Unassigned), (Some("b0"), Initializing), (Some("c1"), Started)]), &elastic(), 3);
+        assert_eq!((copies.started, copies.unassigned, copies.primaries_unstarted), (1, 1, 1));
+    }
+
+    #[test]
+    fn shards_missing_from_the_routing_table_are_missed() {
+        let copies = verify(&IndexFacts { primaries: 4, replicas: 1, ..IndexFacts::default() }, &elastic(), 3);
+        assert_eq!((copies.primaries_unstarted, copies.wanted, copies.started), (4, 8, 0));
+    }
+}

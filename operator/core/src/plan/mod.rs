@@ -1,0 +1,115 @@
+//! From what ought to be and what is to what is done now: a bounded list of steps, the holds, and when to look
+//! again. Pure and infallible.
+//!
+//! `cluster` plans one cluster of the spec, `workloads` its nodes, `settings` its cluster settings, `removal` what
+//! is to go: clusters that left the spec, and whole cells.
+
+mod cluster;
+mod removal;
+mod settings;
+mod workloads;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use searchcell_crds::Reason;
+
+pub use removal::plan_deletion;
+pub use settings::{setting_text, wanted_settings};
+pub use workloads::master_layout;
+
+use crate::domain::ValidCell;
+use crate::names::FINALIZER;
+use crate::snapshot::CellSnapshot;
+use crate::step::{Action, Hold, Plan, Step};
+
+/// At rest: how often Elasticsearch is asked for its state.
+pub const WAKE_AT_REST: Duration = Duration::from_secs(30);
+/// While something is under way. Changes of objects wake the operator at once; this is for Elasticsearch's.
+pub const WAKE_WHILE_BUSY: Duration = Duration::from_secs(2);
+/// While nothing can go on before a pod becomes ready, which wakes the operator by itself.
+pub const WAKE_WHILE_WAITING_FOR_PODS: Duration = Duration::from_secs(60);
+
+/// What one pass collects for one cluster.
+#[derive(Debug, Default)]
+struct Draft {
+    steps: Vec<Step>,
+    holds: Vec<Hold>,
+}
+
+impl Draft {
+    fn step(&mut self, cluster: &str, why: impl Into<String>, action: Action) {
+        self.steps.push(Step { cluster: Some(cluster.to_owned()), action, why: why.into() });
+    }
+
+    fn hold(&mut self, cluster: &str, reason: Reason, message: impl Into<String>) {
+        self.holds.push(Hold { cluster: Some(cluster.to_owned()), reason, message: message.into() });
+    }
+}
+
+/// Plans one pass over a cell that is not being deleted.
+pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, _now: Timestamp) -> Plan {
+    if !has_finalizer(&snapshot.cell.metadata) {
+        let step = Step {
+            cluster: None,
+            action: Action::AddFinalizer,
+            why: "volumes are cleaned up as deletionPolicy says before the cell goes".to_owned(),
+        };
+        return Plan { steps: vec![step], holds: Vec::new(), wake_after: WAKE_WHILE_BUSY };
+    }
+    if cell.suspend {
+        let hold = Hold {
+            cluster: None,
+            reason: Reason::Suspended,
+            message: "spec.suspend is true: nothing is changed until it is false".to_owned(),
+        };
+        return Plan { steps: Vec::new(), holds: vec![hold], wake_after: WAKE_AT_REST };
+    }
+
+    let mut plan = Plan { wake_after: WAKE_AT_REST, ..Plan::default() };
+    let mut any_pod_ready = false;
+    for cluster in &cell.clusters {
+        let objects = snapshot.objects.of_cluster(&cluster.name);
+        any_pod_ready |= objects.pods.iter().any(crate::snapshot::is_ready);
+        let mut draft = Draft::default();
+        cluster::plan_cluster(cell, &cell.key(&cluster.name), &objects, snapshot, &mut draft);
+        plan.steps.extend(draft.steps);
+        plan.holds.extend(draft.holds);
+    }
+    let mut draft = Draft::default();
+    removal::plan_removed_clusters(cell, snapshot, &mut draft);
+    plan.steps.extend(draft.steps);
+    plan.holds.extend(draft.holds);
+
+    let unsettled = cell.clusters.iter().any(|cluster| is_unsettled(cell, snapshot, &cluster.name));
+    plan.wake_after = match (plan.steps.is_empty() && !unsettled, any_pod_ready) {
+        (true, _) => WAKE_AT_REST,
+        (false, _) if !plan.steps.is_empty() => WAKE_WHILE_BUSY,
+        (false, true) => WAKE_WHILE_BUSY,
+        (false, false) => WAKE_WHILE_WAITING_FOR_PODS,
+    };
+    plan
+}
+
+/// True while Elasticsearch is expected to change by itself: it forms, nodes join, shards start.
+fn is_unsettled(cell: &ValidCell, snapshot: &CellSnapshot, cluster: &str) -> bool {
+    let Some(facts) = snapshot.elastic(cluster) else { return true };
+    let pods = &snapshot.objects.pods;
+    let key = cell.key(cluster);
+    let of_cluster = |pod: &&k8s_openapi::api::core::v1::Pod| {
+        crate::snapshot::label(&pod.metadata, crate::names::LABEL_CLUSTER) == Some(key.cluster.as_str())
+    };
+    facts.master.is_none()
+        || pods.iter().filter(of_cluster).any(|pod| {
+            !crate::snapshot::is_ready(pod)
+                || !pod.metadata.name.as_ref().is_some_and(|name| facts.nodes.contains_key(name))
+        })
+        || facts.indices.values().any(|index| {
+            index.copies.iter().any(|copy| matches!(copy.state, crate::snapshot::ShardState::Initializing))
+        })
+}
+
+/// True when the object carries our finalizer.
+pub(crate) fn has_finalizer(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> bool {
+    meta.finalizers.iter().flatten().any(|finalizer| finalizer == FINALIZER)
+}

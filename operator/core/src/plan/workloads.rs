@@ -1,0 +1,284 @@
+//! Plans the nodes of one cluster: StatefulSets of masters and data nodes per zone, the Deployment of ingest nodes
+//! and its autoscaler. A live template is never touched here. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use searchcell_crds::Reason;
+
+use super::Draft;
+use super::cluster::{bootstrap_names, name_conflict, plan_simple, terminating};
+use crate::build;
+use crate::domain::{IngestScale, ValidCell, ValidZone};
+use crate::drift::{self, Live};
+use crate::identity::{Identity, highest_version};
+use crate::names::{ANNOTATION_INPUT_HASH, ClusterKey, Role};
+use crate::snapshot::{CellObjects, ElasticFacts, annotation, role_and_zone};
+use crate::step::{Action, Kind, Object};
+use crate::validate::quantity::Amount;
+
+pub(super) fn plan_workloads(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    objects: &CellObjects,
+    elastic: Option<&ElasticFacts>,
+    identity: &Identity,
+    draft: &mut Draft,
+) {
+    if draft.holds.iter().any(|hold| hold.reason == Reason::NameConflict) {
+        return;
+    }
+    // Nodes that come back on old volumes must not come back as another version: that is an upgrade.
+    if let (Identity::Known(_), true) = (identity, objects.stateful_sets.is_empty())
+        && let Some(highest) = highest_version(objects, elastic)
+        && highest != cell.version
+    {
+        draft.hold(
+            &key.cluster,
+            Reason::NotSupportedYet,
+            format!(
+                "the volumes were written by {highest}: set spec.version to {highest}; changing the version of existing \
+                 nodes comes with a later version of the operator"
+            ),
+        );
+        return;
+    }
+    let masters = wanted_masters(cell, key, objects, draft);
+    let mut sets = Vec::new();
+    for zone in &cell.zones {
+        if let Some(count) = masters.get(&zone.name).copied().filter(|count| *count > 0) {
+            sets.push((Role::Master, zone, count));
+        }
+    }
+    sets.extend(cell.zones.iter().map(|zone| (Role::Data, zone, cell.data_per_zone)));
+
+    // One workload that cannot follow the spec keeps new ones from starting with what the others do not have yet.
+    let held = sets.iter().any(|(role, zone, _)| hold_template_change(cell, key, objects, *role, zone, draft))
+        | hold_ingest_change(cell, key, objects, draft);
+    for (role, zone, replicas) in sets {
+        plan_stateful_set(cell, key, objects, (role, zone), replicas, held, draft);
+    }
+    plan_ingest(cell, key, objects, held, draft);
+}
+
+/// Master-eligible nodes by zone: those that are there stay where they are, missing ones go to the zone with the
+/// fewest. Counts StatefulSets and, for a cluster that comes back, the claims of its masters.
+pub fn master_layout(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects) -> BTreeMap<String, i32> {
+    let mut layout: BTreeMap<String, i32> = BTreeMap::new();
+    for zone in &cell.zones {
+        let of_zone = |meta| role_and_zone(meta) == (Some(Role::Master.as_str()), Some(zone.name.as_str()));
+        let live = (objects.stateful_sets.iter())
+            .filter(|set| of_zone(&set.metadata))
+            .filter_map(|set| set.spec.as_ref()?.replicas)
+            .max();
+        let prefix = format!("data-{}-", key.stateful_set(Role::Master, &zone.name));
+        let claimed = (objects.claims.iter())
+            .filter_map(|claim| claim.metadata.name.as_deref()?.strip_prefix(&prefix)?.parse::<i32>().ok())
+            .map(|ordinal| ordinal.saturating_add(1))
+            .max();
+        layout.insert(zone.name.clone(), live.max(claimed).unwrap_or(0));
+    }
+    while layout.values().sum::<i32>() < cell.master_count {
+        // Ties go to the first name, so that the answer depends on nothing but the input.
+        let Some(fewest) = layout.values().min().copied() else { break };
+        let Some(count) = layout.values_mut().find(|count| **count == fewest) else { break };
+        *count += 1;
+    }
+    layout
+}
+
+fn wanted_masters(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draft: &mut Draft) -> BTreeMap<String, i32> {
+    // While the cluster forms, its masters are those that the bootstrap map names, whatever the spec says by now.
+    if let Some(names) = bootstrap_names(cell, key, objects) {
+        let mut layout = BTreeMap::new();
+        for zone in &cell.zones {
+            let prefix = format!("{}-", key.stateful_set(Role::Master, &zone.name));
+            let count = names.iter().filter(|name| is_pod_of(name, &prefix)).count();
+            layout.insert(zone.name.clone(), i32::try_from(count).unwrap_or(i32::MAX));
+        }
+        return layout;
+    }
+    let layout = master_layout(cell, key, objects);
+    if layout.values().sum::<i32>() > cell.master_count {
+        draft.hold(
+            &key.cluster,
+            Reason::NotSupportedYet,
+            "spec.nodes.master.count is lower than the number of masters that are there: taking masters away comes with \
+             a later version of the operator; set it back",
+        );
+    }
+    layout
+}
+
+fn is_pod_of(name: &str, prefix: &str) -> bool {
+    name.strip_prefix(prefix).is_some_and(|ordinal| !ordinal.is_empty() && ordinal.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// A change of the user's inputs of existing nodes is recognised and held; the running template stays as it is.
+fn hold_template_change(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    objects: &CellObjects,
+    role: Role,
+    zone: &ValidZone,
+    draft: &mut Draft,
+) -> bool {
+    let name = key.stateful_set(role, &zone.name);
+    let Live::Ours(live) = drift::find(&objects.stateful_sets, |o| &o.metadata, &name, &cell.uid) else { return false };
+    let wanted = build::input_hash(cell, role, Some(zone));
+    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&wanted) {
+        hold_roll(key, role, draft);
+        return true;
+    }
+    if storage_of(live) != storage_of(&build::stateful_set(cell, key, role, zone, 0)) {
+        draft.hold(
+            &key.cluster,
+            Reason::NotSupportedYet,
+            format!(
+                "spec.nodes.{role}.storage differs from the volumes that are there: changing volumes comes with a later \
+                 version of the operator; set it back"
+            ),
+        );
+        return true;
+    }
+    false
+}
+
+fn hold_roll(key: &ClusterKey, role: Role, draft: &mut Draft) {
+    let message = format!(
+        "the {role} nodes run with an earlier spec: applying the change needs a rolling restart, which comes with a later \
+         version of the operator; the running nodes stay as they are, set the spec back to go on"
+    );
+    if !draft.holds.iter().any(|hold| hold.message == message) {
+        draft.hold(&key.cluster, Reason::NotSupportedYet, message);
+    }
+}
+
+/// Size and class of the volumes of a StatefulSet.
+fn storage_of(set: &StatefulSet) -> Option<(Option<String>, Option<String>)> {
+    let claim = set.spec.as_ref()?.volume_claim_templates.as_ref()?.first()?.spec.as_ref()?;
+    let size = claim.resources.as_ref()?.requests.as_ref()?.get("storage").map(canonical);
+    Some((size, claim.storage_class_name.clone()))
+}
+
+/// `1024Mi` and `1Gi` are the same size, and the API server rewrites one to the other.
+fn canonical(size: &Quantity) -> String {
+    Amount::of(size).map_or_else(|| size.0.clone(), Amount::canonical)
+}
+
+fn hold_ingest_change(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draft: &mut Draft) -> bool {
+    let Live::Ours(live) = drift::find(&objects.deployments, |o| &o.metadata, &key.ingest(), &cell.uid) else { return false };
+    if cell.ingest.is_none() {
+        draft.hold(
+            &key.cluster,
+            Reason::NotSupportedYet,
+            "spec.nodes.ingest is gone, but the ingest nodes are there: taking them away comes with a later version of the \
+             operator; set it back",
+        );
+        return true;
+    }
+    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&build::input_hash(cell, Role::Ingest, None)) {
+        hold_roll(key, Role::Ingest, draft);
+        return true;
+    }
+    false
+}
+
+fn plan_stateful_set(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    objects: &CellObjects,
+    (role, zone): (Role, &ValidZone),
+    replicas: i32,
+    held: bool,
+    draft: &mut Draft,
+) {
+    let name = key.stateful_set(role, &zone.name);
+    match drift::find(&objects.stateful_sets, |o| &o.metadata, &name, &cell.uid) {
+        Live::Missing if held => {}
+        Live::Missing => {
+            let set = build::stateful_set(cell, key, role, zone, replicas);
+            draft.step(&key.cluster, "it is missing", Action::Create(Object::StatefulSet(Box::new(set))));
+        }
+        Live::Ours(live) => {
+            let current = live.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+            if current < replicas && !held {
+                let target = drift::exact_target(Kind::StatefulSet, &live.metadata);
+                draft.step(
+                    &key.cluster,
+                    format!("{role} nodes of zone {} grow from {current} to {replicas}", zone.name),
+                    Action::Scale { target, replicas },
+                );
+            } else if current > replicas && role == Role::Data {
+                draft.hold(
+                    &key.cluster,
+                    Reason::NotSupportedYet,
+                    "spec.nodes.data.perZone is lower than the number of nodes that are there: taking data nodes away comes \
+                     with a later version of the operator; set it back",
+                );
+            }
+        }
+        Live::NotOurs => name_conflict(key, Kind::StatefulSet, &name, draft),
+        Live::Terminating => terminating(key, Kind::StatefulSet, &name, draft),
+    }
+}
+
+fn plan_ingest(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, held: bool, draft: &mut Draft) {
+    let Some((scale, _)) = &cell.ingest else { return };
+    let deployment = drift::find(&objects.deployments, |o| &o.metadata, &key.ingest(), &cell.uid);
+    match &deployment {
+        Live::Missing if held => {}
+        Live::Missing => {
+            let replicas = match scale {
+                IngestScale::Fixed(replicas) => *replicas,
+                // The autoscaler would start from one node, and take its time.
+                IngestScale::Autoscaled { min, .. } => *min,
+            };
+            if let Some(object) = build::ingest_deployment(cell, key, Some(replicas)) {
+                draft.step(&key.cluster, "it is missing", Action::Create(Object::Deployment(Box::new(object))));
+            }
+        }
+        Live::Ours(live) => plan_ingest_scale(cell, key, objects, *scale, live, draft),
+        Live::NotOurs => return name_conflict(key, Kind::Deployment, &key.ingest(), draft),
+        Live::Terminating => return terminating(key, Kind::Deployment, &key.ingest(), draft),
+    }
+    if let Some(autoscaler) = build::autoscaler(cell, key)
+        && !(held && deployment == Live::Missing)
+    {
+        plan_simple(cell, key, &objects.autoscalers, |o| &o.metadata, autoscaler, draft, |o| {
+            Object::HorizontalPodAutoscaler(Box::new(o))
+        });
+    }
+}
+
+/// Hands the number of ingest nodes over to the autoscaler or takes it back. The value itself is never written on
+/// the way to the autoscaler, so it cannot dip.
+fn plan_ingest_scale(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    objects: &CellObjects,
+    scale: IngestScale,
+    live: &Deployment,
+    draft: &mut Draft,
+) {
+    let autoscaler = drift::find(&objects.autoscalers, |o| &o.metadata, &key.ingest(), &cell.uid);
+    match scale {
+        IngestScale::Fixed(replicas) => {
+            if let Live::Ours(autoscaler) = autoscaler {
+                let target = drift::target(Kind::HorizontalPodAutoscaler, &autoscaler.metadata);
+                draft.step(&key.cluster, "the number of ingest nodes is fixed now", Action::Delete { target });
+            }
+            if live.spec.as_ref().and_then(|spec| spec.replicas) != Some(replicas) {
+                let target = drift::exact_target(Kind::Deployment, &live.metadata);
+                draft.step(&key.cluster, format!("{replicas} ingest nodes"), Action::Scale { target, replicas });
+            }
+        }
+        IngestScale::Autoscaled { .. } => {
+            if drift::owns_replicas(live) {
+                let target = drift::exact_target(Kind::Deployment, &live.metadata);
+                draft.step(&key.cluster, "the autoscaler owns the number of ingest nodes", Action::ReleaseReplicas { target });
+            }
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The status of a SearchCell. Pure.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use searchcell_crds::conditions::{DEGRADED, READY};
+use searchcell_crds::{
+    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, SearchCellStatus, ZoneStatus,
+};
+
+use super::{Conditions, join, some_of, two_significant_digits};
+use crate::build;
+use crate::domain::{EsVersion, IngestScale, ValidCell};
+use crate::identity::{Identity, identity};
+use crate::names::{ANNOTATION_CLUSTER_UUID, ANNOTATION_INPUT_HASH, ClusterKey, LABEL_ROLE, LABEL_ZONE, Role};
+use crate::placement::{Copies, verify};
+use crate::plan::master_layout;
+use crate::snapshot::{CellObjects, CellSnapshot, ElasticFacts, Reading, annotation, is_ready, label};
+use crate::step::{Outcome, Plan};
+use crate::validate::Problem;
+
+/// The status after a pass. `valid` is what validation made of the spec; with an invalid spec, what is said about
+/// the running clusters goes on.
+pub fn cell_status(
+    snapshot: &CellSnapshot,
+    valid: Result<&ValidCell, &[Problem]>,
+    plan: &Plan,
+    outcomes: &[Outcome],
+    now: Timestamp,
+) -> SearchCellStatus {
+    let previous = snapshot.cell.status.clone().unwrap_or_default();
+    let generation = snapshot.cell.metadata.generation;
+    let is_deleting = snapshot.cell.metadata.deletion_timestamp.is_some();
+    let reports: Vec<Report> = match valid {
+        Ok(cell) => (cell.clusters.iter())
+            .map(|cluster| Report::new(snapshot, Some(cell), &cell.key(&cluster.name), &previous, plan))
+            .collect(),
+        Err(_) => (previous.clusters.iter())
+            .map(|status| Report::new(snapshot, None, &key_of(snapshot, &status.name), &previous, plan))
+            .collect(),
+    };
+    let leaving = leaving_clusters(snapshot, &previous, &reports);
+
+    let mut conditions = Conditions::new(generation, now);
+    if is_deleting {
+        conditions.set(READY, false, Reason::Deleting, "the cell is being deleted");
+    } else {
+        ready(&mut conditions, &reports, valid);
+    }
+    degraded(&mut conditions, &reports);
+    let under_way = if is_deleting {
+        Some((Reason::Deleting, "what belongs to the cell goes as spec.deletionPolicy says".to_owned()))
+    } else {
+        reports.iter().find_map(Report::under_way)
+    };
+    conditions.progress(valid.err().unwrap_or_default(), plan, outcomes, under_way);
+
+    let serving = reports.iter().filter(|report| report.why_not_serving.is_none()).count();
+    let total: i32 = reports.iter().map(|report| report.total()).sum();
+    let nodes_ready: i32 = reports.iter().map(|report| report.ready()).sum();
+    SearchCellStatus {
+        observed_generation: generation,
+        conditions: conditions.finish(&previous.conditions),
+        version: lowest_version(snapshot).map(|version| version.to_string()).or(previous.version),
+        clusters_ready: Some(format!("{serving}/{}", reports.len())),
+        nodes_ready: Some(format!("{nodes_ready}/{total}")),
+        rollout: previous.rollout,
+        clusters: reports.into_iter().map(|report| report.status).chain(leaving).collect(),
+    }
+}
+
+/// What is found out about one cluster.
+struct Report {
+    status: ClusterStatus,
+    why_not_serving: Option<(Reason, String)>,
+    missing_nodes: Vec<String>,
+    copies: Copies,
+}
+
+impl Report {
+    fn new(
+        snapshot: &CellSnapshot,
+        cell: Option<&ValidCell>,
+        key: &ClusterKey,
+        previous: &SearchCellStatus,
+        plan: &Plan,
+    ) -> Self {
+        let objects = snapshot.objects.of_cluster(&key.cluster);
+        let before = previous.clusters.iter().find(|status| status.name == key.cluster).cloned().unwrap_or_default();
+        let reading = snapshot.elastic.get(&key.cluster);
+        let facts = reading.and_then(Reading::known);
+        let created_at = snapshot.cell.metadata.creation_timestamp.as_ref().map(|time| time.0);
+        let identity = identity(before.uuid.as_deref(), &objects, facts, created_at);
+        let wanted = Wanted::new(cell, key, &objects);
+        let ready_pods: Vec<&Pod> = objects.pods.iter().filter(|pod| is_ready(pod)).collect();
+        let missing_nodes = wanted.missing(&objects);
+        let zones = cell.map_or(snapshot.cell.spec.zones.len(), |cell| cell.zones.len());
+        let copies = facts.map_or_else(Copies::default, |facts| {
+            facts.indices.values().fold(Copies::default(), |sum, index| sum.plus(verify(index, facts, zones)))
+        });
+
+        let why_not_serving = why_not_serving(key, &identity, reading, facts);
+        let is_whole = missing_nodes.is_empty() && wanted.workloads_exist;
+        let was_settled = !matches!(before.phase, ClusterPhase::Pending | ClusterPhase::Forming);
+        let phase = if why_not_serving.is_some() && was_settled && before.uuid.is_some() {
+            ClusterPhase::Unavailable
+        } else if !was_settled && !(is_whole && why_not_serving.is_none()) {
+            if wanted.workloads_exist { ClusterPhase::Forming } else { ClusterPhase::Pending }
+        } else if !is_whole && wanted.only_new_nodes_missing(&objects, &missing_nodes) {
+            ClusterPhase::Scaling
+        } else if !is_whole || !copies.is_whole() && copies.unassigned > 0 {
+            ClusterPhase::Degraded
+        } else {
+            ClusterPhase::Ready
+        };
+        // The first time, "serves" means that everything is there that was asked for.
+        let why_not_serving = why_not_serving.or_else(|| {
+            matches!(phase, ClusterPhase::Pending | ClusterPhase::Forming).then(|| {
+                let waiting = if missing_nodes.is_empty() { "its objects".to_owned() } else { some_of(&missing_nodes) };
+                (Reason::Forming, format!("cluster {} forms: waiting for {waiting}", key.cluster))
+            })
+        });
+
+        let uuid = match identity {
+            Identity::Known(uuid) => Some(uuid),
+            _ => before.uuid,
+        };
+        let counts = facts.and_then(|facts| facts.counts.as_ref());
+        let documents = counts.map(|counts| two_significant_digits(counts.values().map(|count| count.documents).sum()));
+        let holds = (plan.holds.iter())
+            .filter(|hold| hold.cluster.as_deref() == Some(key.cluster.as_str()))
+            .map(|hold| StatusHold { gate: hold.reason.as_str().to_owned(), message: hold.message.clone() })
+            .collect();
+        let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        let status = ClusterStatus {
+            name: key.cluster.clone(),
+            uuid,
+            phase,
+            version: facts.and_then(lowest_of).map(|version| version.to_string()).or(before.version),
+            endpoint: Some(key.endpoint("http")),
+            nodes: Some(NodeCounts { ready: count(ready_pods.len()), total: wanted.total(), updated: wanted.updated }),
+            zones: wanted.zones(&ready_pods),
+            indices: facts.map(|facts| count(facts.indices.len())).or(before.indices),
+            shards: facts.map(|_| copies.started).or(before.shards),
+            documents: documents.or(before.documents),
+            operation: before.operation,
+            holds,
+        };
+        Self { status, why_not_serving, missing_nodes, copies }
+    }
+
+    fn total(&self) -> i32 {
+        self.status.nodes.as_ref().map_or(0, |nodes| nodes.total)
+    }
+
+    fn ready(&self) -> i32 {
+        self.status.nodes.as_ref().map_or(0, |nodes| nodes.ready)
+    }
+
+    /// What is happening by itself.
+    fn under_way(&self) -> Option<(Reason, String)> {
+        let name = &self.status.name;
+        match self.status.phase {
+            ClusterPhase::Pending => Some((Reason::Progressing, format!("objects of cluster {name} are being created"))),
+            ClusterPhase::Forming => Some((Reason::Forming, format!("cluster {name} forms for the first time"))),
+            ClusterPhase::Scaling => {
+                Some((Reason::Scaling, format!("waiting for new nodes of cluster {name}: {}", some_of(&self.missing_nodes))))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Nodes that a cluster ought to have: as the spec asks, and never fewer than its workloads run.
+struct Wanted {
+    /// (role, zone) → number; the zone of ingest nodes is empty.
+    nodes: BTreeMap<(Role, String), i32>,
+    workloads_exist: bool,
+    updated: i32,
+    key: ClusterKey,
+}
+
+impl Wanted {
+    fn new(cell: Option<&ValidCell>, key: &ClusterKey, objects: &CellObjects) -> Self {
+        let mut nodes: BTreeMap<(Role, String), i32> = BTreeMap::new();
+        let mut updated = 0;
+        for set in &objects.stateful_sets {
+            let role = Role::ALL.into_iter().find(|role| label(&set.metadata, LABEL_ROLE) == Some(role.as_str()));
+            let (Some(role), Some(zone)) = (role, label(&set.metadata, LABEL_ZONE)) else { continue };
+            nodes.insert((role, zone.to_owned()), set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1));
+            let valid_zone = cell.and_then(|cell| cell.zones.iter().find(|valid| valid.name == zone));
+            let hash = cell.zip(valid_zone).map(|(cell, zone)| build::input_hash(cell, role, Some(zone)));
+            if hash.is_none() || hash.as_deref() == annotation(&set.metadata, ANNOTATION_INPUT_HASH) {
+                updated += set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+            }
+        }
+        for deployment in &objects.deployments {
+            let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+            nodes.insert((Role::Ingest, String::new()), replicas);
+            let hash = cell.map(|cell| build::input_hash(cell, Role::Ingest, None));
+            if hash.is_none() || hash.as_deref() == annotation(&deployment.metadata, ANNOTATION_INPUT_HASH) {
+                updated += deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
+            }
+        }
+        let mut workloads_exist = !nodes.is_empty();
+        if let Some(cell) = cell {
+            let mut want = |role: Role, zone: &str, count: i32| {
+                let entry = nodes.entry((role, zone.to_owned()));
+                workloads_exist &= matches!(entry, std::collections::btree_map::Entry::Occupied(_)) || count == 0;
+                let live = entry.or_insert(0);
+                *live = (*live).max(count);
+            };
+            for (zone, count) in master_layout(cell, key, objects) {
+                want(Role::Master, &zone, count);
+            }
+            for zone in &cell.zones {
+                want(Role::Data, &zone.name, cell.data_per_zone);
+            }
+            match &cell.ingest {
+                Some((IngestScale::Fixed(count), _)) => want(Role::Ingest, "", *count),
+                Some((IngestScale::Autoscaled { min, .. }, _)) => want(Role::Ingest, "", *min),
+                None => {}
+            }
+        }
+        Self { nodes, workloads_exist, updated, key: key.clone() }
+    }
+
+    fn total(&self) -> i32 {
+        self.nodes.values().sum()
+    }
+
+    /// Names of nodes that ought to be there and are not ready. Ingest nodes have no stable names.
+    fn missing(&self, objects: &CellObjects) -> Vec<String> {
+        let ready = |name: &str| objects.pods.iter().any(|pod| pod.metadata.name.as_deref() == Some(name) && is_ready(pod));
+        let mut missing = Vec::new();
+        for ((role, zone), count) in &self.nodes {
+            if *role == Role::Ingest {
+                let is_ingest = |pod: &&Pod| label(&pod.metadata, LABEL_ROLE) == Some(role.as_str()) && is_ready(pod);
+                let there = i32::try_from(objects.pods.iter().filter(is_ingest).count()).unwrap_or(i32::MAX);
+                if there < *count {
+                    missing.push(format!("nodes of {}", self.key.ingest()));
+                }
+                continue;
+            }
+            missing.extend((0..*count).map(|n| self.key.pod(*role, zone, n)).filter(|name| !ready(name)));
+        }
+        missing
+    }
+
+    /// True when no missing node has ever been a member: its volume carries no UUID yet, or it has no volume.
+    fn only_new_nodes_missing(&self, objects: &CellObjects, missing: &[String]) -> bool {
+        missing.iter().all(|name| {
+            let claim = objects.claims.iter().find(|claim| claim.metadata.name.as_deref() == Some(&format!("data-{name}")));
+            claim.is_none_or(|claim| annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).is_none())
+        })
+    }
+
+    fn zones(&self, ready: &[&Pod]) -> Vec<ZoneStatus> {
+        let mut zones: BTreeMap<&str, ZoneStatus> = BTreeMap::new();
+        for ((role, zone), count) in &self.nodes {
+            if *role != Role::Ingest {
+                let entry = zones.entry(zone).or_insert_with(|| ZoneStatus { name: zone.clone(), ..ZoneStatus::default() });
+                entry.total += count;
+            }
+        }
+        for pod in ready {
+            if let Some(entry) = label(&pod.metadata, LABEL_ZONE).and_then(|zone| zones.get_mut(zone)) {
+                entry.ready += 1;
+            }
+        }
+        zones.into_values().collect()
+    }
+}
+
+fn why_not_serving(
+    key: &ClusterKey,
+    identity: &Identity,
+    reading: Option<&Reading<ElasticFacts>>,
+    facts: Option<&ElasticFacts>,
+) -> Option<(Reason, String)> {
+    let name = &key.cluster;
+    match identity {
+        Identity::Known(_) => {}
+        Identity::Unborn => return Some((Reason::Forming, format!("cluster {name} has not formed yet"))),
+        Identity::OlderVolumes(_) | Identity::Conflict(_) | Identity::Foreign { .. } => {
+            return Some((Reason::ForeignVolume, format!("it is unclear which cluster {name} is; see its holds")));
+        }
+    }
+    match (reading, facts) {
+        (Some(Reading::Unavailable(why)), _) => Some((Reason::Unreachable, format!("cluster {name} does not answer: {why}"))),
+        (_, None) => Some((Reason::Unreachable, format!("cluster {name} has not been read yet"))),
+        (_, Some(facts)) if facts.master.is_none() => Some((Reason::NoMaster, format!("cluster {name} has no elected master"))),
+        (_, Some(facts)) => {
+            let unstarted = |index: &&crate::snapshot::IndexFacts| verify(index, facts, 1).primaries_unstarted > 0;
+            let red: Vec<String> = (facts.indices.iter())
+                .filter(|(_, index)| index.mark.is_some() && unstarted(index))
+                .map(|(index, _)| index.clone())
+                .collect();
+            (!red.is_empty()).then(|| {
+                (Reason::PrimariesUnassigned, format!("primaries are not started in cluster {name}: {}", some_of(&red)))
+            })
+        }
+    }
+}
+
+fn ready(conditions: &mut Conditions, reports: &[Report], valid: Result<&ValidCell, &[Problem]>) {
+    let not_serving: Vec<&(Reason, String)> = reports.iter().filter_map(|report| report.why_not_serving.as_ref()).collect();
+    match not_serving.first() {
+        Some((reason, _)) => conditions.set(READY, false, *reason, join(not_serving.iter().map(|(_, text)| text.clone()))),
+        None if reports.is_empty() => {
+            let reason = if valid.is_err() { Reason::InvalidSpec } else { Reason::Pending };
+            conditions.set(READY, false, reason, "no cluster has been created");
+        }
+        None => conditions.set(READY, true, Reason::Serving, "every cluster has an elected master and serves"),
+    }
+}
+
+fn degraded(conditions: &mut Conditions, reports: &[Report]) {
+    // A cluster that has never been whole is not degraded: it forms.
+    let settled = reports.iter().filter(|report| {
+        !matches!(report.status.phase, ClusterPhase::Pending | ClusterPhase::Forming | ClusterPhase::Scaling)
+    });
+    let mut causes: Vec<(Reason, String)> = Vec::new();
+    for report in settled {
+        let name = &report.status.name;
+        if report.status.phase == ClusterPhase::Unavailable {
+            causes.push((Reason::ClusterUnavailable, format!("cluster {name} does not serve")));
+        }
+        let empty: Vec<String> = (report.status.zones.iter())
+            .filter(|zone| zone.total > 0 && zone.ready == 0)
+            .map(|zone| zone.name.clone())
+            .collect();
+        if !empty.is_empty() {
+            causes.push((Reason::ZoneMissing, format!("zone {} of cluster {name} has no ready node", some_of(&empty))));
+        } else if !report.missing_nodes.is_empty() {
+            causes.push((Reason::NodesMissing, format!("nodes of cluster {name} are not ready: {}", some_of(&report.missing_nodes))));
+        }
+        if report.copies.unassigned > 0 {
+            causes.push((Reason::CopiesUnassigned, format!("copies of shards in cluster {name} have no node")));
+        }
+        if report.copies.misplaced > 0 {
+            causes.push((Reason::CopiesShareZone, format!("copies of shards in cluster {name} share a zone")));
+        }
+    }
+    match causes.first() {
+        Some((reason, _)) => conditions.set(DEGRADED, true, *reason, join(causes.iter().map(|(_, text)| text.clone()))),
+        None => conditions.set(DEGRADED, false, Reason::FullRedundancy, "all nodes are there and all copies are started"),
+    }
+}
+
+/// Clusters that left the spec, as long as anything but volumes is left of them.
+fn leaving_clusters(snapshot: &CellSnapshot, previous: &SearchCellStatus, reports: &[Report]) -> Vec<ClusterStatus> {
+    let uid = snapshot.cell.metadata.uid.as_deref().unwrap_or_default();
+    let is_deleting_volumes = snapshot.cell.spec.deletion_policy == searchcell_crds::DeletionPolicy::Delete;
+    (previous.clusters.iter())
+        .filter(|status| !reports.iter().any(|report| report.status.name == status.name))
+        .filter(|status| {
+            let objects = snapshot.objects.of_cluster(&status.name);
+            let owned = |meta| crate::snapshot::is_owned_by(meta, uid);
+            objects.stateful_sets.iter().any(|o| owned(&o.metadata))
+                || objects.deployments.iter().any(|o| owned(&o.metadata))
+                || objects.services.iter().any(|o| owned(&o.metadata))
+                || !objects.pods.is_empty()
+                || (is_deleting_volumes && !objects.claims.is_empty())
+        })
+        .map(|status| ClusterStatus { phase: ClusterPhase::Deleting, ..status.clone() })
+        .collect()
+}
+
+fn lowest_version(snapshot: &CellSnapshot) -> Option<EsVersion> {
+    snapshot.elastic.values().filter_map(Reading::known).filter_map(lowest_of).min()
+}
+
+fn lowest_of(facts: &ElasticFacts) -> Option<EsVersion> {
+    facts.nodes.values().filter_map(|node| node.version.parse().ok()).min()
+}
+
+fn key_of(snapshot: &CellSnapshot, cluster: &str) -> ClusterKey {
+    let meta = &snapshot.cell.metadata;
+    ClusterKey::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default(), cluster)
+}
