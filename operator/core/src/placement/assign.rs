@@ -74,7 +74,8 @@ mod tests {
             let mut candidates: Vec<_> =
                 (0..clusters).map(|n| Candidate { cluster: format!("c{n}"), load: 0 }).collect();
             let first = assign(&missing, copies, &candidates);
-            missing.rotate_left(seed as usize % missing.len().max(1));
+            let by = seed as usize % missing.len().max(1);
+            missing.rotate_left(by);
             candidates.reverse();
             prop_assert_eq!(&first, &assign(&missing, copies, &candidates));
             prop_assert_eq!(first.len(), missing.len());
