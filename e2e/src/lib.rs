@@ -30,9 +30,18 @@ pub use operator::Operator;
 pub use scenario::{Scenario, run};
 pub use wait::wait_for;
 
-/// Prints a line of progress. Straight to stderr: the test runner captures only what `print!` writes.
+/// Prints a line of progress.
 pub fn say(text: impl AsRef<str>) {
+    raw(&format!("    {}\n", text.as_ref()));
+}
+
+/// Prints that something was not tested; `make test` lists such lines.
+pub fn skipped(what: &str) {
+    raw(&format!("\nSKIPPED: {what}\n"));
+}
+
+/// Straight to stderr: the test runner captures only what `print!` writes.
+fn raw(text: &str) {
     use std::io::Write;
-    let line = format!("    {}\n", text.as_ref());
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

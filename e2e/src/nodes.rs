@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Env, say, shell};
+use crate::{Env, say, shell, skipped};
 
 /// `cluster node VERB N [PROCESS]`; false where this kind of cluster cannot do it.
 pub async fn node(env: &Env, verb: &str, n: usize, process: Option<&str>) -> bool {
@@ -12,7 +12,7 @@ pub async fn node(env: &Env, verb: &str, n: usize, process: Option<&str>) -> boo
     say(format!("node {verb} {n} {}", process.unwrap_or_default()));
     let output = shell::run(env.cluster_script(), &arguments, None, Duration::from_secs(120)).await.unwrap();
     if output.code == 3 {
-        say(format!("SKIPPED from here: {}", output.stderr.trim()));
+        skipped(&format!("from here on: {}", output.stderr.trim()));
         return false;
     }
     output.ok(&format!("cluster {}", arguments.join(" ")));

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures::FutureExt;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::objects::{Objects, conditions_line, condition, items, number, text};
 use crate::wait::{LIMIT, ensure};
-use crate::{Cell, Elastic, Env, Level, Operator, artifacts, env, nodes, operator, say, shell, wait_for};
+use crate::{Cell, Elastic, Env, Level, Operator, artifacts, env, nodes, operator, raw, say, shell, skipped, wait_for};
 
 /// Label of the namespaces of tests; what an interrupted run left is found by it.
 const LABEL: &str = "searchcell.dev/e2e";
@@ -35,13 +35,17 @@ pub struct Scenario {
 
 /// Runs a test of a level, or says in one line why not.
 pub fn run(name: &str, level: Level, test: impl AsyncFnOnce(&Scenario)) {
+    // one at a time, also where somebody forgot --test-threads=1: faults hit whole nodes
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let env = match Env::current() {
         Ok(env) => env,
-        Err(why) => return say(format!("{name}: SKIPPED: {why}")),
+        Err(why) => return skipped(&format!("{name}: {why}")),
     };
     if level > env.level && env::variable("TEST").is_none() {
-        return say(format!("{name}: SKIPPED: not of this level (make e2e LEVEL=full, or TEST={name})"));
+        return skipped(&format!("{name}: not of this level (make e2e LEVEL=full, or TEST={name})"));
     }
+    raw("\n"); // the runner's own line has no end yet
     let began = Instant::now();
     let failure = env::runtime().block_on(async {
         let scenario = Scenario::begin(env, name).await;
@@ -52,7 +56,8 @@ pub fn run(name: &str, level: Level, test: impl AsyncFnOnce(&Scenario)) {
     match failure {
         None => say(format!("{name}: passed in {seconds} s")),
         Some(panic) => {
-            say(format!("{name}: FAILED after {seconds} s"));
+            // in the runner's own words: its line was torn apart by the progress
+            raw(&format!("test {name} ... FAILED\n    after {seconds} s\n"));
             std::panic::resume_unwind(panic);
         }
     }
@@ -249,7 +254,16 @@ impl Scenario {
         pods.iter().map(entry).collect()
     }
 
-    /// Waits until no pod, and then no claim, is left in the namespace (of those that a selector selects).
+    /// Waits until one object is gone.
+    pub async fn gone_one(&self, plural: &str, name: &str) {
+        wait_for(&format!("{plural}/{name} gone"), LIMIT, async || match self.objects.get(plural, name).await? {
+            None => Ok(()),
+            Some(object) => Err(conditions_line(&object)),
+        })
+        .await
+    }
+
+    /// Waits until nothing of a kind is left in the namespace (of what a selector selects).
     pub async fn gone(&self, plural: &str, selector: &str) {
         wait_for(&format!("no {plural} left"), LIMIT, async || {
             let left = self.objects.list(plural, selector).await?;
@@ -283,9 +297,23 @@ async fn prepare(env: &Env, manifests: &[Value]) {
     operator::install(&shared).await;
     let arguments = ["wait", "--for=condition=Established", "--timeout=60s", "crd/searchcells.searchcell.dev"];
     shell::kubectl(&arguments, None, Duration::from_secs(70)).await.ok("the CRDs");
+    build_operator(env).await;
     operator::scale_deployed(0).await;
     sweep(env).await;
     image(env, crate::cells::VERSION).await;
+}
+
+/// Builds the operator's binary, as cargo does for a package's own tests, unless the environment names one.
+async fn build_operator(env: &Env) {
+    if env::variable("SEARCHCELL_OPERATOR_BINARY").is_some() {
+        return;
+    }
+    let mut arguments = vec!["build", "--offline", "--package", "searchcell-operator", "--bin", "searchcell"];
+    if env.operator_binary.parent().is_some_and(|folder| folder.ends_with("release")) {
+        arguments.push("--release");
+    }
+    let cargo = env::variable("CARGO").unwrap_or_else(|| "cargo".to_owned());
+    shell::run(cargo, &arguments, None, Duration::from_secs(3600)).await.unwrap().ok("cargo build of the operator");
 }
 
 /// Removes the namespaces of tests, whatever is in them, and waits until their processes are gone.
