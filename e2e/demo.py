@@ -18,7 +18,7 @@ import zlib
 from email.utils import parsedate_to_datetime
 
 MOST_DOCUMENTS = 6000
-MOST_PER_PACKAGE = 400
+MOST_PER_PACKAGE = 200
 
 
 def kind(objects, name):
@@ -77,54 +77,62 @@ def call(url, body=None, content="application/json"):
 
 
 def shards(objects, url):
+    """A table of shards by zone; copies that are just being made get a minute."""
     zones = {row["node"]: row["value"] for row in call(url + "/_cat/nodeattrs?format=json&h=node,attr,value")
              if row["attr"] == "zone"}
     names = sorted(zone["name"] for zone in kind(objects, "SearchCell")[0]["spec"]["zones"])
     collections = sorted({item["spec"]["collection"] for item in kind(objects, "IndexPlacement")})
+    path = "/_cat/shards/%s?format=json&h=index,shard,prirep,state,node" % ",".join(name + ".*" for name in collections)
+    for _ in range(60):
+        rows = call(url + path)
+        if all(row["state"] == "STARTED" for row in rows):
+            break
+        time.sleep(1)
     table = {}
-    for row in call(url + "/_cat/shards/%s?format=json&h=index,shard,prirep,state,node" %
-                    ",".join(name + ".*" for name in collections)):
+    for row in rows:
         copies = table.setdefault((row["index"], int(row["shard"])), {})
         zone = zones.get((row["node"] or "").split(" ")[0], "nowhere")
         mark = "P" if row["prirep"] == "p" else "r"
         copies.setdefault(zone, []).append(mark if row["state"] == "STARTED" else "%s(%s)" % (mark, row["state"].lower()))
     width = max(len(index) for index, _ in table)
-    columns = ["%-10s" % ("zone " + name) for name in names]
-    print("%-*s  shard  %s" % (width, "index", " ".join(columns)))
+    print("%-*s  shard  %s" % (width, "index", " ".join("%-8s" % ("zone " + name) for name in names)))
     apart = 0
     for (index, shard), copies in sorted(table.items()):
-        print("%-*s  %5d  %s" % (width, index, shard, " ".join("%-10s" % " ".join(copies.get(name, ["-"])) for name in names)))
+        print("%-*s  %5d  %s" % (width, index, shard, " ".join("%-8s" % " ".join(copies.get(name, ["-"])) for name in names)))
         apart += all(len(found) == 1 for found in copies.values()) and "nowhere" not in copies
-    print("%d of %d shards have all their copies started and in different zones" % (apart, len(table)))
+    print("%d shards, %d copies; %d shards have no two copies in a zone" % (len(table), len(rows), apart))
+    if apart < len(table) or any(row["state"] != "STARTED" for row in rows):
+        raise SystemExit("copies are missing, or share a zone")
 
 
 def entries():
     """(package, version, time, text) of changelog entries; made up where a computer has none."""
     head = re.compile(r"^(\S+) \(([^)]+)\) ")
-    count = 0
+    sizes, seen, count = {}, set(), 0
     for path in sorted(glob.glob("/usr/share/doc/*/changelog.Debian.gz")):
-        package, of_package, text, version = path.split("/")[4], 0, [], ""
+        package, text, version = None, [], ""
         try:
             with gzip.open(path, "rt", encoding="utf-8", errors="replace") as lines:
                 for line in lines:
                     found = head.match(line)
                     if found:
-                        version, text = found.group(2), []
-                    elif line.startswith(" -- ") and text:
+                        package, version, text = found.group(1).lower(), found.group(2), []
+                    elif not line.startswith(" -- "):
+                        text += [line.strip()] if line.strip() else []
+                    # several packages have the changelog of the source that they come from
+                    elif package and text and (package, version) not in seen and sizes.get(package, 0) < MOST_PER_PACKAGE:
                         try:
                             when = parsedate_to_datetime(line.split(">  ")[-1].strip()).isoformat()
                         except (ValueError, TypeError, IndexError):
                             when = "2000-01-01T00:00:00+00:00"
                         yield package, version, when, " ".join(text)[:4000]
-                        count, of_package, text = count + 1, of_package + 1, []
-                        if of_package == MOST_PER_PACKAGE or count == MOST_DOCUMENTS:
-                            break
-                    elif line.strip():
-                        text.append(line.strip())
+                        seen.add((package, version))
+                        sizes[package] = sizes.get(package, 0) + 1
+                        count += 1
+                        if count == MOST_DOCUMENTS:
+                            return
         except (OSError, EOFError):
             continue
-        if count == MOST_DOCUMENTS:
-            return
     if count == 0:
         words = "fix build test crash update rename remove search shard zone index memory".split()
         for number in range(MOST_DOCUMENTS):
@@ -193,6 +201,7 @@ def index(objects, url):
         sent += 1
         if sent % 500 == 0:
             flush()
+        if sent % 2000 == 0:
             print("%d documents" % sent, flush=True)
     flush()
     if failed:
