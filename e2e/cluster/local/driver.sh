@@ -184,7 +184,7 @@ cluster_node() {
   need_up
   n=${name#n}
   case $n in
-  cp) name=cp ;;
+  cp) name="cp" ;;
   [1-"$NODES"]) name=n$n ;;
   *) die "no such node: $name (1 to $NODES, or cp)" ;;
   esac

@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 # Machines of the local cluster. A machine is a set of Linux namespaces (net, mount, pid, uts, ipc) held
 # by one init process, with its own /run, /var and cgroups. `cp` is the control plane, `n1`.. are the
 # nodes. Killing the init is pulling the plug: the kernel ends every process, mount and interface of

@@ -95,7 +95,8 @@ def resolve(line, jars, update):
         print(f"resolving {name} {line.version}", flush=True)
         subprocess.run(
             ["mvn", "-B", "-q", "-Dstyle.color=never", "-f", f"{HERE}/deps/pom.xml", "-P" + name, f"-Des.version={line.version}",
-             COPY_DEPENDENCIES, f"-DoutputDirectory={folder}", "-DincludeScope=runtime"], check=True)
+             COPY_DEPENDENCIES, f"-DoutputDirectory={folder}", "-DincludeScope=runtime"], check=True,
+            env=os.environ | {"MAVEN_OPTS": "--sun-misc-unsafe-memory-access=allow"})  # no warnings of Java 25
         write(folder + "/.done", "")
     found = set()
     for path in glob.glob(f"{jars}/*/*.jar"):
@@ -211,6 +212,15 @@ def make_jre(jdk, dest):
     os.rename(part, dest)
 
 
+def system_libraries(jre):
+    """What the runtime wants of the system: a distribution's own Java wants more than a self-contained one."""
+    wanted = set()
+    for file in [f"{jre}/bin/java", *glob.glob(f"{jre}/lib/**/*.so", recursive=True)]:
+        listing = subprocess.run(["ldd", file], capture_output=True, text=True, check=False).stdout
+        wanted |= {path for path in re.findall(r"=> (/\S+)", listing) if not path.startswith(jre)}
+    return sorted(wanted)
+
+
 def make_root(line, jars, classes, jre, busybox, root):
     home = f"{root}/{HOME}"
     for folder in ("tmp", "proc", "sys", "dev", "bin", "etc", f"{HOME}/bin", f"{HOME}/config/jvm.options.d",
@@ -225,6 +235,8 @@ def make_root(line, jars, classes, jre, busybox, root):
     for library in LIBRARIES:
         if os.path.exists(f"/lib/x86_64-linux-gnu/{library}"):
             install(f"/lib/x86_64-linux-gnu/{library}", f"{root}/lib/x86_64-linux-gnu/{library}")
+    for library in system_libraries(jre):
+        install(library, f"{root}/lib/x86_64-linux-gnu/{os.path.basename(library)}")
     install("/lib64/ld-linux-x86-64.so.2", f"{root}/lib64/ld-linux-x86-64.so.2", 0o755)
     write(f"{root}/etc/passwd",
           f"root:x:0:0:root:/root:/bin/sh\nelasticsearch:x:1000:1000::/{HOME}:/bin/sh\n")
@@ -237,7 +249,10 @@ def make_root(line, jars, classes, jre, busybox, root):
             continue  # its class is built for 8 and later only
         install(f"{HERE}/rootfs/bin/{name}", f"{home}/bin/{name}", 0o755)
     install(f"{HERE}/rootfs/docker-entrypoint.sh", f"{root}/usr/local/bin/docker-entrypoint.sh", 0o755)
-    install(f"{HERE}/rootfs/log4j2.properties", f"{home}/config/log4j2.properties")
+    with open(f"{HERE}/rootfs/log4j2.properties", encoding="utf-8") as file:
+        log4j = file.read()
+    write(f"{home}/config/log4j2.properties",
+          log4j.replace("%consoleException", "") if line.major == 7 else log4j)  # 7.17 does not know that
     write(f"{home}/config/elasticsearch.yml", 'cluster.name: "docker-cluster"\nnetwork.host: 0.0.0.0\n')
     write(f"{home}/config/jvm.options",
           "# test image: see bin/elasticsearch for the defaults; put yours into jvm.options.d/*.options\n")
