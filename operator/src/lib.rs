@@ -3,4 +3,14 @@
 //! One pass over an object is always the same six stages: **observe** (reads only) → **validate**, **build**,
 //! **plan** (pure, in the core) → **execute** (writes) → **status** (pure) and one publish.
 
+pub mod backoff;
+pub mod cell;
+pub mod clock;
+pub mod decide;
+pub mod elastic;
+pub mod engine;
+pub mod execute;
+pub mod failure;
+pub mod leadership;
+pub mod placement;
 pub mod ports;

@@ -1,0 +1,162 @@
+//! Steps of a cell, bootstrapping above all: nothing else can lose data. Effects: writes, through the two seams.
+
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey};
+use searchcell_core::snapshot::{CellSnapshot, annotation};
+use searchcell_core::step::{Action, Object, Step};
+use searchcell_crds::SearchCell;
+
+use crate::engine::Engine;
+use crate::execute::{Owner, Perform, common};
+use crate::failure::StepError;
+use crate::ports::{KubeApi, KubeError, SearchApi};
+
+/// Does the steps of one cell.
+pub(crate) struct CellSteps<'a, K, E> {
+    pub(crate) engine: &'a Engine<K, E>,
+    pub(crate) snapshot: &'a CellSnapshot,
+}
+
+impl<K: KubeApi, E: SearchApi> Perform for CellSteps<'_, K, E> {
+    async fn perform(&self, step: &Step) -> Result<(), StepError> {
+        let Engine { kube, elastic, reader, .. } = self.engine;
+        let cell = &self.snapshot.cell;
+        let owner = owner(cell);
+        match &step.action {
+            Action::AddFinalizer => kube.set_cell_finalizer(cell, true).await?,
+            Action::RemoveFinalizer => kube.set_cell_finalizer(cell, false).await?,
+            Action::Bootstrap(map) => {
+                let cluster =
+                    step.cluster.as_deref().ok_or(StepError::Misplanned("a bootstrap names no cluster"))?;
+                self.bootstrap(&ClusterKey::new(owner.namespace, owner.cell, cluster), &owner, map).await?;
+            }
+            _ => common(kube.as_ref(), elastic.as_ref(), reader, &owner, step).await?,
+        }
+        Ok(())
+    }
+}
+
+impl<K: KubeApi, E: SearchApi> CellSteps<'_, K, E> {
+    /// Creates the map that lets a cluster form, after asking the API server itself whether it ever formed.
+    async fn bootstrap(&self, key: &ClusterKey, owner: &Owner<'_>, map: &ConfigMap) -> Result<(), StepError> {
+        let kube = &self.engine.kube;
+        let live = kube.search_cell_live(owner.namespace, owner.cell).await?;
+        let claims = kube.claims_live(key).await?;
+        if let Some(why) = refusal(key, owner.uid, live.as_ref(), &claims) {
+            return Err(KubeError::Conflict(why.into_owned()).into());
+        }
+        // The two reads took time.
+        if !self.engine.leadership.holds() {
+            return Err(StepError::NotLeading);
+        }
+        let object = Object::ConfigMap(Box::new(map.clone()));
+        Ok(kube.create(owner.namespace, &object, owner.uid).await?)
+    }
+}
+
+fn owner(cell: &SearchCell) -> Owner<'_> {
+    let meta = &cell.metadata;
+    Owner {
+        namespace: meta.namespace.as_deref().unwrap_or_default(),
+        cell: meta.name.as_deref().unwrap_or_default(),
+        uid: meta.uid.as_deref().unwrap_or_default(),
+    }
+}
+
+/// Why a cluster must not be bootstrapped: somebody has a record of it, or what was observed is out of date.
+fn refusal(
+    key: &ClusterKey,
+    observed_uid: &str,
+    live: Option<&SearchCell>,
+    claims: &[PersistentVolumeClaim],
+) -> Option<Cow<'static, str>> {
+    let Some(live) = live else { return Some("the cell is gone".into()) };
+    if observed_uid.is_empty() || live.metadata.uid.as_deref() != Some(observed_uid) {
+        return Some("the cell was replaced by another of its name".into());
+    }
+    if live.metadata.deletion_timestamp.is_some() {
+        return Some("the cell is being deleted".into());
+    }
+    let recorded = (live.status.iter().flat_map(|status| &status.clusters))
+        .any(|cluster| cluster.name == key.cluster && cluster.uuid.is_some());
+    if recorded {
+        return Some(format!("the status of cluster {} carries a UUID: it has formed before", key.cluster).into());
+    }
+    let created = live.metadata.creation_timestamp.as_ref();
+    for claim in claims {
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        if annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).is_some() {
+            return Some(format!("volume claim {name} carries a UUID: its cluster has formed before").into());
+        }
+        let older = match (&claim.metadata.creation_timestamp, created) {
+            (Some(claimed), Some(created)) => claimed.0 < created.0,
+            // Without both times nobody can say that the volume is new.
+            _ => true,
+        };
+        if older {
+            return Some(format!("volume claim {name} is older than the cell: it may hold a cluster").into());
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use searchcell_crds::{ClusterStatus, SearchCellStatus};
+
+    use super::*;
+
+    fn at(second: i64) -> Option<Time> {
+        Some(Time(jiff::Timestamp::from_second(second).unwrap()))
+    }
+
+    fn cell() -> SearchCell {
+        let mut cell = SearchCell::default();
+        cell.metadata.uid = Some("uid".into());
+        cell.metadata.creation_timestamp = at(100);
+        cell
+    }
+
+    fn claim(created: i64, uuid: Option<&str>) -> PersistentVolumeClaim {
+        let mut claim = PersistentVolumeClaim::default();
+        claim.metadata.name = Some("data-guilds-a-data-a-0".into());
+        claim.metadata.creation_timestamp = at(created);
+        claim.metadata.annotations =
+            uuid.map(|uuid| BTreeMap::from([(ANNOTATION_CLUSTER_UUID.to_owned(), uuid.to_owned())]));
+        claim
+    }
+
+    fn refused(live: Option<&SearchCell>, claims: &[PersistentVolumeClaim]) -> Option<String> {
+        refusal(&ClusterKey::new("ns", "guilds", "a"), "uid", live, claims).map(Cow::into_owned)
+    }
+
+    #[test]
+    fn a_cluster_that_nobody_has_a_record_of_may_form() {
+        assert_eq!(refused(Some(&cell()), &[claim(101, None), claim(100, None)]), None);
+    }
+
+    #[test]
+    fn any_record_refuses() {
+        assert!(refused(None, &[]).unwrap().contains("gone"));
+        let mut other = cell();
+        other.metadata.uid = Some("other".into());
+        assert!(refused(Some(&other), &[]).unwrap().contains("replaced"));
+        let mut deleted = cell();
+        deleted.metadata.deletion_timestamp = at(200);
+        assert!(refused(Some(&deleted), &[]).unwrap().contains("deleted"));
+        let mut formed = cell();
+        let cluster = ClusterStatus { name: "a".into(), uuid: Some("u".into()), ..Default::default() };
+        formed.status = Some(SearchCellStatus { clusters: vec![cluster], ..Default::default() });
+        assert!(refused(Some(&formed), &[]).unwrap().contains("status of cluster a"));
+        assert!(refused(Some(&cell()), &[claim(101, Some("u"))]).unwrap().contains("carries a UUID"));
+        assert!(refused(Some(&cell()), &[claim(99, None)]).unwrap().contains("older than the cell"));
+        let mut dateless = claim(101, None);
+        dateless.metadata.creation_timestamp = None;
+        assert!(refused(Some(&cell()), &[dateless]).is_some());
+    }
+}

@@ -1,0 +1,293 @@
+//! The real `SearchApi`: HTTP requests to Elasticsearch. Effects: network.
+//!
+//! One client serves all clusters (a client holds trust roots and buffers, and there are many clusters): each
+//! request carries its cluster's absolute URL.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::error::Error as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use elasticsearch::Elasticsearch;
+use elasticsearch::http::headers::HeaderMap;
+use elasticsearch::http::transport::{BuildError, SingleNodeConnectionPool, TransportBuilder};
+use elasticsearch::http::{Method, Url};
+use searchcell_core::names::ClusterKey;
+use searchcell_core::snapshot::IndexCounts;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::elastic::wire::{ClusterState, Nodes, Settings, Stats, error_of};
+use crate::ports::{ClusterDetails, ClusterSummary, SearchApi, SearchError};
+
+const SUMMARY: &str = "/_cluster/state/version,master_node,nodes?master_timeout=3s\
+    &filter_path=cluster_uuid,version,state_uuid,master_node,nodes.*.name";
+const DETAILS: &str = "/_cluster/state/nodes,metadata,routing_table?master_timeout=3s&expand_wildcards=all\
+    &filter_path=nodes.*.name,nodes.*.version,nodes.*.roles,nodes.*.attributes.zone,\
+    metadata.indices.*.settings.index.uuid,metadata.indices.*.settings.index.number_of_shards,\
+    metadata.indices.*.settings.index.number_of_replicas,metadata.indices.*.mappings._meta.searchcell,\
+    metadata.indices.*.mappings.*._meta.searchcell,routing_table.indices.*.shards.*.state,\
+    routing_table.indices.*.shards.*.primary,routing_table.indices.*.shards.*.node";
+const NODES: &str = "/_nodes/http?timeout=3s\
+    &filter_path=nodes.*.name,nodes.*.version,nodes.*.roles,nodes.*.attributes.zone";
+const SETTINGS: &str = "/_cluster/settings?flat_settings=true&master_timeout=3s&filter_path=persistent";
+const COUNTS: &str = "/_stats/docs,store?level=shards&filter_path=indices.*.shards.*.routing.primary,\
+    indices.*.shards.*.docs.count,indices.*.shards.*.store.size_in_bytes";
+
+/// Reads of one answer may not take more memory than this.
+const MAX_BODY: u64 = 64 << 20;
+/// Longest part of an error text that is handed on.
+const MAX_REASON: usize = 512;
+
+/// Where the HTTP endpoint of a cluster is.
+pub type Locate = dyn Fn(&ClusterKey) -> String + Send + Sync;
+/// Hears of every request: its operation and its outcome, both from closed sets.
+pub type OnRequest = dyn Fn(&'static str, &'static str) + Send + Sync;
+
+/// Talks to all clusters.
+pub struct ElasticHttp {
+    client: Elasticsearch,
+    locate: Box<Locate>,
+    on_request: Arc<OnRequest>,
+    read_timeout: Duration,
+    write_timeout: Duration,
+}
+
+struct Answer {
+    status: u16,
+    body: Bytes,
+}
+
+impl ElasticHttp {
+    /// A client that finds each cluster behind its Service.
+    pub fn new(on_request: Arc<OnRequest>) -> Result<Self, BuildError> {
+        Self::with_locate(Box::new(|cluster| cluster.endpoint("http")), on_request)
+    }
+
+    /// A client that finds clusters elsewhere.
+    pub fn with_locate(locate: Box<Locate>, on_request: Arc<OnRequest>) -> Result<Self, BuildError> {
+        // Never used: every request has an absolute URL.
+        let nowhere = Url::parse("http://nowhere.invalid/").map_err(|_| BuildError::Config("no URL".to_owned()))?;
+        let transport = TransportBuilder::new(SingleNodeConnectionPool::new(nowhere))
+            .disable_proxy()
+            .enable_meta_header(false)
+            .build()?;
+        Ok(Self {
+            client: Elasticsearch::new(transport),
+            locate,
+            on_request,
+            read_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(30),
+        })
+    }
+
+    async fn request(
+        &self,
+        op: &'static str,
+        cluster: &ClusterKey,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+    ) -> Result<Answer, SearchError> {
+        let limit = if matches!(method, Method::Get) { self.read_timeout } else { self.write_timeout };
+        let url = format!("{}{path}", (self.locate)(cluster));
+        let exchange = async {
+            let response = self
+                .client
+                .send(method, &url, HeaderMap::new(), None::<&()>, body, Some(limit))
+                .await
+                .map_err(|error| SearchError::Unreachable(connection_problem(&error).to_owned()))?;
+            if response.content_length().is_some_and(|length| length > MAX_BODY) {
+                return Err(SearchError::Refused("its answer is too big to be read".to_owned()));
+            }
+            let status = response.status_code().as_u16();
+            let body = response
+                .bytes()
+                .await
+                .map_err(|_| SearchError::Unreachable("its answer broke off".to_owned()))?;
+            Ok(Answer { status, body })
+        };
+        let result = match timeout(limit, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(SearchError::Unreachable("it does not answer in time".to_owned())),
+        };
+        let outcome = match &result {
+            Ok(answer) if answer.status < 300 => "success",
+            Ok(answer) if answer.status < 500 => "refused",
+            Ok(_) => "error",
+            Err(_) => "unreachable",
+        };
+        (self.on_request)(op, outcome);
+        result
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        op: &'static str,
+        cluster: &ClusterKey,
+        path: &str,
+    ) -> Result<T, SearchError> {
+        let answer = self.request(op, cluster, Method::Get, path, None).await?;
+        answer.json()
+    }
+}
+
+impl Answer {
+    fn ok(self) -> Result<Bytes, SearchError> {
+        if (200..300).contains(&self.status) { Ok(self.body) } else { Err(self.error()) }
+    }
+
+    fn json<T: DeserializeOwned>(self) -> Result<T, SearchError> {
+        let body = self.ok()?;
+        serde_json::from_slice(&body)
+            .map_err(|_| SearchError::Unreachable("its answer is not what Elasticsearch says".to_owned()))
+    }
+
+    fn error(&self) -> SearchError {
+        let (kind, reason) = error_of(&self.body).unwrap_or_default();
+        let reason = if reason.is_empty() { format!("HTTP status {}", self.status) } else { cut(&reason) };
+        match self.status {
+            400 if kind == "resource_already_exists_exception" => SearchError::IndexExists(reason),
+            // Older releases have another name for it.
+            400 if kind == "index_already_exists_exception" => SearchError::IndexExists(reason),
+            400 if reason.contains("no handler found") => SearchError::NotAvailable(reason),
+            404 if kind.is_empty() => SearchError::NotAvailable(reason),
+            405 => SearchError::NotAvailable(reason),
+            408 | 429 | 500.. => SearchError::Unreachable(reason),
+            _ => SearchError::Refused(reason),
+        }
+    }
+}
+
+/// In words that stay the same while the problem does.
+fn connection_problem(error: &elasticsearch::Error) -> &'static str {
+    if error.is_timeout() {
+        return "it does not answer in time";
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<std::io::Error>()
+            && io.kind() == std::io::ErrorKind::ConnectionRefused
+        {
+            return "it refuses the connection";
+        }
+        if error.to_string().contains("dns error") {
+            return "its address does not resolve";
+        }
+        cause = error.source();
+    }
+    "the connection to it failed"
+}
+
+fn cut(reason: &str) -> String {
+    match reason.char_indices().nth(MAX_REASON) {
+        Some((end, _)) => format!("{}…", reason.get(..end).unwrap_or_default()),
+        None => reason.to_owned(),
+    }
+}
+
+/// Percent-encodes one segment of a path.
+fn segment(name: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    // A segment of dots alone would be taken for a step up.
+    let dots = !name.is_empty() && name.bytes().all(|byte| byte == b'.');
+    if name.bytes().all(plain) && !dots {
+        return Cow::Borrowed(name);
+    }
+    let encode = |byte: u8| {
+        if plain(byte) && !dots { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+    };
+    Cow::Owned(name.bytes().map(encode).collect())
+}
+
+#[async_trait]
+impl SearchApi for ElasticHttp {
+    async fn summary(&self, cluster: &ClusterKey) -> Result<ClusterSummary, SearchError> {
+        let state: ClusterState = self.get("summary", cluster, SUMMARY).await?;
+        state.summary().ok_or_else(|| SearchError::Unreachable("its answer is incomplete".to_owned()))
+    }
+
+    async fn details(&self, cluster: &ClusterKey) -> Result<ClusterDetails, SearchError> {
+        let state: ClusterState = self.get("state", cluster, DETAILS).await?;
+        let nodes: Nodes =
+            if state.lacks_node_info() { self.get("nodes", cluster, NODES).await? } else { Nodes::default() };
+        let settings: Settings = self.get("settings", cluster, SETTINGS).await?;
+        Ok(state.details(nodes, settings))
+    }
+
+    async fn counts(&self, cluster: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError> {
+        let stats: Stats = self.get("stats", cluster, COUNTS).await?;
+        Ok(stats.counts())
+    }
+
+    async fn put_settings(
+        &self,
+        cluster: &ClusterKey,
+        settings: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError> {
+        let body = Bytes::from(json!({ "persistent": settings }).to_string());
+        let path = "/_cluster/settings?master_timeout=10s&timeout=10s&flat_settings=true";
+        self.request("put_settings", cluster, Method::Put, path, Some(body)).await?.ok()?;
+        Ok(())
+    }
+
+    async fn create_index(&self, cluster: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError> {
+        let path = format!("/{}?wait_for_active_shards=0&master_timeout=10s&timeout=10s", segment(name));
+        let body = Bytes::from(body.to_string());
+        match self.request("create_index", cluster, Method::Put, &path, Some(body)).await?.ok() {
+            Ok(_) => Ok(()),
+            Err(SearchError::IndexExists(_)) => Err(SearchError::IndexExists(name.to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn delete_index(&self, cluster: &ClusterKey, name: &str, uuid: &str) -> Result<(), SearchError> {
+        let path = format!("/{}/_settings/index.uuid?flat_settings=true&master_timeout=3s", segment(name));
+        let answer = self.request("index_uuid", cluster, Method::Get, &path, None).await?;
+        if answer.is_missing_index() {
+            return Ok(());
+        }
+        let found: BTreeMap<String, Value> = answer.json()?;
+        let live = found.get(name).and_then(|index| index.get("settings")?.get("index.uuid")?.as_str());
+        match live {
+            Some(live) if live == uuid => {}
+            Some(_) => return Ok(()),
+            None => return Err(SearchError::Unreachable("its answer is incomplete".to_owned())),
+        }
+        let path = format!("/{}?master_timeout=10s&timeout=10s", segment(name));
+        let answer = self.request("delete_index", cluster, Method::Delete, &path, None).await?;
+        if answer.is_missing_index() {
+            return Ok(());
+        }
+        answer.ok()?;
+        Ok(())
+    }
+}
+
+impl Answer {
+    fn is_missing_index(&self) -> bool {
+        self.status == 404 && error_of(&self.body).is_some_and(|(kind, _)| kind == "index_not_found_exception")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_encoded_as_one_segment() {
+        assert_eq!(segment("messages.p001.g1"), "messages.p001.g1");
+        assert_eq!(segment("a/../b?c=*"), "a%2F..%2Fb%3Fc%3D%2A");
+        assert_eq!(segment(".."), "%2E%2E");
+    }
+
+    #[test]
+    fn long_reasons_are_cut_at_a_character() {
+        assert_eq!(cut("short"), "short");
+        assert_eq!(cut(&"ä".repeat(600)).chars().count(), 513);
+    }
+}

@@ -1,0 +1,6 @@
+//! Elasticsearch: the client, what its answers mean, and what is known of each cluster.
+
+pub mod breaker;
+pub mod client;
+pub mod reader;
+pub mod wire;

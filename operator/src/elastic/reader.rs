@@ -1,0 +1,232 @@
+//! What is known of each Elasticsearch cluster: one small request when a reading is too old, the big ones only when
+//! the small one says that something changed. Reads only.
+//!
+//! A sick cluster costs one deadline, then its breaker answers for it; nobody waits for it who does not ask for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use searchcell_core::names::ClusterKey;
+use searchcell_core::snapshot::{ElasticFacts, IndexCounts, Reading};
+use tokio::time::{Instant, timeout};
+
+use crate::backoff::Backoff;
+use crate::elastic::breaker::Breaker;
+use crate::ports::{ClusterDetails, ClusterSummary, SearchApi};
+
+/// Said of a cluster none of whose nodes takes requests.
+pub const NOT_SERVING: &str = "no node serves HTTP yet";
+
+/// How the reader behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct ReaderTuning {
+    /// Longest time that reading one cluster may take.
+    pub deadline: Duration,
+    /// Details are read again at least this often, even when nothing seems to have changed.
+    pub details_max_age: Duration,
+    /// Counts are read at most this often.
+    pub counts_every: Duration,
+    /// After failures.
+    pub breaker: Backoff,
+    /// Clusters read at the same time on behalf of one pass.
+    pub parallel: usize,
+}
+
+impl Default for ReaderTuning {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(5),
+            details_max_age: Duration::from_secs(600),
+            counts_every: Duration::from_secs(300),
+            breaker: Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) },
+            parallel: 8,
+        }
+    }
+}
+
+/// Asks for one cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Which one.
+    pub cluster: ClusterKey,
+    /// UIDs of the ready pods behind the cluster's Service. Nothing is asked while there are none.
+    pub serving: BTreeSet<String>,
+}
+
+/// Readings, and when it is worth reading again where a breaker stands in the way.
+#[derive(Debug, Default)]
+pub struct Readings {
+    /// By name of the cluster within its cell.
+    pub by_cluster: BTreeMap<String, Reading<ElasticFacts>>,
+    /// Shortest time until a breaker lets a question through.
+    pub retry_after: Option<Duration>,
+}
+
+/// Cached readings of all clusters.
+pub struct ElasticReader<E> {
+    api: Arc<E>,
+    tuning: ReaderTuning,
+    entries: Mutex<BTreeMap<ClusterKey, Arc<tokio::sync::Mutex<Entry>>>>,
+}
+
+struct Entry {
+    breaker: Breaker,
+    serving: BTreeSet<String>,
+    last: Option<(Instant, Reading<ElasticFacts>)>,
+    details: Option<(Instant, ClusterSummary, ClusterDetails)>,
+    counts: Option<BTreeMap<String, IndexCounts>>,
+    counts_asked: Option<Instant>,
+}
+
+impl<E: SearchApi> ElasticReader<E> {
+    /// A reader that knows nothing yet.
+    pub fn new(api: Arc<E>, tuning: ReaderTuning) -> Self {
+        Self { api, tuning, entries: Mutex::default() }
+    }
+
+    /// Reads several clusters, a bounded number at a time, each no older than `max_age`.
+    pub async fn read_all(&self, asks: Vec<Ask>, max_age: Duration) -> Readings {
+        let mut readings = Readings::default();
+        let mut running = futures::stream::iter(asks)
+            .map(|ask| async move {
+                let (reading, retry_after) = self.read(&ask, max_age).await;
+                (ask.cluster.cluster, reading, retry_after)
+            })
+            .buffer_unordered(self.tuning.parallel.max(1));
+        while let Some((name, reading, retry_after)) = running.next().await {
+            readings.by_cluster.insert(name, reading);
+            readings.retry_after = shortest(readings.retry_after, retry_after);
+        }
+        readings
+    }
+
+    /// Reads one cluster. The second part is when to try again, if a breaker is open.
+    pub async fn read(&self, ask: &Ask, max_age: Duration) -> (Reading<ElasticFacts>, Option<Duration>) {
+        let entry = self.entry(&ask.cluster);
+        let mut entry = entry.lock().await;
+        if ask.serving.is_empty() {
+            entry.serving.clear();
+            entry.last = None;
+            return (Reading::Unavailable(NOT_SERVING.to_owned()), None);
+        }
+        if ask.serving.difference(&entry.serving).next().is_some() {
+            entry.breaker.give_a_chance();
+        }
+        entry.serving.clone_from(&ask.serving);
+
+        let now = Instant::now();
+        if let Some(wait) = entry.breaker.open_for(now) {
+            let why = match &entry.last {
+                Some((_, Reading::Unavailable(why))) => why.clone(),
+                _ => "it does not answer".to_owned(),
+            };
+            return (Reading::Unavailable(why), Some(wait));
+        }
+        if let Some((at, reading @ Reading::Known(_))) = &entry.last
+            && now.saturating_duration_since(*at) < max_age
+        {
+            return (reading.clone(), None);
+        }
+
+        let read = timeout(self.tuning.deadline, self.facts(&ask.cluster, &mut entry)).await;
+        let reading = match read {
+            Ok(Ok(facts)) => Reading::Known(facts),
+            Ok(Err(why)) => Reading::Unavailable(why),
+            Err(_) => Reading::Unavailable("it does not answer in time".to_owned()),
+        };
+        let now = Instant::now();
+        match &reading {
+            Reading::Known(_) => entry.breaker.succeeded(),
+            Reading::Unavailable(_) => entry.breaker.failed(now),
+        }
+        let retry_after = entry.breaker.open_for(now);
+        entry.last = Some((now, reading.clone()));
+        if reading.known().is_some() {
+            self.refresh_counts(&ask.cluster, &mut entry).await;
+            if let Some((_, Reading::Known(facts))) = &entry.last {
+                return (Reading::Known(facts.clone()), None);
+            }
+        }
+        (reading, retry_after)
+    }
+
+    /// The operator itself changed something: the next reading asks anew.
+    pub async fn changed(&self, cluster: &ClusterKey) {
+        let entry = self.entry(cluster);
+        let mut entry = entry.lock().await;
+        entry.details = None;
+        if matches!(entry.last, Some((_, Reading::Known(_)))) {
+            entry.last = None;
+        }
+    }
+
+    /// Forgets the clusters of a cell that is gone.
+    pub fn forget(&self, namespace: &str, cell: &str) {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|key, _| key.namespace != namespace || key.cell != cell);
+    }
+
+    fn entry(&self, cluster: &ClusterKey) -> Arc<tokio::sync::Mutex<Entry>> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Entry {
+            breaker: Breaker::new(self.tuning.breaker),
+            serving: BTreeSet::new(),
+            last: None,
+            details: None,
+            counts: None,
+            counts_asked: None,
+        };
+        Arc::clone(entries.entry(cluster.clone()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(new()))))
+    }
+
+    async fn facts(&self, cluster: &ClusterKey, entry: &mut Entry) -> Result<ElasticFacts, String> {
+        let summary = self.api.summary(cluster).await.map_err(|error| error.to_string())?;
+        let current = matches!(&entry.details, Some((at, of, _))
+            if *of == summary && at.elapsed() < self.tuning.details_max_age);
+        if !current {
+            entry.details = None;
+            let details = self.api.details(cluster).await.map_err(|error| error.to_string())?;
+            entry.details = Some((Instant::now(), summary.clone(), details));
+        }
+        let details = entry.details.as_ref().map(|(_, _, details)| details.clone()).unwrap_or_default();
+        Ok(ElasticFacts {
+            uuid: summary.uuid,
+            master: summary.master,
+            nodes: details.nodes,
+            settings: details.settings,
+            indices: details.indices,
+            counts: entry.counts.clone(),
+        })
+    }
+
+    /// Counts are for people: when they cannot be read the older ones stay, and the reading is good all the same.
+    async fn refresh_counts(&self, cluster: &ClusterKey, entry: &mut Entry) {
+        if entry.counts_asked.is_some_and(|at| at.elapsed() < self.tuning.counts_every) {
+            return;
+        }
+        entry.counts_asked = Some(Instant::now());
+        match timeout(self.tuning.deadline, self.api.counts(cluster)).await {
+            Ok(Ok(counts)) => entry.counts = Some(counts),
+            Ok(Err(error)) => tracing::debug!(%cluster, %error, "counts were not read"),
+            Err(_) => tracing::debug!(%cluster, "counts were not read in time"),
+        }
+        let counts = entry.counts.clone();
+        if let Some((_, Reading::Known(facts))) = &mut entry.last {
+            facts.counts = counts;
+        }
+    }
+}
+
+/// The shorter of two optional waits.
+pub fn shortest(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

@@ -1,0 +1,140 @@
+//! Tests of the reader: what it asks for, and when it does not ask.
+
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use super::*;
+use crate::ports::SearchError;
+
+#[derive(Default)]
+struct Fake {
+    version: AtomicI64,
+    summaries: AtomicUsize,
+    details: AtomicUsize,
+    counts: AtomicUsize,
+    /// 0 answers, 1 refuses the connection, 2 hangs
+    mode: AtomicUsize,
+}
+
+#[async_trait]
+impl SearchApi for Fake {
+    async fn summary(&self, cluster: &ClusterKey) -> Result<ClusterSummary, SearchError> {
+        self.summaries.fetch_add(1, Ordering::SeqCst);
+        let sick = cluster.cluster == "sick";
+        match self.mode.load(Ordering::SeqCst) {
+            1 => return Err(SearchError::Unreachable("connection refused".into())),
+            2 if sick => std::future::pending().await,
+            _ => {}
+        }
+        Ok(ClusterSummary {
+            uuid: Some("u".into()),
+            state_version: self.version.load(Ordering::SeqCst),
+            state_uuid: "s".into(),
+            master: Some("m".into()),
+        })
+    }
+    async fn details(&self, _: &ClusterKey) -> Result<ClusterDetails, SearchError> {
+        self.details.fetch_add(1, Ordering::SeqCst);
+        Ok(ClusterDetails::default())
+    }
+    async fn counts(&self, _: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError> {
+        self.counts.fetch_add(1, Ordering::SeqCst);
+        Ok(BTreeMap::new())
+    }
+    async fn put_settings(
+        &self,
+        _: &ClusterKey,
+        _: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError> {
+        Ok(())
+    }
+    async fn create_index(&self, _: &ClusterKey, _: &str, _: &Value) -> Result<(), SearchError> {
+        Ok(())
+    }
+    async fn delete_index(&self, _: &ClusterKey, _: &str, _: &str) -> Result<(), SearchError> {
+        Ok(())
+    }
+}
+
+fn ask(cluster: &str, pods: &[&str]) -> Ask {
+    Ask {
+        cluster: ClusterKey::new("ns", "cell", cluster),
+        serving: pods.iter().map(|pod| (*pod).to_owned()).collect(),
+    }
+}
+
+fn reader() -> (Arc<Fake>, ElasticReader<Fake>) {
+    let fake = Arc::new(Fake::default());
+    (Arc::clone(&fake), ElasticReader::new(fake, ReaderTuning::default()))
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_while_no_node_serves() {
+    let (fake, reader) = reader();
+    let (reading, retry) = reader.read(&ask("a", &[]), SECOND).await;
+    assert_eq!(reading, Reading::Unavailable(NOT_SERVING.into()));
+    assert_eq!((retry, fake.summaries.load(Ordering::SeqCst)), (None, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn details_are_read_when_the_state_changed_and_every_ten_minutes() {
+    let (fake, reader) = reader();
+    let counts = || {
+        let load = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
+        (load(&fake.summaries), load(&fake.details), load(&fake.counts))
+    };
+    let a = ask("a", &["p"]);
+    let first = reader.read(&a, SECOND).await.0;
+    assert!(first.known().unwrap().counts.is_some());
+    reader.read(&a, SECOND).await;
+    assert_eq!(counts(), (1, 1, 1), "a fresh reading is not repeated");
+    tokio::time::advance(SECOND).await;
+    reader.read(&a, SECOND).await;
+    assert_eq!(counts(), (2, 1, 1), "nothing changed: one small request");
+    fake.version.store(2, Ordering::SeqCst);
+    tokio::time::advance(SECOND).await;
+    reader.read(&a, SECOND).await;
+    assert_eq!(counts(), (3, 2, 1));
+    reader.changed(&a.cluster).await;
+    reader.read(&a, SECOND).await;
+    assert_eq!(counts(), (4, 3, 1), "our own write makes the cache worthless");
+    tokio::time::advance(Duration::from_secs(600)).await;
+    reader.read(&a, SECOND).await;
+    assert_eq!(counts(), (5, 4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_breaker_opens_after_failures_and_a_new_pod_gets_a_chance() {
+    let (fake, reader) = reader();
+    fake.mode.store(1, Ordering::SeqCst);
+    let one = ask("a", &["p"]);
+    let unavailable = Reading::Unavailable("connection refused".into());
+    assert_eq!(reader.read(&one, SECOND).await, (unavailable.clone(), Some(SECOND)));
+    assert_eq!(reader.read(&one, SECOND).await, (unavailable.clone(), Some(SECOND)));
+    assert_eq!(fake.summaries.load(Ordering::SeqCst), 1, "the breaker answers");
+    tokio::time::advance(SECOND).await;
+    assert_eq!(reader.read(&one, SECOND).await, (unavailable, Some(2 * SECOND)));
+    fake.mode.store(0, Ordering::SeqCst);
+    assert!(reader.read(&one, SECOND).await.0.known().is_none());
+    let two = ask("a", &["p", "q"]);
+    assert!(reader.read(&two, SECOND).await.0.known().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hanging_cluster_costs_one_deadline_and_slows_nobody() {
+    let (fake, reader) = reader();
+    fake.mode.store(2, Ordering::SeqCst);
+    let start = Instant::now();
+    let readings = reader.read_all(vec![ask("sick", &["p"]), ask("well", &["p"])], SECOND).await;
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    assert!(readings.by_cluster["well"].known().is_some());
+    assert_eq!(readings.by_cluster["sick"], Reading::Unavailable("it does not answer in time".into()));
+    assert_eq!(readings.retry_after, Some(SECOND));
+    let again = Instant::now();
+    reader.read_all(vec![ask("sick", &["p"]), ask("well", &["p"])], SECOND).await;
+    assert_eq!(again.elapsed(), Duration::ZERO);
+}

@@ -1,0 +1,260 @@
+//! Shapes of Elasticsearch's answers, 7.17 to 9, read leniently: what is missing is absent, never invented. Pure.
+
+use std::collections::BTreeMap;
+
+use searchcell_core::snapshot::{ElasticNode, IndexCounts, IndexFacts, OwnershipMark, ShardCopy, ShardState};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::ports::{ClusterDetails, ClusterSummary};
+
+/// `cluster_uuid` of a cluster that has not formed.
+const NO_UUID: &str = "_na_";
+
+/// `GET /_cluster/state/…`
+#[derive(Debug, Default, Deserialize)]
+pub struct ClusterState {
+    #[serde(default)]
+    cluster_uuid: Option<String>,
+    #[serde(default)]
+    version: Option<i64>,
+    #[serde(default)]
+    state_uuid: Option<String>,
+    #[serde(default)]
+    master_node: Option<String>,
+    #[serde(default)]
+    nodes: BTreeMap<String, Node>,
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(default)]
+    routing_table: RoutingTable,
+}
+
+/// A node, in the cluster state and in `GET /_nodes`.
+#[derive(Debug, Default, Deserialize)]
+pub struct Node {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    version: Option<String>,
+    #[serde(default)]
+    roles: Option<Vec<String>>,
+    #[serde(default)]
+    attributes: BTreeMap<String, String>,
+}
+
+/// `GET /_nodes`
+#[derive(Debug, Default, Deserialize)]
+pub struct Nodes {
+    #[serde(default)]
+    nodes: BTreeMap<String, Node>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Metadata {
+    #[serde(default)]
+    indices: BTreeMap<String, IndexMetadata>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct IndexMetadata {
+    #[serde(default)]
+    settings: Value,
+    #[serde(default)]
+    mappings: Value,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct RoutingTable {
+    #[serde(default)]
+    indices: BTreeMap<String, IndexRouting>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct IndexRouting {
+    #[serde(default)]
+    shards: BTreeMap<String, Vec<Copy>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Copy {
+    #[serde(default)]
+    state: String,
+    #[serde(default)]
+    primary: bool,
+    #[serde(default)]
+    node: Option<String>,
+}
+
+/// `GET /_cluster/settings?flat_settings=true`
+#[derive(Debug, Default, Deserialize)]
+pub struct Settings {
+    /// The persistent ones.
+    #[serde(default)]
+    pub persistent: BTreeMap<String, Value>,
+}
+
+/// `GET /_stats/docs,store?level=shards`
+#[derive(Debug, Default, Deserialize)]
+pub struct Stats {
+    #[serde(default)]
+    indices: BTreeMap<String, IndexStats>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct IndexStats {
+    #[serde(default)]
+    shards: BTreeMap<String, Vec<ShardStats>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ShardStats {
+    #[serde(default)]
+    routing: ShardRouting,
+    #[serde(default)]
+    docs: Docs,
+    #[serde(default)]
+    store: Store,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ShardRouting {
+    #[serde(default)]
+    primary: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Docs {
+    #[serde(default)]
+    count: i64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Store {
+    #[serde(default)]
+    size_in_bytes: i64,
+}
+
+impl ClusterState {
+    /// The small reading. `None` when the body lacks what makes it one.
+    pub fn summary(&self) -> Option<ClusterSummary> {
+        let master = self.master_node.as_ref().and_then(|id| self.nodes.get(id)).map(|node| node.name.clone());
+        Some(ClusterSummary {
+            uuid: self.cluster_uuid.clone().filter(|uuid| uuid != NO_UUID),
+            state_version: self.version?,
+            state_uuid: self.state_uuid.clone()?,
+            master,
+        })
+    }
+
+    /// True when the nodes of the state say less than `GET /_nodes` would: versions and roles came with later
+    /// releases.
+    pub fn lacks_node_info(&self) -> bool {
+        self.nodes.values().any(|node| node.version.is_none() || node.roles.is_none())
+    }
+
+    /// The big reading. Nodes that `info` does not know stay, without version and roles.
+    pub fn details(self, mut info: Nodes, settings: Settings) -> ClusterDetails {
+        let names: BTreeMap<&str, &str> =
+            self.nodes.iter().map(|(id, node)| (id.as_str(), node.name.as_str())).collect();
+        let mut indices = BTreeMap::new();
+        for (name, metadata) in &self.metadata.indices {
+            let routing = self.routing_table.indices.get(name);
+            indices.insert(name.clone(), metadata.facts(routing, &names));
+        }
+        let mut nodes = BTreeMap::new();
+        for (id, node) in &self.nodes {
+            let more = info.nodes.remove(id).unwrap_or_default();
+            let known = ElasticNode {
+                id: id.clone(),
+                version: node.version.clone().or(more.version).unwrap_or_default(),
+                roles: node.roles.clone().or(more.roles).unwrap_or_default(),
+                zone: node.attributes.get("zone").or_else(|| more.attributes.get("zone")).cloned(),
+            };
+            nodes.insert(node.name.clone(), known);
+        }
+        ClusterDetails { nodes, settings: settings.persistent, indices }
+    }
+}
+
+impl IndexMetadata {
+    fn facts(&self, routing: Option<&IndexRouting>, names: &BTreeMap<&str, &str>) -> IndexFacts {
+        let mut copies: Vec<ShardCopy> = (routing.into_iter().flat_map(|routing| &routing.shards))
+            .filter_map(|(shard, copies)| Some((shard.parse::<i32>().ok()?, copies)))
+            .flat_map(|(shard, copies)| copies.iter().map(move |copy| copy.of(shard, names)))
+            .collect();
+        copies.sort_by(|a, b| (a.shard, !a.primary, &a.node).cmp(&(b.shard, !b.primary, &b.node)));
+        IndexFacts {
+            uuid: setting(&self.settings, "uuid").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            primaries: setting(&self.settings, "number_of_shards").and_then(integer).unwrap_or_default(),
+            replicas: setting(&self.settings, "number_of_replicas").and_then(integer).unwrap_or_default(),
+            mark: mark(&self.mappings),
+            copies,
+        }
+    }
+}
+
+impl Copy {
+    fn of(&self, shard: i32, names: &BTreeMap<&str, &str>) -> ShardCopy {
+        let state = match self.state.as_str() {
+            "STARTED" => ShardState::Started,
+            "RELOCATING" => ShardState::Relocating,
+            "INITIALIZING" => ShardState::Initializing,
+            _ => ShardState::Unassigned,
+        };
+        let node = self.node.as_deref().and_then(|id| names.get(id)).map(|name| (*name).to_owned());
+        ShardCopy { shard, primary: self.primary, state, node }
+    }
+}
+
+/// A setting below `index`, nested or flat.
+fn setting<'a>(settings: &'a Value, name: &str) -> Option<&'a Value> {
+    let nested = settings.get("index").and_then(|index| index.get(name));
+    nested.or_else(|| settings.get(format!("index.{name}")))
+}
+
+/// Settings are strings in most places, numbers in some.
+fn integer(value: &Value) -> Option<i32> {
+    match value {
+        Value::String(text) => text.parse().ok(),
+        _ => value.as_i64().and_then(|number| number.try_into().ok()),
+    }
+}
+
+/// `_meta.searchcell` of a mapping, with or without the type level that the cluster state still has.
+fn mark(mappings: &Value) -> Option<OwnershipMark> {
+    let with_type = mappings.as_object().into_iter().flat_map(|types| types.values());
+    std::iter::once(mappings)
+        .chain(with_type)
+        .filter_map(|mapping| mapping.get("_meta")?.get("searchcell"))
+        .find_map(|mark| OwnershipMark::deserialize(mark).ok())
+}
+
+impl Stats {
+    /// Counts of primaries, by index.
+    pub fn counts(&self) -> BTreeMap<String, IndexCounts> {
+        let count = |index: &IndexStats| {
+            let mut counts = IndexCounts::default();
+            for copy in index.shards.values().flatten().filter(|copy| copy.routing.primary) {
+                counts.documents += copy.docs.count;
+                counts.largest_shard_documents = counts.largest_shard_documents.max(copy.docs.count);
+                counts.largest_shard_bytes = counts.largest_shard_bytes.max(copy.store.size_in_bytes);
+            }
+            counts
+        };
+        self.indices.iter().map(|(name, index)| (name.clone(), count(index))).collect()
+    }
+}
+
+/// What an error body says: type and reason, as far as it has them.
+pub fn error_of(body: &[u8]) -> Option<(String, String)> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    match body.get("error")? {
+        Value::String(reason) => Some((String::new(), reason.clone())),
+        error => Some((
+            error.get("type").and_then(text).unwrap_or_default(),
+            error.get("reason").and_then(text).or_else(|| error.get("type").and_then(text))?,
+        )),
+    }
+}

@@ -1,0 +1,9 @@
+//! The real `KubeApi`: watch caches to read from, requests with preconditions to write with, and the queue that
+//! turns events into passes. Effects: network.
+
+pub mod cache;
+pub mod client;
+pub mod fanout;
+pub mod queue;
+pub mod requests;
+pub mod trim;
