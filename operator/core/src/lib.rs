@@ -13,6 +13,10 @@
 
 pub mod names;
 
+pub mod flat;
+
+pub mod reserved;
+
 pub mod domain;
 
 pub mod snapshot;

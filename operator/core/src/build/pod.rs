@@ -1,0 +1,319 @@
+//! The pod of a node. Pure.
+//!
+//! The whole configuration lies in annotations of the pod template, so that a template revision is complete: a pod
+//! that is evicted in the middle of a rollout comes back exactly as it was.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapKeySelector, Container, ContainerPort, DownwardAPIVolumeFile,
+    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
+    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
+    SecurityContext, TCPSocketAction, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use super::{config, merge, workloads};
+use crate::domain::{ValidCell, ValidRole, ValidZone};
+use crate::names::{
+    ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ClusterKey, HTTP_PORT, INITIAL_MASTER_NODES,
+    READINESS_PORT, Role, TRANSPORT_PORT,
+};
+
+/// The container that runs Elasticsearch.
+pub const CONTAINER: &str = "elasticsearch";
+/// The init container that assembles the configuration folder.
+pub const INIT_CONTAINER: &str = "configure";
+/// Where the image has Elasticsearch.
+pub const HOME: &str = "/usr/share/elasticsearch";
+/// Volume: index files and cluster state; a claim, or for ingest nodes an empty folder.
+pub const VOLUME_DATA: &str = "data";
+/// Volume: the configuration folder, writable, because Elasticsearch keeps its keystore there.
+const VOLUME_CONFIG: &str = "config";
+/// Volume: what the annotations of the pod say.
+pub const VOLUME_SETTINGS: &str = "settings";
+const VOLUME_LOGS: &str = "logs";
+const VOLUME_TMP: &str = "tmp";
+/// All volumes of the operator.
+pub const OWNED_VOLUMES: [&str; 5] = [VOLUME_DATA, VOLUME_CONFIG, VOLUME_SETTINGS, VOLUME_LOGS, VOLUME_TMP];
+/// Where the container has them.
+pub const OWNED_MOUNTS: [&str; 4] = [
+    "/usr/share/elasticsearch/config",
+    "/usr/share/elasticsearch/data",
+    "/usr/share/elasticsearch/logs",
+    "/tmp",
+];
+/// Variables that would go around what the operator sets.
+pub const OWNED_ENV: [&str; 17] = [
+    "POD_NAME",
+    "POD_IP",
+    "ES_HOME",
+    "ES_PATH_CONF",
+    "ES_JAVA_OPTS",
+    "ES_JAVA_HOME",
+    "ES_TMPDIR",
+    "CLI_JAVA_OPTS",
+    "JAVA_TOOL_OPTIONS",
+    "JDK_JAVA_OPTIONS",
+    "_JAVA_OPTIONS",
+    "JAVA_HOME",
+    "LD_PRELOAD",
+    "LD_LIBRARY_PATH",
+    "BASH_ENV",
+    "ELASTIC_PASSWORD",
+    "KEYSTORE_PASSWORD",
+];
+/// Ports of the container.
+pub const CONTAINER_PORTS: [(&str, i32); 3] =
+    [("http", HTTP_PORT), ("transport", TRANSPORT_PORT), ("readiness", READINESS_PORT)];
+
+/// Where the init container sees the volumes `config` and `settings`; the main container does not.
+const NEW_CONFIG: &str = "/mnt/config";
+const NEW_SETTINGS: &str = "/mnt/settings";
+const CONFIGURE: &str = "set -eu
+cp -R /usr/share/elasticsearch/config/. /mnt/config/
+mkdir -p /mnt/config/jvm.options.d
+cp /mnt/settings/elasticsearch.yml /mnt/config/elasticsearch.yml
+cp /mnt/settings/searchcell.options /mnt/config/jvm.options.d/searchcell.options
+";
+
+/// Time to close shards and hand over; by custom a second or two.
+const GRACE_SECONDS: i64 = 120;
+const USER: i64 = 1000;
+
+/// The template of the pods of one workload, with the user's template merged over it.
+pub(super) fn template(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    role: Role,
+    valid: &ValidRole,
+    zone: Option<&ValidZone>,
+) -> PodTemplateSpec {
+    let ours = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(key.labels(Some(role), zone.map(|zone| zone.name.as_str()))),
+            annotations: Some(BTreeMap::from([
+                (
+                    ANNOTATION_ELASTICSEARCH_YML.to_owned(),
+                    config::elasticsearch_yml(cell, key, role, valid, zone),
+                ),
+                (ANNOTATION_JVM_OPTIONS.to_owned(), config::jvm_options(valid)),
+            ])),
+            ..Default::default()
+        }),
+        spec: Some(pod(cell, key, role, valid, zone)),
+    };
+    match &valid.pod_template {
+        None => ours,
+        Some(patch) => with_patch(&ours, patch).unwrap_or(ours),
+    }
+}
+
+/// Validation has seen the patch: what it lets through can be read again as a template.
+fn with_patch(ours: &PodTemplateSpec, patch: &serde_json::Value) -> Option<PodTemplateSpec> {
+    let mut merged = serde_json::to_value(ours).ok()?;
+    merge::merge(&mut merged, patch);
+    serde_json::from_value(merged).ok()
+}
+
+fn pod(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    role: Role,
+    valid: &ValidRole,
+    zone: Option<&ValidZone>,
+) -> PodSpec {
+    PodSpec {
+        affinity: Some(workloads::affinity(cell, key, role, zone)),
+        topology_spread_constraints: workloads::spread(cell, key, role),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        init_containers: Some(vec![configure(cell, valid)]),
+        containers: vec![elasticsearch(cell, key, role, valid)],
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            fs_group: Some(USER),
+            // Without it, every start walks over all files of the volume.
+            fs_group_change_policy: Some("OnRootMismatch".into()),
+            seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), ..Default::default() }),
+            ..Default::default()
+        }),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        volumes: Some(volumes(role)),
+        ..Default::default()
+    }
+}
+
+fn configure(cell: &ValidCell, valid: &ValidRole) -> Container {
+    Container {
+        name: INIT_CONTAINER.into(),
+        image: Some(cell.image.clone()),
+        command: Some(vec!["bash".into(), "-c".into(), CONFIGURE.into()]),
+        // The same as the main container's: it costs nothing, and quotas ask for it.
+        resources: resources(valid),
+        security_context: Some(restricted()),
+        volume_mounts: Some(vec![
+            mount(VOLUME_CONFIG, NEW_CONFIG),
+            VolumeMount { read_only: Some(true), ..mount(VOLUME_SETTINGS, NEW_SETTINGS) },
+        ]),
+        ..Default::default()
+    }
+}
+
+fn elasticsearch(cell: &ValidCell, key: &ClusterKey, role: Role, valid: &ValidRole) -> Container {
+    let mut env = vec![field("POD_NAME", "metadata.name"), field("POD_IP", "status.podIP")];
+    if role == Role::Master {
+        env.push(initial_master_nodes(key));
+    }
+    let has_readiness = cell.version.has_readiness_port();
+    let ports = CONTAINER_PORTS.iter().filter(|(name, _)| has_readiness || *name != "readiness");
+    Container {
+        name: CONTAINER.into(),
+        image: Some(cell.image.clone()),
+        env: Some(env),
+        ports: Some(ports.map(|(name, number)| port(name, *number)).collect()),
+        readiness_probe: Some(readiness(has_readiness)),
+        startup_probe: Some(startup()),
+        resources: resources(valid),
+        security_context: Some(restricted()),
+        volume_mounts: Some(
+            [VOLUME_CONFIG, VOLUME_DATA, VOLUME_LOGS, VOLUME_TMP]
+                .into_iter()
+                .zip(OWNED_MOUNTS)
+                .map(|(name, path)| mount(name, path))
+                .collect(),
+        ),
+        ..Default::default()
+    }
+}
+
+/// The map is read at each start of the container. It is optional: once the cluster has formed, it is gone.
+fn initial_master_nodes(key: &ClusterKey) -> EnvVar {
+    EnvVar {
+        name: INITIAL_MASTER_NODES.into(),
+        value_from: Some(EnvVarSource {
+            config_map_key_ref: Some(ConfigMapKeySelector {
+                name: key.bootstrap_config_map(),
+                key: INITIAL_MASTER_NODES.into(),
+                optional: Some(true),
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// Ready is who has joined a cluster with an elected master. Colours are nobody's readiness: a yellow cluster serves.
+fn readiness(has_readiness_port: bool) -> Probe {
+    if has_readiness_port {
+        return Probe {
+            tcp_socket: Some(TCPSocketAction {
+                port: IntOrString::String("readiness".into()),
+                ..Default::default()
+            }),
+            period_seconds: Some(2),
+            timeout_seconds: Some(2),
+            ..Default::default()
+        };
+    }
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some("/_cluster/health?timeout=0s&master_timeout=2s".into()),
+            port: IntOrString::String("http".into()),
+            ..Default::default()
+        }),
+        period_seconds: Some(5),
+        timeout_seconds: Some(4),
+        ..Default::default()
+    }
+}
+
+/// An hour: a node that opens many shards from a cold disk is slow, not broken. The port opens early in the start.
+fn startup() -> Probe {
+    Probe {
+        tcp_socket: Some(TCPSocketAction {
+            port: IntOrString::String("transport".into()),
+            ..Default::default()
+        }),
+        period_seconds: Some(2),
+        timeout_seconds: Some(2),
+        failure_threshold: Some(1800),
+        ..Default::default()
+    }
+}
+
+fn resources(valid: &ValidRole) -> Option<ResourceRequirements> {
+    let some = |amounts: &BTreeMap<_, _>| (!amounts.is_empty()).then(|| amounts.clone());
+    let (requests, limits) = (some(&valid.requests), some(&valid.limits));
+    (requests.is_some() || limits.is_some()).then(|| ResourceRequirements {
+        requests,
+        limits,
+        ..Default::default()
+    })
+}
+
+fn restricted() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), ..Default::default() }),
+        read_only_root_filesystem: Some(true),
+        ..Default::default()
+    }
+}
+
+fn volumes(role: Role) -> Vec<Volume> {
+    let empty = |name: &str| Volume {
+        name: name.into(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Default::default()
+    };
+    let file = |path: &str, annotation: &str| DownwardAPIVolumeFile {
+        path: path.into(),
+        field_ref: Some(field_selector(&format!("metadata.annotations['{annotation}']"))),
+        ..Default::default()
+    };
+    let settings = Volume {
+        name: VOLUME_SETTINGS.into(),
+        downward_api: Some(DownwardAPIVolumeSource {
+            items: Some(vec![
+                file("elasticsearch.yml", ANNOTATION_ELASTICSEARCH_YML),
+                file("searchcell.options", ANNOTATION_JVM_OPTIONS),
+            ]),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let mut volumes = vec![empty(VOLUME_CONFIG), settings, empty(VOLUME_LOGS), empty(VOLUME_TMP)];
+    if role == Role::Ingest {
+        // They hold no shards: their data folder has nothing but a node id, which may be another one each time.
+        volumes.push(empty(VOLUME_DATA));
+    }
+    volumes
+}
+
+fn mount(name: &str, path: &str) -> VolumeMount {
+    VolumeMount { name: name.into(), mount_path: path.into(), ..Default::default() }
+}
+
+fn port(name: &str, number: i32) -> ContainerPort {
+    ContainerPort {
+        name: Some(name.into()),
+        container_port: number,
+        protocol: Some("TCP".into()),
+        ..Default::default()
+    }
+}
+
+fn field(name: &str, path: &str) -> EnvVar {
+    EnvVar {
+        name: name.into(),
+        value_from: Some(EnvVarSource { field_ref: Some(field_selector(path)), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+fn field_selector(path: &str) -> ObjectFieldSelector {
+    ObjectFieldSelector { field_path: path.into(), ..Default::default() }
+}
