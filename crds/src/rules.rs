@@ -152,9 +152,9 @@ pub const SEARCH_CELL: &[Rule] = &[
         "zones[].value must be a label value: letters, digits, dashes, dots and underscores, with a letter or digit at either end",
     ),
     forbidden(
-        "spec.zones[]",
-        ".value",
-        "(has(self.value) ? self.value : self.name) == (has(oldSelf.value) ? oldSelf.value : oldSelf.name)",
+        "spec.zones",
+        "",
+        "self.all(z, oldSelf.all(o, o.name != z.name || (has(o.value) ? o.value : o.name) == (has(z.value) ? z.value : z.name)))",
         "zones[].value is immutable: set it back, add a zone with the new value, and set the state of this one to Retiring",
     ),
     invalid(
