@@ -58,7 +58,7 @@ step() {
   local what=$1 log status=0 began=$SECONDS next=15
   shift
   mkdir -p "$CACHE/log"
-  log=$CACHE/log/$(tr -cs 'A-Za-z0-9.\n' - <<<"$what").log
+  log=$CACHE/log/$(tr -cs 'A-Za-z0-9.\n' - <<<"$what" | cut -c1-60).log
   say "$what ..."
   set -m # a process group of its own
   "$@" </dev/null >"$log" 2>&1 &
