@@ -87,7 +87,7 @@ impl Cell {
         });
         match self.ingest {
             Ingest::None => {}
-            Ingest::Fixed(replicas) => nodes["ingest"] = merged(node("50m"), &json!({"replicas": replicas})),
+            Ingest::Fixed(replicas) => nodes["ingest"] = merged(node("100m"), &json!({"replicas": replicas})),
             Ingest::Auto(fewest, most, target) => {
                 let bounds =
                     json!({"minReplicas": fewest, "maxReplicas": most, "targetCPUUtilizationPercentage": target});

@@ -1,7 +1,7 @@
 //! The operator under test, two ways: as a process of this computer that a test can kill at any moment, with the
 //! rights of the shipped manifests in one namespace; or deployed from its image by those manifests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ pub struct Operator {
 
 impl Operator {
     /// Starts the binary for one namespace; its rights are installed there already.
-    pub async fn start(env: &Env, namespace: &str, log: PathBuf) -> Operator {
+    pub async fn start(binary: &Path, namespace: &str, log: PathBuf) -> Operator {
         let kubeconfig = log.with_extension("kubeconfig");
         std::fs::write(&kubeconfig, kubeconfig_of(namespace).await).expect("the kubeconfig");
         // processes of one test follow each other quickly: each gets a port of its own
@@ -74,7 +74,7 @@ impl Operator {
         let address = format!("127.0.0.1:{}", PORT.fetch_add(1, Ordering::Relaxed));
         let output = std::fs::File::create(&log).expect("the operator's log");
         let name = log.file_stem().unwrap().to_string_lossy().into_owned();
-        let child = Command::new(&env.operator_binary)
+        let child = Command::new(binary)
             .args(["--namespace", namespace, "--lease-name", OPERATOR, "--metrics-address", &address])
             .env_clear()
             .env("KUBECONFIG", &kubeconfig)
@@ -87,7 +87,7 @@ impl Operator {
             .stderr(output)
             .kill_on_drop(true)
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}; build it first", env.operator_binary.display()));
+            .unwrap_or_else(|error| panic!("{}: {error}; build it first", binary.display()));
         let metrics = Elastic::at(&format!("http://{address}"));
         let user = format!("system:serviceaccount:{namespace}:{OPERATOR}");
         Operator { child, log, metrics, user }

@@ -29,6 +29,7 @@ pub struct Scenario {
     pub folder: PathBuf,
     manifests: Vec<Value>,
     operators: AtomicUsize,
+    binary: Mutex<PathBuf>,
     deployed: Mutex<bool>,
     faults: Mutex<BTreeSet<usize>>,
 }
@@ -92,6 +93,7 @@ impl Scenario {
             folder,
             manifests,
             operators: AtomicUsize::new(0),
+            binary: Mutex::new(env.operator_binary.clone()),
             deployed: Mutex::new(false),
             faults: Mutex::default(),
         }
@@ -169,7 +171,13 @@ impl Scenario {
     /// Starts a process of the operator and does not wait.
     pub async fn spawn_operator(&self) -> Operator {
         let number = self.operators.fetch_add(1, Ordering::Relaxed) + 1;
-        Operator::start(self.env, &self.namespace, self.folder.join(format!("operator-{number}.log"))).await
+        let binary = self.binary.lock().unwrap().clone();
+        Operator::start(&binary, &self.namespace, self.folder.join(format!("operator-{number}.log"))).await
+    }
+
+    /// Processes that start from now on run this binary.
+    pub fn use_binary(&self, path: &str) {
+        *self.binary.lock().unwrap() = PathBuf::from(path);
     }
 
     /// Deploys the operator from its image, as users do; it rests again when the test ends.
@@ -259,6 +267,20 @@ impl Scenario {
         wait_for(&format!("{plural}/{name} gone"), LIMIT, async || match self.objects.get(plural, name).await? {
             None => Ok(()),
             Some(object) => Err(conditions_line(&object)),
+        })
+        .await
+    }
+
+    /// Waits until the pod of a deleted claim has let go of it, whichever of the two is made anew first.
+    pub async fn gone_claim(&self, claim: &str, pod: &str) {
+        wait_for(&format!("the old {claim} gone"), LIMIT, async || {
+            let found = self.objects.get("persistentvolumeclaims", claim).await?;
+            let going = found.is_some_and(|claim| claim["metadata"]["deletionTimestamp"].is_string());
+            if going {
+                // a new pod that came too early holds on to the old claim
+                self.objects.delete("pods", pod).await?;
+            }
+            ensure(!going, || "it is still in use".to_owned())
         })
         .await
     }

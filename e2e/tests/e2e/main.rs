@@ -8,6 +8,7 @@ mod deletion;
 mod figures;
 mod forming;
 mod growth;
+mod harness;
 mod ingest;
 mod refusals;
 mod rest;
