@@ -11,6 +11,7 @@ pub mod elastic;
 pub mod engine;
 pub mod execute;
 pub mod failure;
+pub mod kube_io;
 pub mod leadership;
 pub mod placement;
 pub mod ports;
