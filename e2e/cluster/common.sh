@@ -120,7 +120,7 @@ debian_unpack() {
   mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
     awk '/^(URIs:|deb )/ {for (i = 2; i <= NF; i++) if ($i ~ /:\/\/.*\/debian\/?$/) {print $i; exit}}') || true
   [ -n "$mirror" ] || die "no Debian mirror found in /etc/apt"
-  rm -rf "$apt" "$folder"
+  rm -rf "$apt" "$folder" "$folder.part"
   mkdir -p "$apt"/{lists/partial,cache/archives/partial} "$folder.part"
   touch "$apt/status"
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >"$apt/sources.list"
