@@ -3,9 +3,12 @@
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, PodSpec, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, PodSpec, PodTemplateSpec, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::Resource;
+use searchcell_core::drift;
+use searchcell_core::names::FIELD_MANAGER;
 use searchcell_crds::{IndexPlacement, SearchCell};
 
 /// A kind that is kept in a cache.
@@ -43,7 +46,34 @@ macro_rules! keeps_all_but_managed_fields {
     )+};
 }
 
-keeps_all_but_managed_fields!(SearchCell, IndexPlacement, StatefulSet, Deployment, Service, ConfigMap);
+keeps_all_but_managed_fields!(SearchCell, IndexPlacement, Service, ConfigMap);
+
+impl Trim for StatefulSet {
+    /// A live template is never compared with a rendered one: its hash is in an annotation.
+    fn trim(&mut self) {
+        trim_meta(self);
+        if let Some(spec) = &mut self.spec {
+            spec.template = PodTemplateSpec::default();
+        }
+    }
+}
+
+impl Trim for Deployment {
+    /// Keeps of the managed fields whether *we* own `spec.replicas`: while an autoscaler is asked for, we must not.
+    fn trim(&mut self) {
+        let owned = drift::owns_replicas(self);
+        self.metadata.managed_fields = owned.then(|| {
+            vec![ManagedFieldsEntry {
+                manager: Some(FIELD_MANAGER.to_owned()),
+                fields_v1: Some(FieldsV1(serde_json::json!({"f:spec": {"f:replicas": {}}}))),
+                ..ManagedFieldsEntry::default()
+            }]
+        });
+        if let Some(spec) = &mut self.spec {
+            spec.template = PodTemplateSpec::default();
+        }
+    }
+}
 
 impl Trim for PodDisruptionBudget {
     fn trim(&mut self) {
@@ -109,6 +139,25 @@ mod tests {
         assert!(pod.same(&other));
         other.metadata.uid = Some("u".into());
         assert!(!pod.same(&other));
+    }
+
+    #[test]
+    fn a_deployment_keeps_whether_we_own_its_replicas() {
+        let with = |manager: &str| -> Deployment {
+            let mut deployment: Deployment = serde_json::from_value(serde_json::json!({
+                "metadata": {"managedFields": [{"manager": manager, "operation": "Update",
+                    "fieldsV1": {"f:spec": {"f:replicas": {}, "f:template": {}}}}]},
+                "spec": {"selector": {}, "template": {"metadata": {"labels": {"a": "b"}}}}
+            }))
+            .unwrap();
+            deployment.trim();
+            deployment
+        };
+        assert!(drift::owns_replicas(&with(FIELD_MANAGER)));
+        let other = with("kube-controller-manager");
+        assert!(!drift::owns_replicas(&other));
+        assert!(other.metadata.managed_fields.is_none());
+        assert_eq!(other.spec.unwrap().template, PodTemplateSpec::default());
     }
 
     #[test]
