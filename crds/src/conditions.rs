@@ -98,6 +98,9 @@ pub fn is_true(conditions: &[Condition], type_: &str) -> bool {
 
 /// The conditions to write: the desired ones in the order of [`TYPES`], each with the transition time of the previous
 /// one of its type and status. Previous ones of our types that are not desired go; those of other types stay.
+///
+/// Write the result with a merge patch or a replacement of the status, never with server-side apply: the conditions of
+/// a new object come from the schema's default and belong to nobody, so an apply would leave `Reconciling` in place.
 pub fn merge(previous: &[Condition], desired: Vec<Condition>) -> Vec<Condition> {
     let mut merged: Vec<Condition> = desired
         .into_iter()
