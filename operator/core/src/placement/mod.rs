@@ -8,13 +8,15 @@ mod verify;
 
 use std::collections::BTreeMap;
 
-use searchcell_crds::{IndexPlacement, SearchCell};
+use searchcell_crds::conditions::{self, READY};
+use searchcell_crds::{IndexPlacement, Reason, SearchCell};
 
 pub use assign::{Assignment, Candidate, assign};
 pub use plan::{plan_placement, plan_placement_deletion};
 pub use status::placement_status;
 pub use verify::{Copies, verify};
 
+use crate::domain::{ValidIndex, ValidPlacement};
 use crate::snapshot::{ElasticFacts, IndexFacts, OwnershipMark, Reading};
 
 /// Everything that one pass over an IndexPlacement looks at.
@@ -57,6 +59,17 @@ impl PlacementSnapshot {
                 elastic.indices.iter().map(move |(name, facts)| Found { cluster, name, facts, elastic })
             },
         )
+    }
+}
+
+/// True when status remembers that the index was there: all indices were, or its tenant had one.
+fn was_created(snapshot: &PlacementSnapshot, placement: &ValidPlacement, index: &ValidIndex) -> bool {
+    let Some(status) = &snapshot.placement.status else { return false };
+    let is_reported = conditions::find(&status.conditions, READY)
+        .is_some_and(|ready| ready.reason == Reason::IndexMissing.as_str());
+    match &index.tenant {
+        Some(tenant) => status.tenants.iter().any(|known| known.id == *tenant),
+        None => is_reported || status.indices.and_then(|n| usize::try_from(n).ok()).is_some_and(|n| n >= placement.indices.len()),
     }
 }
 

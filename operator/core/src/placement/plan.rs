@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use searchcell_crds::{ClusterPhase, ClusterPlacement, DeletionPolicy, Reason, SearchCell};
 
-use super::{Candidate, Found, PlacementSnapshot, assign};
+use super::{Candidate, Found, PlacementSnapshot, assign, was_created};
 use crate::build;
 use crate::domain::{ValidIndex, ValidPlacement};
 use crate::names::{ClusterKey, OWNED_SETTINGS, ZONE_ATTRIBUTE};
@@ -34,6 +34,19 @@ pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, 
     };
 
     let (missing, mut holds) = compare(placement, snapshot);
+    let all_read = cell.spec.clusters.iter().all(|cluster| snapshot.elastic.get(&cluster.name).is_some_and(|r| r.known().is_some()));
+    let gone = missing.iter().filter(|index| all_read && was_created(snapshot, placement, index));
+    holds.extend(gone.map(|index| {
+        hold(
+            None,
+            Reason::IndexMissing,
+            format!(
+                "index {} was there and is gone; an empty one in its place would hide the loss: restore it from a snapshot, or \
+                 delete the placement and apply it again to start empty",
+                index.name
+            ),
+        )
+    }));
     holds.extend(moved_from_another_cell(placement, snapshot, cell));
     if missing.is_empty() || !holds.is_empty() {
         plan.holds = holds;

@@ -8,8 +8,8 @@ use searchcell_crds::{
     IndexPlacementStatus, LargestShard, PlacementCluster, PlacementTenant, Problem as IndexProblem, Reason, ShardCounts,
 };
 
-use super::{Copies, Found, PlacementSnapshot, verify};
-use crate::domain::ValidPlacement;
+use super::{Copies, Found, PlacementSnapshot, verify, was_created};
+use crate::domain::{ValidIndex, ValidPlacement};
 use crate::names::ClusterKey;
 use crate::snapshot::Reading;
 use crate::status::{Conditions, join, some_of, two_significant_digits};
@@ -36,11 +36,16 @@ pub fn placement_status(
         owned.iter().map(|found| (*found, verify(found.facts, found.elastic, zones))).collect();
     let sum = checked.iter().fold(Copies::default(), |sum, (_, copies)| sum.plus(*copies));
     let unread = unread_clusters(snapshot);
-    let missing: Vec<String> = (valid.iter())
-        .flat_map(|valid| &valid.indices)
-        .filter(|index| !owned.iter().any(|found| found.name == index.name))
-        .map(|index| index.name.clone())
-        .collect();
+    // Gone is what was there; it may also be on a cluster that was not read.
+    let (gone, missing): (Vec<String>, Vec<String>) = match valid {
+        Ok(valid) => {
+            let absent = valid.indices.iter().filter(|index| !owned.iter().any(|found| found.name == index.name));
+            let (gone, missing): (Vec<_>, Vec<_>) = absent.partition(|index| was_created(snapshot, valid, index));
+            let names = |indices: Vec<&ValidIndex>| indices.into_iter().map(|index| index.name.clone()).collect();
+            (if unread.is_empty() { names(gone) } else { Vec::new() }, names(missing))
+        }
+        Err(_) => Default::default(),
+    };
 
     let mut conditions = Conditions::new(generation, now);
     let previous_total = previous.indices.unwrap_or(0);
@@ -57,12 +62,10 @@ pub fn placement_status(
     } else if let (Err(problems), true) = (&valid, owned.is_empty()) {
         let reason = problems.first().map_or(Reason::InvalidSpec, |problem| problem.reason);
         conditions.set(READY, false, reason, "no index has been created");
+    } else if !gone.is_empty() {
+        conditions.set(READY, false, Reason::IndexMissing, format!("indices are gone: {}", some_of(&gone)));
     } else if !missing.is_empty() {
-        let (reason, what) = match searchcell_crds::conditions::is_true(&previous.conditions, READY) {
-            true => (Reason::IndexMissing, "indices are gone"),
-            false => (Reason::Progressing, "indices are not created yet"),
-        };
-        conditions.set(READY, false, reason, format!("{what}: {}", some_of(&missing)));
+        conditions.set(READY, false, Reason::Progressing, format!("indices are not created yet: {}", some_of(&missing)));
     } else if !red.is_empty() {
         conditions.set(READY, false, Reason::PrimariesUnassigned, format!("primaries are not started: {}", some_of(&red)));
     } else {
@@ -95,8 +98,8 @@ pub fn placement_status(
         documents: documents(&owned).or(previous.documents),
         largest_shard: largest_shard(&owned).or(previous.largest_shard.clone()),
         clusters: clusters(snapshot, &owned, &unread, &previous),
-        tenants: valid.ok().map(|valid| tenants(valid, &owned)).unwrap_or(previous.tenants),
-        problems: problems(&checked, &missing, previous_total > 0),
+        tenants: valid.ok().map(|valid| tenants(valid, &owned, &previous.tenants)).unwrap_or(previous.tenants),
+        problems: problems(&checked, &gone),
     }
 }
 
@@ -174,22 +177,26 @@ fn clusters(
     by_name.into_iter().map(|(name, indices)| PlacementCluster { name, indices }).collect()
 }
 
-fn tenants(valid: &ValidPlacement, owned: &[Found<'_>]) -> Vec<PlacementTenant> {
-    let existing = |name: &str| owned.iter().find(|found| found.name == name);
+/// Tenants whose index exists, or existed: what was there once is remembered, so that it is never made anew empty.
+fn tenants(valid: &ValidPlacement, owned: &[Found<'_>], previous: &[PlacementTenant]) -> Vec<PlacementTenant> {
     (valid.indices.iter())
         .filter_map(|index| {
-            Some(PlacementTenant { id: index.tenant.clone()?, shards: existing(&index.name)?.facts.primaries })
+            let id = index.tenant.clone()?;
+            match owned.iter().find(|found| found.name == index.name) {
+                Some(found) => Some(PlacementTenant { id, shards: found.facts.primaries }),
+                None => previous.iter().find(|known| known.id == id).cloned(),
+            }
         })
         .collect()
 }
 
-fn problems(checked: &[(Found<'_>, Copies)], missing: &[String], were_there: bool) -> Vec<IndexProblem> {
+fn problems(checked: &[(Found<'_>, Copies)], gone: &[String]) -> Vec<IndexProblem> {
     let mut problems: Vec<(u8, IndexProblem)> = Vec::new();
     let mut add = |rank: u8, index: &str, reason: Reason, message: &str| {
         let problem = IndexProblem { index: index.to_owned(), reason: reason.as_str().to_owned(), message: message.to_owned() };
         problems.push((rank, problem));
     };
-    for index in missing.iter().filter(|_| were_there) {
+    for index in gone {
         add(0, index, Reason::IndexMissing, "the index does not exist");
     }
     for (found, copies) in checked {

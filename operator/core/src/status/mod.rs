@@ -54,6 +54,7 @@ pub fn waits_for_a_person(reason: Reason) -> bool {
             | Reason::TableTooLarge
             | Reason::ForeignIndex
             | Reason::ForeignVolume
+            | Reason::IndexMissing
             | Reason::StorageClassFixed
             | Reason::NoOpenCluster
             | Reason::CellNotFound

@@ -1,0 +1,265 @@
+//! The plan of a placement, and the status that goes with it.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use searchcell_core::build::index_inputs;
+use searchcell_core::domain::ValidPlacement;
+use searchcell_core::names::{FINALIZER, OWNED_SETTINGS};
+use searchcell_core::placement::{PlacementSnapshot, placement_status, plan_placement, plan_placement_deletion};
+use searchcell_core::snapshot::{
+    ElasticFacts, ElasticNode, IndexFacts, OwnershipMark, Reading, ShardCopy, ShardState,
+};
+use searchcell_core::step::{Action, Outcome, Plan};
+use searchcell_core::validate::validate_placement;
+use searchcell_crds::conditions::{find, is_true};
+use searchcell_crds::{DeletionPolicy, IndexPlacement, IndexPlacementStatus, Reason, SearchCell};
+use serde_json::{Value, json};
+
+fn now() -> Timestamp {
+    "2026-11-21T12:00:00Z".parse().unwrap()
+}
+
+fn cell(clusters: &[&str]) -> SearchCell {
+    let list = |make: fn(&str) -> Value| clusters.iter().map(|name| make(name)).collect::<Vec<Value>>();
+    serde_json::from_value(json!({
+        "apiVersion": "searchcell.dev/v1alpha1", "kind": "SearchCell",
+        "metadata": {"name": "guilds", "namespace": "search"},
+        "spec": {
+            "version": "9.5.3", "zones": [{"name": "a"}, {"name": "b"}, {"name": "c"}],
+            "clusters": list(|name| json!({"name": name})),
+            "nodes": {"master": {"count": 3, "storage": {"size": "1Gi"}}, "data": {"perZone": 1, "storage": {"size": "1Gi"}}},
+            "security": {"mode": "Disabled"},
+        },
+        "status": {"clusters": list(|name| json!({"name": name, "uuid": format!("uuid-{name}"), "phase": "Ready"}))},
+    }))
+    .unwrap()
+}
+
+fn pool(indices: i32) -> IndexPlacement {
+    serde_json::from_value(json!({
+        "apiVersion": "searchcell.dev/v1alpha1", "kind": "IndexPlacement",
+        "metadata": {"name": "messages", "namespace": "search", "uid": "u", "generation": 1, "finalizers": [FINALIZER]},
+        "spec": {"cell": "guilds", "collection": "messages", "tenant": {"field": "guild_id"}, "pool": {"indices": indices}},
+    }))
+    .unwrap()
+}
+
+fn facts(cluster: &str) -> ElasticFacts {
+    let node = |zone: &str| {
+        let node = ElasticNode { version: "9.5.3".into(), roles: vec!["data".into()], zone: Some(zone.into()), id: zone.into() };
+        (format!("data-{zone}"), node)
+    };
+    ElasticFacts {
+        uuid: Some(format!("uuid-{cluster}")),
+        master: Some("m".into()),
+        nodes: ["a", "b", "c"].into_iter().map(node).collect(),
+        settings: BTreeMap::from([
+            ("cluster.routing.allocation.awareness.attributes".into(), json!("zone")),
+            (OWNED_SETTINGS.into(), json!("x")),
+        ]),
+        ..ElasticFacts::default()
+    }
+}
+
+struct World(PlacementSnapshot);
+
+impl World {
+    fn new(placement: IndexPlacement, clusters: &[&str]) -> Self {
+        let elastic = clusters.iter().map(|name| ((*name).to_owned(), Reading::Known(facts(name)))).collect();
+        World(PlacementSnapshot { placement, cell: Some(cell(clusters)), siblings: vec![], elastic })
+    }
+
+    fn valid(&self) -> ValidPlacement {
+        validate_placement(&self.0.placement, self.0.cell.as_ref(), &self.0.siblings).unwrap()
+    }
+
+    fn plan(&self) -> Plan {
+        plan_placement(&self.valid(), &self.0, now())
+    }
+
+    fn facts(&mut self, cluster: &str) -> &mut ElasticFacts {
+        match self.0.elastic.get_mut(cluster).unwrap() {
+            Reading::Known(facts) => facts,
+            Reading::Unavailable(why) => panic!("{why}"),
+        }
+    }
+
+    fn status(&self) -> IndexPlacementStatus {
+        let plan = self.plan();
+        placement_status(&self.0, Ok(&self.valid()), &plan, &vec![Outcome::Done; plan.steps.len()], now())
+    }
+
+    /// Creates what the plan asks for, with a started copy in each zone.
+    fn create(&mut self) -> usize {
+        let plan = self.plan();
+        for step in &plan.steps {
+            let Action::CreateIndex { name, body } = &step.action else { panic!("{step:?}") };
+            let number = |key: &str| i32::try_from(body["settings"][key].as_i64().unwrap()).unwrap();
+            let (primaries, replicas) = (number("index.number_of_shards"), number("index.number_of_replicas"));
+            let mark: OwnershipMark = serde_json::from_value(body["mappings"]["_meta"]["searchcell"].clone()).unwrap();
+            let copies = (0..primaries).flat_map(|shard| {
+                ["a", "b", "c"].into_iter().take(replicas as usize + 1).enumerate().map(move |(n, zone)| ShardCopy {
+                    shard,
+                    primary: n == 0,
+                    state: ShardState::Started,
+                    node: Some(format!("data-{zone}")),
+                })
+            });
+            let index = IndexFacts { uuid: name.clone(), primaries, replicas, mark: Some(mark), copies: copies.collect() };
+            self.facts(step.cluster.as_deref().unwrap()).indices.insert(name.clone(), index);
+        }
+        plan.steps.len()
+    }
+
+    fn reasons(&self) -> Vec<Reason> {
+        self.plan().holds.iter().map(|hold| hold.reason).collect()
+    }
+}
+
+#[test]
+fn a_pool_is_created_evenly_and_then_nothing_is_left_to_do() {
+    let mut world = World::new(pool(12), &["a", "b"]);
+    assert_eq!(world.create(), 12);
+    assert_eq!((world.facts("a").indices.len(), world.facts("b").indices.len()), (6, 6));
+    assert_eq!(world.plan().steps, []);
+    let status = world.status();
+    assert!(is_true(&status.conditions, "Ready") && !is_true(&status.conditions, "Degraded"), "{status:#?}");
+    assert_eq!(status.shards.unwrap().summary, "36/36");
+    assert_eq!(status.clusters.iter().map(|c| (c.name.as_str(), c.indices)).collect::<Vec<_>>(), [("guilds-a", 6), ("guilds-b", 6)]);
+}
+
+#[test]
+fn a_third_cluster_moves_nothing() {
+    let mut world = World::new(pool(12), &["a", "b"]);
+    world.create();
+    world.0.cell = Some(cell(&["a", "b", "c"]));
+    world.0.elastic.insert("c".into(), Reading::Known(facts("c")));
+    assert_eq!(world.plan().steps, []);
+}
+
+#[test]
+fn a_big_tenant_gets_as_many_shards_as_its_documents_need() {
+    let mut placement = pool(1);
+    placement.spec.pool = None;
+    placement.spec.dedicated =
+        serde_json::from_value(json!({"tenants": [{"id": "81384788765712384", "expectedDocuments": 3_500_000_000_i64}]})).unwrap();
+    let mut world = World::new(placement, &["a"]);
+    assert_eq!(world.create(), 1);
+    let status = world.status();
+    assert_eq!((status.shards.unwrap().copies, status.tenants[0].shards), (12, 4));
+    assert!(world.facts("a").indices.contains_key("messages.t.81384788765712384.g1"));
+}
+
+#[test]
+fn nothing_is_created_while_a_cluster_cannot_be_read() {
+    let mut world = World::new(pool(2), &["a", "b"]);
+    world.0.elastic.insert("b".into(), Reading::Unavailable("no answer".into()));
+    assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::CellNotReady]));
+    world.0.elastic.remove("b");
+    assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::CellNotReady]));
+}
+
+#[test]
+fn nothing_is_created_before_awareness_is_set_and_zones_have_nodes() {
+    let mut world = World::new(pool(2), &["a"]);
+    world.facts("a").settings.clear();
+    assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::CellNotReady]));
+    *world.facts("a") = facts("a");
+    world.facts("a").nodes.remove("data-c");
+    assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::CellNotReady]));
+}
+
+#[test]
+fn nothing_new_lands_on_a_closed_cluster() {
+    let mut world = World::new(pool(4), &["a", "b"]);
+    let close = |world: &mut World, n: usize| {
+        world.0.cell.as_mut().unwrap().spec.clusters[n].placement = Some(searchcell_crds::ClusterPlacement::Closed);
+    };
+    close(&mut world, 0);
+    assert!(world.plan().steps.iter().all(|step| step.cluster.as_deref() == Some("b")));
+    close(&mut world, 1);
+    assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::NoOpenCluster]));
+}
+
+#[test]
+fn an_index_without_our_mark_is_not_adopted() {
+    let mut world = World::new(pool(2), &["a"]);
+    world.facts("a").indices.insert("messages.p000.g1".into(), IndexFacts { primaries: 1, ..IndexFacts::default() });
+    assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::ForeignIndex]));
+    assert!(is_true(&world.status().conditions, "Stalled"));
+}
+
+#[test]
+fn another_size_of_the_pool_needs_a_migration_and_creates_nothing() {
+    for indices in [3, 5] {
+        let mut world = World::new(pool(4), &["a"]);
+        world.create();
+        world.0.placement.spec.pool.as_mut().unwrap().indices = indices;
+        assert!(world.plan().steps.is_empty());
+        assert!(world.reasons().contains(&Reason::NeedsMigration), "{:?}", world.plan().holds);
+    }
+}
+
+#[test]
+fn changed_mappings_and_replicas_are_held() {
+    let mut world = World::new(pool(1), &["a"]);
+    world.create();
+    let before = index_inputs(&world.valid());
+    world.0.placement.spec.index = serde_json::from_value(json!({"mappings": {"properties": {"x": {"type": "keyword"}}}})).unwrap();
+    assert_ne!(before, index_inputs(&world.valid()));
+    assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::NotSupportedYet]));
+    world.0.placement.spec.index = None;
+    world.0.placement.spec.replicas = Some(0);
+    assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::NotSupportedYet]));
+}
+
+#[test]
+fn a_lost_copy_degrades_a_lost_primary_is_not_ready() {
+    let mut world = World::new(pool(1), &["a"]);
+    world.create();
+    let unassign = |world: &mut World, n: usize| {
+        let copy = &mut world.facts("a").indices.get_mut("messages.p000.g1").unwrap().copies[n];
+        (copy.state, copy.node) = (ShardState::Unassigned, None);
+    };
+    unassign(&mut world, 2);
+    let status = world.status();
+    assert!(is_true(&status.conditions, "Ready"));
+    assert_eq!(find(&status.conditions, "Degraded").unwrap().reason, "CopiesUnassigned");
+    assert_eq!(status.problems[0].reason, "CopiesUnassigned");
+    unassign(&mut world, 0);
+    assert_eq!(find(&world.status().conditions, "Ready").unwrap().reason, "PrimariesUnassigned");
+}
+
+#[test]
+fn an_index_that_vanished_is_reported_by_name() {
+    let mut world = World::new(pool(2), &["a"]);
+    world.create();
+    world.0.placement.status = Some(world.status());
+    world.facts("a").indices.remove("messages.p001.g1");
+    let status = world.status();
+    assert_eq!(find(&status.conditions, "Ready").unwrap().reason, "IndexMissing");
+    assert_eq!(status.problems[0].index, "messages.p001.g1");
+    // It is not made anew, however often one looks, until it is back.
+    world.0.placement.status = Some(status);
+    assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::IndexMissing]));
+}
+
+#[test]
+fn deletion_leaves_or_takes_the_indices_and_is_bounded() {
+    let mut world = World::new(pool(2), &["a"]);
+    world.create();
+    let names = |world: &World| -> Vec<&'static str> {
+        plan_placement_deletion(&world.0, now()).steps.iter().map(|step| step.action.name()).collect()
+    };
+    let since = |minutes: i64| Some(Time(now() - jiff::SignedDuration::from_mins(minutes)));
+    world.0.placement.metadata.deletion_timestamp = since(0);
+    assert_eq!(names(&world), ["RemoveFinalizer"]);
+    world.0.placement.spec.deletion_policy = DeletionPolicy::Delete;
+    assert_eq!(names(&world), ["DeleteIndex", "DeleteIndex"]);
+    world.0.elastic.insert("a".into(), Reading::Unavailable("no answer".into()));
+    assert_eq!(names(&world), Vec::<&str>::new());
+    world.0.placement.metadata.deletion_timestamp = since(10);
+    assert_eq!(names(&world), ["RemoveFinalizer"]);
+}
