@@ -10,7 +10,7 @@ control_plane() {
   net_cp
   start_etcd
   start_apiserver
-  wait_for 60 kube-apiserver net_exec cp curl -sf --cacert "$PKI/ca.crt" --cert "$PKI/admin.crt" --key "$PKI/admin.key" \
+  wait_for 120 kube-apiserver net_exec cp curl -sf --cacert "$PKI/ca.crt" --cert "$PKI/admin.crt" --key "$PKI/admin.key" \
     "https://$NET.1:6443/readyz"
   start_controller_manager
   start_scheduler

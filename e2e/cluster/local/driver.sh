@@ -80,10 +80,10 @@ local_manifests() {
 local_ready() {
   local n
   for n in $(nodes); do
-    wait_for 60 "node n$n" net_exec cp kubectl get node "n$n"
+    wait_for 120 "node n$n" net_exec cp kubectl get node "n$n"
   done
-  net_exec cp kubectl wait --for=condition=Ready node --all --timeout=60s >/dev/null
-  wait_for 30 "the default ServiceAccount" net_exec cp kubectl get serviceaccount default
+  net_exec cp kubectl wait --for=condition=Ready node --all --timeout=120s >/dev/null
+  wait_for 60 "the default ServiceAccount" net_exec cp kubectl get serviceaccount default
 }
 
 # Undo whatever faults a test has left.

@@ -56,10 +56,10 @@ store_build() {
     >"$LOCAL/import/containerd.toml"
   machine_on import
   machine_spawn import containerd containerd -c "$LOCAL/import/containerd.toml"
-  wait_for 20 "containerd of the template" machine_exec import ctr version
+  wait_for 60 "containerd of the template" machine_exec import ctr version
   for archive in "${fresh[@]}"; do image_import import "$STORE/loaded" "$archive"; done
   machine_signal import containerd TERM
-  wait_for 10 "end of the template's containerd" eval '! machine_runs import containerd'
+  wait_for 30 "end of the template's containerd" eval '! machine_runs import containerd'
   machine_off import
   rm -rf "$LOCAL/import"
 }

@@ -58,10 +58,10 @@ machine_on() {
     "$BIN/init" "$LOCAL"
   disown
   echo "$DETACHED_PID $(started_at "$DETACHED_PID")" >"$RUN/$name.parent" # what machine_off needs if we fail below
-  wait_for 5 "machine $name" pgrep -P "$DETACHED_PID"
+  wait_for 20 "machine $name" pgrep -P "$DETACHED_PID"
   pid=$(pgrep -P "$DETACHED_PID")
   # the child execs init only after its namespaces and /proc are there
-  wait_for 5 "init of $name" test "/proc/$pid/exe" -ef "$BIN/init"
+  wait_for 20 "init of $name" test "/proc/$pid/exe" -ef "$BIN/init"
   cgroups_on "$name" "$pid"
   echo "$pid $(started_at "$pid")" >"$RUN/$name.machine"
   machine_exec "$name" sh -euc '
@@ -111,7 +111,7 @@ machine_spawn() {
     ulimit -n "$(ulimit -Hn)"
     setsid sh -c "$@" &' "$PREFIX-$name" "$inner" "$process" "$@"
   wait "$DETACHED_PID" || die "$process of $name did not start"
-  wait_for 5 "start of $process of $name" machine_exec "$name" test -e "/run/$process.pid"
+  wait_for 20 "start of $process of $name" machine_exec "$name" test -e "/run/$process.pid"
 }
 
 machine_signal() { # machine_signal NAME PROCESS SIGNAL
@@ -120,7 +120,7 @@ machine_signal() { # machine_signal NAME PROCESS SIGNAL
 }
 machine_kill() { # machine_kill NAME PROCESS: and wait until it is gone, so that its ports are free again
   machine_signal "$1" "$2" KILL
-  wait_for 10 "end of $2 of $1" eval "! machine_runs '$1' '$2'"
+  wait_for 30 "end of $2 of $1" eval "! machine_runs '$1' '$2'"
 }
 machine_runs() { # a zombie, which nobody has reaped yet, runs no more
   # shellcheck disable=SC2016
@@ -133,7 +133,7 @@ machine_off() {
   for record in "$name.machine" "$name.parent"; do # the parent takes its child along
     if pid=$(recorded "$record"); then
       kill -KILL "$pid"
-      wait_for 10 "end of $name" test ! -d "/proc/$pid"
+      wait_for 30 "end of $name" test ! -d "/proc/$pid"
     fi
     rm -f "$RUN/$record"
   done

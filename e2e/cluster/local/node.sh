@@ -22,7 +22,7 @@ node_start() {
   case $2 in
   containerd)
     machine_spawn "n$n" containerd containerd -c "$dir/containerd.toml"
-    wait_for 20 "containerd of n$n" machine_exec "n$n" ctr version
+    wait_for 60 "containerd of n$n" machine_exec "n$n" ctr version
     ;;
   kubelet)
     machine_spawn "n$n" kubelet kubelet --config="$dir/kubelet.yaml" --kubeconfig="$PKI/n$n.kubeconfig" \

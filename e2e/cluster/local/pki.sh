@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# Certificates and kubeconfigs, once per run of the cluster (`down` deletes them). P-256 everywhere but the service-account key (RS256).
+# Certificates and kubeconfigs, once per run of the cluster (`down` deletes them). P-256 everywhere but the
+# service-account key (RS256).
 
 pki() {
   [ ! -e "$PKI/done" ] || return 0
