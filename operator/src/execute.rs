@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use searchcell_core::names::ClusterKey;
 use searchcell_core::step::{Action, Outcome, Step};
 
@@ -48,9 +49,11 @@ pub async fn run<P: Perform>(steps: &[Step], leadership: &Leadership, parallel: 
             lanes.entry(step.cluster.as_deref().unwrap_or_default()).or_default().push((offset + index, step));
         }
         lanes.retain(|cluster, _| if alone { !failed } else { !failed_clusters.contains(cluster) });
-        let mut running = futures::stream::iter(lanes)
-            .map(|(cluster, lane)| async move { (cluster, run_lane(lane, leadership, doer).await) })
-            .buffer_unordered(parallel.max(1));
+        let mut waiting: Vec<BoxFuture<'_, Lane<'_>>> = Vec::with_capacity(lanes.len());
+        for (cluster, lane) in lanes {
+            waiting.push(run_lane(cluster, lane, leadership, doer).boxed());
+        }
+        let mut running = futures::stream::iter(waiting).buffer_unordered(parallel.max(1));
         while let Some((cluster, lane)) = running.next().await {
             for (index, result) in lane {
                 if result.is_err() {
@@ -71,11 +74,15 @@ pub async fn run<P: Perform>(steps: &[Step], leadership: &Leadership, parallel: 
     summarize(steps, results)
 }
 
-async fn run_lane<P: Perform>(
-    lane: Vec<(usize, &Step)>,
-    leadership: &Leadership,
-    doer: &P,
-) -> Vec<(usize, Result<(), StepError>)> {
+/// A cluster, and what became of its steps by their place in the plan.
+type Lane<'a> = (&'a str, Vec<(usize, Result<(), StepError>)>);
+
+async fn run_lane<'a, P: Perform>(
+    cluster: &'a str,
+    lane: Vec<(usize, &'a Step)>,
+    leadership: &'a Leadership,
+    doer: &'a P,
+) -> Lane<'a> {
     let mut done = Vec::with_capacity(lane.len());
     for (index, step) in lane {
         let result = if leadership.holds() { doer.perform(step).await } else { Err(StepError::NotLeading) };
@@ -86,7 +93,7 @@ async fn run_lane<P: Perform>(
             break;
         }
     }
-    done
+    (cluster, done)
 }
 
 fn summarize(steps: &[Step], results: Vec<Option<Result<(), StepError>>>) -> Executed {

@@ -44,7 +44,7 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
 
         let valid = valid.as_ref().map_err(Vec::as_slice);
         let status = self.decide.cell_status(&snapshot, valid, &plan, &outcomes, self.clock.now());
-        let same = cell.status.as_ref().is_some_and(|before| same_cell_status(before, &status));
+        let same = same_cell_status(cell.status.as_ref(), &status);
         if !released && !same {
             failed = failed.max(self.publish_cell(cell, &status).await);
         }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use searchcell_core::names::ClusterKey;
 use searchcell_core::snapshot::{ElasticFacts, IndexCounts, Reading};
 use tokio::time::{Instant, timeout};
@@ -89,12 +90,15 @@ impl<E: SearchApi> ElasticReader<E> {
     /// Reads several clusters, a bounded number at a time, each no older than `max_age`.
     pub async fn read_all(&self, asks: Vec<Ask>, max_age: Duration) -> Readings {
         let mut readings = Readings::default();
-        let mut running = futures::stream::iter(asks)
-            .map(|ask| async move {
+        let mut waiting: Vec<BoxFuture<'_, _>> = Vec::with_capacity(asks.len());
+        for ask in asks {
+            let read = async move {
                 let (reading, retry_after) = self.read(&ask, max_age).await;
                 (ask.cluster.cluster, reading, retry_after)
-            })
-            .buffer_unordered(self.tuning.parallel.max(1));
+            };
+            waiting.push(read.boxed());
+        }
+        let mut running = futures::stream::iter(waiting).buffer_unordered(self.tuning.parallel.max(1));
         while let Some((name, reading, retry_after)) = running.next().await {
             readings.by_cluster.insert(name, reading);
             readings.retry_after = shortest(readings.retry_after, retry_after);

@@ -1,0 +1,210 @@
+//! Puts the operator together and runs it until it is told to stop. Effects: all of them, through the other modules.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Config;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::clock::SystemClock;
+use crate::elastic::client::ElasticHttp;
+use crate::engine::{Engine, Tuning};
+use crate::kube_io::client::{KubeIo, client};
+use crate::kube_io::fanout::{Caches, Watches};
+use crate::kube_io::queue::Queue;
+use crate::leadership::Leadership;
+use crate::lease::{Elector, LeaseTuning, identity};
+use crate::report::{Metrics, Report};
+use crate::server::{Shared, serve};
+use crate::settings::Settings;
+
+/// Events of an object are gathered for this long before it is looked at.
+const DEBOUNCE: Duration = Duration::from_millis(200);
+/// Passes that run when the operator is told to stop may take this long to end.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// Why the operator does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// No way to the API server is configured.
+    #[error("no configuration for Kubernetes: {0}")]
+    Config(#[from] kube::config::InferConfigError),
+    /// The client cannot be built.
+    #[error("the client for Kubernetes cannot be built: {0}")]
+    Client(#[from] kube::Error),
+    /// The client cannot be built.
+    #[error("the client for Elasticsearch cannot be built: {0}")]
+    Elastic(#[from] elasticsearch::http::transport::BuildError),
+    /// The address is taken, or signals cannot be heard.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// Another operator leads now.
+    #[error("leadership was lost")]
+    LeadershipLost,
+    /// A watch ended, which none does by itself.
+    #[error("a watch ended")]
+    WatchEnded,
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(settings: Settings) -> Result<(), RunError> {
+    let (stop_sender, stop) = watch::channel(false);
+    let stopped = move || {
+        let mut stop = stop.clone();
+        async move {
+            // An error says that the sender is gone: then it is time, too.
+            let _ = stop.wait_for(|stop| *stop).await;
+        }
+    };
+    listen_for_signals(stop_sender.clone())?;
+
+    let config = Config::infer().await?;
+    let own_namespace = settings
+        .lease_namespace
+        .clone()
+        .or_else(|| std::env::var("POD_NAMESPACE").ok())
+        .unwrap_or_else(|| config.default_namespace.clone());
+    let me = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME"));
+    let me = me.unwrap_or_else(|_| "searchcell".to_owned());
+    let client = client(config)?;
+
+    let metrics = Arc::new(Metrics::default());
+    let queue = Arc::new(Queue::new(DEBOUNCE));
+    let caches = Arc::new(Caches::default());
+    let mut watches = Watches::start(&client, &settings.namespaces, &caches, &queue);
+
+    let address = settings.metrics_address;
+    let listener = TcpListener::bind(address)
+        .await
+        .map_err(|source| RunError::Io { what: format!("cannot listen on {address}"), source })?;
+    let shared = Shared { metrics: Arc::clone(&metrics), synced: watches.synced() };
+    let server = tokio::spawn(serve(listener, shared, stopped()));
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), namespaces = ?settings.namespaces, %address, "started");
+
+    let leadership = if settings.leader_elect { Leadership::none() } else { Leadership::always() };
+    let (leading_sender, leading) = oneshot::channel();
+    // The lease is given back when the last pass has ended, not before.
+    let (worked_sender, worked) = oneshot::channel::<()>();
+    let mut elector = settings.leader_elect.then(|| {
+        let elector = Elector::new(
+            client.clone(),
+            &own_namespace,
+            &settings.lease_name,
+            identity(&me),
+            LeaseTuning::default(),
+            leadership.clone(),
+            Box::new(SystemClock),
+        );
+        tokio::spawn(elector.run(
+            async {
+                let _ = worked.await;
+            },
+            leading_sender,
+        ))
+    });
+
+    let es_metrics = Arc::clone(&metrics);
+    let elastic = ElasticHttp::new(Arc::new(move |op, outcome| es_metrics.es_request(op, outcome)))?;
+    let kube_metrics = Arc::clone(&metrics);
+    let on_request = Arc::new(move |verb, outcome| kube_metrics.kube_request(verb, outcome));
+    let kube = KubeIo::new(client.clone(), caches, on_request);
+    let report = Report::start(Arc::clone(&metrics), client, me);
+    let engine = Engine::new(
+        Arc::new(kube),
+        Arc::new(elastic),
+        Arc::new(SystemClock),
+        leadership.clone(),
+        Tuning::default(),
+    );
+    let engine = Arc::new(engine.with_observer(Arc::new(report)));
+
+    let elects = elector.is_some();
+    let begin = begin(watches.synced(), elects.then_some(leading));
+    let work = async {
+        tokio::select! {
+            began = begin => if !began { return },
+            () = stopped() => return,
+        }
+        metrics.set_leader(true);
+        let concurrency = usize::from(settings.concurrency);
+        let pass = |key| {
+            let engine = Arc::clone(&engine);
+            async move { engine.pass(&key).await }
+        };
+        queue.run(concurrency, stopped(), pass).await;
+    };
+    let overdue = async {
+        stopped().await;
+        sleep(GRACE).await;
+    };
+
+    // Passes end at the next step boundary once they are told to stop.
+    let result = tokio::select! {
+        () = work => Ok(()),
+        () = overdue => Ok(()),
+        () = watches.ended() => Err(RunError::WatchEnded),
+        () = lost(&mut elector) => Err(RunError::LeadershipLost),
+    };
+    metrics.set_leader(false);
+    stop_sender.send_replace(true);
+    // Whatever still runs finds out before its next write.
+    leadership.give_up();
+    if !matches!(result, Err(RunError::LeadershipLost)) {
+        let _ = worked_sender.send(());
+        if let Some(elector) = elector {
+            let _ = timeout(Duration::from_secs(4), elector).await;
+        }
+    }
+    let _ = timeout(Duration::from_secs(2), server).await;
+    tracing::info!("stopped");
+    result
+}
+
+/// Waits until there is something to work on and the right to do so. False: that will not come.
+async fn begin(mut synced: watch::Receiver<bool>, leading: Option<oneshot::Receiver<()>>) -> bool {
+    if synced.wait_for(|synced| *synced).await.is_err() {
+        return false;
+    }
+    tracing::info!("caches are complete");
+    match leading {
+        Some(leading) => leading.await.is_ok(),
+        None => true,
+    }
+}
+
+type Contender = Option<tokio::task::JoinHandle<bool>>;
+
+/// Comes back when the Lease was lost; never without an election.
+async fn lost(elector: &mut Contender) {
+    match elector {
+        Some(task) => {
+            let _ = task.await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+fn listen_for_signals(stop: watch::Sender<bool>) -> Result<(), RunError> {
+    let listen = |kind| {
+        signal(kind).map_err(|source| RunError::Io { what: "cannot listen for signals".to_owned(), source })
+    };
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        stop.send_replace(true);
+    });
+    Ok(())
+}
