@@ -34,7 +34,12 @@ impl<'a, T> Live<'a, T> {
 }
 
 /// Finds the object called `name` among observed ones.
-pub fn find<'a, T>(objects: &'a [T], meta: impl Fn(&T) -> &ObjectMeta, name: &str, owner_uid: &str) -> Live<'a, T> {
+pub fn find<'a, T>(
+    objects: &'a [T],
+    meta: impl Fn(&T) -> &ObjectMeta,
+    name: &str,
+    owner_uid: &str,
+) -> Live<'a, T> {
     let Some(object) = objects.iter().find(|object| meta(object).name.as_deref() == Some(name)) else {
         return Live::Missing;
     };
@@ -79,7 +84,8 @@ fn is_subset(desired: &Value, live: &Value) -> bool {
             })
         }
         (Value::Array(desired), Value::Array(live)) => {
-            desired.len() == live.len() && desired.iter().zip(live).all(|(desired, live)| is_subset(desired, live))
+            desired.len() == live.len()
+                && desired.iter().zip(live).all(|(desired, live)| is_subset(desired, live))
         }
         _ => desired == live,
     }

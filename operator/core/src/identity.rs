@@ -69,6 +69,9 @@ pub fn identity(
 pub fn highest_version(objects: &CellObjects, elastic: Option<&ElasticFacts>) -> Option<EsVersion> {
     let recorded = (objects.claims.iter())
         .filter_map(|claim| annotation(&claim.metadata, ANNOTATION_HIGHEST_VERSION)?.parse().ok());
-    let running = elastic.into_iter().flat_map(|facts| facts.nodes.values()).filter_map(|node| node.version.parse().ok());
+    let running = elastic
+        .into_iter()
+        .flat_map(|facts| facts.nodes.values())
+        .filter_map(|node| node.version.parse().ok());
     recorded.chain(running).max()
 }

@@ -163,7 +163,8 @@ impl ClusterKey {
     /// All labels of an object.
     pub fn labels(&self, role: Option<Role>, zone: Option<&str>) -> BTreeMap<String, String> {
         let mut labels = self.selector(role, zone);
-        let mut add = |key: &str, value: &str| labels.insert(format!("app.kubernetes.io/{key}"), value.to_owned());
+        let mut add =
+            |key: &str, value: &str| labels.insert(format!("app.kubernetes.io/{key}"), value.to_owned());
         add("name", "elasticsearch");
         add("instance", &self.name());
         add("component", role.map_or("cluster", Role::as_str));

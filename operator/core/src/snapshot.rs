@@ -101,7 +101,8 @@ impl CellObjects {
             .chain(self.budgets.iter().map(|o| &o.metadata))
             .chain(self.claims.iter().map(|o| &o.metadata))
             .chain(self.pods.iter().map(|o| &o.metadata));
-        let mut names: Vec<String> = metas.filter_map(|meta| label(meta, LABEL_CLUSTER)).map(str::to_owned).collect();
+        let mut names: Vec<String> =
+            metas.filter_map(|meta| label(meta, LABEL_CLUSTER)).map(str::to_owned).collect();
         names.sort();
         names.dedup();
         names
@@ -125,10 +126,7 @@ pub fn role_and_zone(meta: &ObjectMeta) -> (Option<&str>, Option<&str>) {
 
 /// True when the object's *controlling* owner is the object with this UID.
 pub fn is_owned_by(meta: &ObjectMeta, uid: &str) -> bool {
-    meta.owner_references
-        .iter()
-        .flatten()
-        .any(|owner| owner.controller == Some(true) && owner.uid == uid)
+    meta.owner_references.iter().flatten().any(|owner| owner.controller == Some(true) && owner.uid == uid)
 }
 
 /// True when a pod is ready and not on its way out.

@@ -1,4 +1,5 @@
 //! The plan of a placement, and the status that goes with it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_core::build::index_inputs;
 use searchcell_core::domain::ValidPlacement;
 use searchcell_core::names::{FINALIZER, OWNED_SETTINGS};
-use searchcell_core::placement::{PlacementSnapshot, placement_status, plan_placement, plan_placement_deletion};
+use searchcell_core::placement::{
+    PlacementSnapshot, placement_status, plan_placement, plan_placement_deletion,
+};
 use searchcell_core::snapshot::{
     ElasticFacts, ElasticNode, IndexFacts, OwnershipMark, Reading, ShardCopy, ShardState,
 };
@@ -48,7 +51,12 @@ fn pool(indices: i32) -> IndexPlacement {
 
 fn facts(cluster: &str) -> ElasticFacts {
     let node = |zone: &str| {
-        let node = ElasticNode { version: "9.5.3".into(), roles: vec!["data".into()], zone: Some(zone.into()), id: zone.into() };
+        let node = ElasticNode {
+            version: "9.5.3".into(),
+            roles: vec!["data".into()],
+            zone: Some(zone.into()),
+            id: zone.into(),
+        };
         (format!("data-{zone}"), node)
     };
     ElasticFacts {
@@ -97,17 +105,27 @@ impl World {
         for step in &plan.steps {
             let Action::CreateIndex { name, body } = &step.action else { panic!("{step:?}") };
             let number = |key: &str| i32::try_from(body["settings"][key].as_i64().unwrap()).unwrap();
-            let (primaries, replicas) = (number("index.number_of_shards"), number("index.number_of_replicas"));
-            let mark: OwnershipMark = serde_json::from_value(body["mappings"]["_meta"]["searchcell"].clone()).unwrap();
+            let (primaries, replicas) =
+                (number("index.number_of_shards"), number("index.number_of_replicas"));
+            let mark: OwnershipMark =
+                serde_json::from_value(body["mappings"]["_meta"]["searchcell"].clone()).unwrap();
             let copies = (0..primaries).flat_map(|shard| {
-                ["a", "b", "c"].into_iter().take(replicas as usize + 1).enumerate().map(move |(n, zone)| ShardCopy {
-                    shard,
-                    primary: n == 0,
-                    state: ShardState::Started,
-                    node: Some(format!("data-{zone}")),
+                ["a", "b", "c"].into_iter().take(replicas as usize + 1).enumerate().map(move |(n, zone)| {
+                    ShardCopy {
+                        shard,
+                        primary: n == 0,
+                        state: ShardState::Started,
+                        node: Some(format!("data-{zone}")),
+                    }
                 })
             });
-            let index = IndexFacts { uuid: name.clone(), primaries, replicas, mark: Some(mark), copies: copies.collect() };
+            let index = IndexFacts {
+                uuid: name.clone(),
+                primaries,
+                replicas,
+                mark: Some(mark),
+                copies: copies.collect(),
+            };
             self.facts(step.cluster.as_deref().unwrap()).indices.insert(name.clone(), index);
         }
         plan.steps.len()
@@ -127,7 +145,10 @@ fn a_pool_is_created_evenly_and_then_nothing_is_left_to_do() {
     let status = world.status();
     assert!(is_true(&status.conditions, "Ready") && !is_true(&status.conditions, "Degraded"), "{status:#?}");
     assert_eq!(status.shards.unwrap().summary, "36/36");
-    assert_eq!(status.clusters.iter().map(|c| (c.name.as_str(), c.indices)).collect::<Vec<_>>(), [("guilds-a", 6), ("guilds-b", 6)]);
+    assert_eq!(
+        status.clusters.iter().map(|c| (c.name.as_str(), c.indices)).collect::<Vec<_>>(),
+        [("guilds-a", 6), ("guilds-b", 6)]
+    );
 }
 
 #[test]
@@ -143,8 +164,10 @@ fn a_third_cluster_moves_nothing() {
 fn a_big_tenant_gets_as_many_shards_as_its_documents_need() {
     let mut placement = pool(1);
     placement.spec.pool = None;
-    placement.spec.dedicated =
-        serde_json::from_value(json!({"tenants": [{"id": "81384788765712384", "expectedDocuments": 3_500_000_000_i64}]})).unwrap();
+    placement.spec.dedicated = serde_json::from_value(
+        json!({"tenants": [{"id": "81384788765712384", "expectedDocuments": 3_500_000_000_i64}]}),
+    )
+    .unwrap();
     let mut world = World::new(placement, &["a"]);
     assert_eq!(world.create(), 1);
     let status = world.status();
@@ -175,7 +198,8 @@ fn nothing_is_created_before_awareness_is_set_and_zones_have_nodes() {
 fn nothing_new_lands_on_a_closed_cluster() {
     let mut world = World::new(pool(4), &["a", "b"]);
     let close = |world: &mut World, n: usize| {
-        world.0.cell.as_mut().unwrap().spec.clusters[n].placement = Some(searchcell_crds::ClusterPlacement::Closed);
+        world.0.cell.as_mut().unwrap().spec.clusters[n].placement =
+            Some(searchcell_crds::ClusterPlacement::Closed);
     };
     close(&mut world, 0);
     assert!(world.plan().steps.iter().all(|step| step.cluster.as_deref() == Some("b")));
@@ -186,7 +210,10 @@ fn nothing_new_lands_on_a_closed_cluster() {
 #[test]
 fn an_index_without_our_mark_is_not_adopted() {
     let mut world = World::new(pool(2), &["a"]);
-    world.facts("a").indices.insert("messages.p000.g1".into(), IndexFacts { primaries: 1, ..IndexFacts::default() });
+    world
+        .facts("a")
+        .indices
+        .insert("messages.p000.g1".into(), IndexFacts { primaries: 1, ..IndexFacts::default() });
     assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::ForeignIndex]));
     assert!(is_true(&world.status().conditions, "Stalled"));
 }
@@ -207,7 +234,8 @@ fn changed_mappings_and_replicas_are_held() {
     let mut world = World::new(pool(1), &["a"]);
     world.create();
     let before = index_inputs(&world.valid());
-    world.0.placement.spec.index = serde_json::from_value(json!({"mappings": {"properties": {"x": {"type": "keyword"}}}})).unwrap();
+    world.0.placement.spec.index =
+        serde_json::from_value(json!({"mappings": {"properties": {"x": {"type": "keyword"}}}})).unwrap();
     assert_ne!(before, index_inputs(&world.valid()));
     assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::NotSupportedYet]));
     world.0.placement.spec.index = None;

@@ -24,7 +24,9 @@ pub fn assign(missing: &[ValidIndex], copies: i32, candidates: &[Candidate]) -> 
     order.sort();
     let mut assignment = Assignment::new();
     for index in order {
-        let Some((cluster, load)) = load.iter_mut().min_by_key(|(cluster, load)| (**load, **cluster)) else { break };
+        let Some((cluster, load)) = load.iter_mut().min_by_key(|(cluster, load)| (**load, **cluster)) else {
+            break;
+        };
         *load = load.saturating_add(i64::from(index.shards) * i64::from(copies));
         assignment.insert(index.name.clone(), (*cluster).to_owned());
     }
@@ -37,7 +39,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn index(number: i32) -> ValidIndex {
-        ValidIndex { name: crate::names::pool_index("messages", number, 1), shards: 1, generation: 1, tenant: None }
+        ValidIndex {
+            name: crate::names::pool_index("messages", number, 1),
+            shards: 1,
+            generation: 1,
+            tenant: None,
+        }
     }
 
     fn count(assignment: &Assignment, cluster: &str) -> usize {
@@ -54,7 +61,8 @@ mod tests {
 
     #[test]
     fn the_emptier_cluster_is_filled_first() {
-        let candidates = [("a", 30), ("b", 0)].map(|(cluster, load)| Candidate { cluster: cluster.to_owned(), load });
+        let candidates =
+            [("a", 30), ("b", 0)].map(|(cluster, load)| Candidate { cluster: cluster.to_owned(), load });
         let missing: Vec<_> = (0..12).map(index).collect();
         let assignment = assign(&missing, 3, &candidates);
         assert_eq!((count(&assignment, "a"), count(&assignment, "b")), (1, 11));

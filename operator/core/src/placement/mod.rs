@@ -45,7 +45,8 @@ impl PlacementSnapshot {
         self.indices()
             .filter(|found| {
                 found.facts.mark.as_ref().is_some_and(|mark| {
-                    mark.namespace == namespace && mark.placement == name
+                    mark.namespace == namespace
+                        && mark.placement == name
                         && mark.collection == self.placement.spec.collection
                 })
             })
@@ -69,7 +70,13 @@ fn was_created(snapshot: &PlacementSnapshot, placement: &ValidPlacement, index: 
         .is_some_and(|ready| ready.reason == Reason::IndexMissing.as_str());
     match &index.tenant {
         Some(tenant) => status.tenants.iter().any(|known| known.id == *tenant),
-        None => is_reported || status.indices.and_then(|n| usize::try_from(n).ok()).is_some_and(|n| n >= placement.indices.len()),
+        None => {
+            is_reported
+                || status
+                    .indices
+                    .and_then(|n| usize::try_from(n).ok())
+                    .is_some_and(|n| n >= placement.indices.len())
+        }
     }
 }
 

@@ -29,12 +29,20 @@ pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, 
         return plan;
     }
     let Some(cell) = &snapshot.cell else {
-        plan.holds.push(hold(None, Reason::CellNotFound, format!("there is no SearchCell {} in this namespace", placement.cell)));
+        plan.holds.push(hold(
+            None,
+            Reason::CellNotFound,
+            format!("there is no SearchCell {} in this namespace", placement.cell),
+        ));
         return plan;
     };
 
     let (missing, mut holds) = compare(placement, snapshot);
-    let all_read = cell.spec.clusters.iter().all(|cluster| snapshot.elastic.get(&cluster.name).is_some_and(|r| r.known().is_some()));
+    let all_read = cell
+        .spec
+        .clusters
+        .iter()
+        .all(|cluster| snapshot.elastic.get(&cluster.name).is_some_and(|r| r.known().is_some()));
     let gone = missing.iter().filter(|index| all_read && was_created(snapshot, placement, index));
     holds.extend(gone.map(|index| {
         hold(
@@ -53,7 +61,11 @@ pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, 
         return plan;
     }
     if cell.spec.suspend {
-        plan.holds.push(hold(None, Reason::Suspended, format!("SearchCell {} is suspended: nothing is created", placement.cell)));
+        plan.holds.push(hold(
+            None,
+            Reason::Suspended,
+            format!("SearchCell {} is suspended: nothing is created", placement.cell),
+        ));
         return plan;
     }
     let replicas = wanted_replicas(placement, snapshot, cell);
@@ -119,7 +131,9 @@ fn compare(placement: &ValidPlacement, snapshot: &PlacementSnapshot) -> (Vec<Val
             ));
         }
     }
-    if let Some(pool) = owned.iter().filter_map(|found| found.mark()?.pool).find(|pool| Some(*pool) != placement.pool_size()) {
+    if let Some(pool) =
+        owned.iter().filter_map(|found| found.mark()?.pool).find(|pool| Some(*pool) != placement.pool_size())
+    {
         holds.push(hold(
             None,
             Reason::NeedsMigration,
@@ -169,16 +183,24 @@ fn changed_in_place(placement: &ValidPlacement, index: &ValidIndex, found: &Foun
 }
 
 /// Indices of this placement that status remembers on clusters of another cell.
-fn moved_from_another_cell(placement: &ValidPlacement, snapshot: &PlacementSnapshot, cell: &SearchCell) -> Option<Hold> {
+fn moved_from_another_cell(
+    placement: &ValidPlacement,
+    snapshot: &PlacementSnapshot,
+    cell: &SearchCell,
+) -> Option<Hold> {
     let known: Vec<String> = (cell.spec.clusters.iter())
         .map(|cluster| ClusterKey::new(&placement.namespace, &placement.cell, &cluster.name).name())
         .collect();
     let status = snapshot.placement.status.as_ref()?;
-    let elsewhere = status.clusters.iter().find(|cluster| cluster.indices > 0 && !known.contains(&cluster.name))?;
+    let elsewhere =
+        status.clusters.iter().find(|cluster| cluster.indices > 0 && !known.contains(&cluster.name))?;
     Some(hold(
         None,
         Reason::NeedsMigration,
-        format!("indices of this placement are on cluster {}, which is not of SearchCell {}: set spec.cell back, or migrate", elsewhere.name, placement.cell),
+        format!(
+            "indices of this placement are on cluster {}, which is not of SearchCell {}: set spec.cell back, or migrate",
+            elsewhere.name, placement.cell
+        ),
     ))
 }
 
@@ -204,10 +226,13 @@ fn candidates(
         // An index that is missing here may exist on a cluster that was not read: without it, nothing is created.
         let facts = match snapshot.elastic.get(&cluster.name) {
             Some(Reading::Known(facts)) => facts,
-            Some(Reading::Unavailable(why)) => return Err(waiting(format!("cluster {} cannot be read: {why}", cluster.name))),
+            Some(Reading::Unavailable(why)) => {
+                return Err(waiting(format!("cluster {} cannot be read: {why}", cluster.name)));
+            }
             None => return Err(waiting(format!("cluster {} has not been read yet", cluster.name))),
         };
-        let recorded = cell.status.iter().flat_map(|status| &status.clusters).find(|status| status.name == cluster.name);
+        let recorded =
+            cell.status.iter().flat_map(|status| &status.clusters).find(|status| status.name == cluster.name);
         let is_formed = recorded.is_some_and(|status| {
             status.uuid.is_some()
                 && status.uuid == facts.uuid
@@ -221,7 +246,9 @@ fn candidates(
         }
         match why_not_prepared(facts, &zones, replicas.saturating_add(1)) {
             None => candidates.push(Candidate { cluster: cluster.name.clone(), load: load(facts) }),
-            Some(why) => unprepared = Some(waiting(format!("cluster {} cannot take new indices: {why}", cluster.name))),
+            Some(why) => {
+                unprepared = Some(waiting(format!("cluster {} cannot take new indices: {why}", cluster.name)))
+            }
         }
     }
     match (candidates.is_empty(), unprepared) {
@@ -230,7 +257,10 @@ fn candidates(
         (true, None) => Err(hold(
             None,
             Reason::NoOpenCluster,
-            format!("every cluster of SearchCell {} is Closed: set the placement of one to Open, or add a cluster", placement.cell),
+            format!(
+                "every cluster of SearchCell {} is Closed: set the placement of one to Open, or add a cluster",
+                placement.cell
+            ),
         )),
     }
 }
@@ -247,13 +277,16 @@ fn why_not_prepared(facts: &ElasticFacts, zones: &[&str], copies: i32) -> Option
     let count = i32::try_from(zones.len().max(1)).unwrap_or(i32::MAX);
     let needed = usize::try_from(copies.saturating_add(count - 1) / count).unwrap_or(usize::MAX);
     let data_nodes = |zone: &str| {
-        let is_there = |node: &&ElasticNode| node.zone.as_deref() == Some(zone) && node.roles.iter().any(|role| role.starts_with("data"));
+        let is_there = |node: &&ElasticNode| {
+            node.zone.as_deref() == Some(zone) && node.roles.iter().any(|role| role.starts_with("data"))
+        };
         facts.nodes.values().filter(is_there).count()
     };
     // Fewer copies than zones do not need a node in every zone, but they need enough zones.
     let ready = zones.iter().filter(|zone| data_nodes(zone) >= needed).count();
     let wanted = zones.len().min(usize::try_from(copies).unwrap_or(usize::MAX));
-    (ready < wanted).then(|| "it has too few data nodes in its zones for the copies that are asked for".to_owned())
+    (ready < wanted)
+        .then(|| "it has too few data nodes in its zones for the copies that are asked for".to_owned())
 }
 
 /// Shard copies of managed indices.
@@ -270,7 +303,9 @@ pub fn plan_placement_deletion(snapshot: &PlacementSnapshot, now: Timestamp) -> 
         return plan;
     }
     let done = || step(None, "everything is cleaned up", Action::RemoveFinalizer);
-    let Some(cell) = snapshot.cell.as_ref().filter(|_| snapshot.placement.spec.deletion_policy == DeletionPolicy::Delete) else {
+    let Some(cell) =
+        snapshot.cell.as_ref().filter(|_| snapshot.placement.spec.deletion_policy == DeletionPolicy::Delete)
+    else {
         plan.steps.push(done());
         return plan;
     };
@@ -287,13 +322,15 @@ pub fn plan_placement_deletion(snapshot: &PlacementSnapshot, now: Timestamp) -> 
         .collect();
     let waited = meta.deletion_timestamp.as_ref().map(|since| now.duration_since(since.0).unsigned_abs());
     let patience_is_over = waited.is_some_and(|waited| waited >= PATIENCE);
-    if plan.steps.is_empty() && (unread.is_empty() || patience_is_over) {
-        plan.steps.push(done());
-    } else if !plan.steps.is_empty() && patience_is_over {
+    if patience_is_over || (plan.steps.is_empty() && unread.is_empty()) {
         plan.steps.push(done());
     }
     plan.holds.extend(unread.iter().map(|(cluster, why)| {
-        hold(Some(cluster), Reason::Deleting, format!("indices on cluster {cluster} cannot be deleted: {why}"))
+        hold(
+            Some(cluster),
+            Reason::Deleting,
+            format!("indices on cluster {cluster} cannot be deleted: {why}"),
+        )
     }));
     plan
 }

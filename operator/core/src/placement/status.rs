@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use searchcell_crds::conditions::{DEGRADED, READY};
 use searchcell_crds::{
-    IndexPlacementStatus, LargestShard, PlacementCluster, PlacementTenant, Problem as IndexProblem, Reason, ShardCounts,
+    IndexPlacementStatus, LargestShard, PlacementCluster, PlacementTenant, Problem as IndexProblem, Reason,
+    ShardCounts,
 };
 
 use super::{Copies, Found, PlacementSnapshot, verify, was_created};
@@ -39,9 +40,12 @@ pub fn placement_status(
     // Gone is what was there; it may also be on a cluster that was not read.
     let (gone, missing): (Vec<String>, Vec<String>) = match valid {
         Ok(valid) => {
-            let absent = valid.indices.iter().filter(|index| !owned.iter().any(|found| found.name == index.name));
-            let (gone, missing): (Vec<_>, Vec<_>) = absent.partition(|index| was_created(snapshot, valid, index));
-            let names = |indices: Vec<&ValidIndex>| indices.into_iter().map(|index| index.name.clone()).collect();
+            let absent =
+                valid.indices.iter().filter(|index| !owned.iter().any(|found| found.name == index.name));
+            let (gone, missing): (Vec<_>, Vec<_>) =
+                absent.partition(|index| was_created(snapshot, valid, index));
+            let names =
+                |indices: Vec<&ValidIndex>| indices.into_iter().map(|index| index.name.clone()).collect();
             (if unread.is_empty() { names(gone) } else { Vec::new() }, names(missing))
         }
         Err(_) => Default::default(),
@@ -65,9 +69,19 @@ pub fn placement_status(
     } else if !gone.is_empty() {
         conditions.set(READY, false, Reason::IndexMissing, format!("indices are gone: {}", some_of(&gone)));
     } else if !missing.is_empty() {
-        conditions.set(READY, false, Reason::Progressing, format!("indices are not created yet: {}", some_of(&missing)));
+        conditions.set(
+            READY,
+            false,
+            Reason::Progressing,
+            format!("indices are not created yet: {}", some_of(&missing)),
+        );
     } else if !red.is_empty() {
-        conditions.set(READY, false, Reason::PrimariesUnassigned, format!("primaries are not started: {}", some_of(&red)));
+        conditions.set(
+            READY,
+            false,
+            Reason::PrimariesUnassigned,
+            format!("primaries are not started: {}", some_of(&red)),
+        );
     } else {
         conditions.set(READY, true, Reason::Serving, "every shard has a started primary");
     }
@@ -98,7 +112,10 @@ pub fn placement_status(
         documents: documents(&owned).or(previous.documents),
         largest_shard: largest_shard(&owned).or(previous.largest_shard.clone()),
         clusters: clusters(snapshot, &owned, &unread, &previous),
-        tenants: valid.ok().map(|valid| tenants(valid, &owned, &previous.tenants)).unwrap_or(previous.tenants),
+        tenants: valid
+            .ok()
+            .map(|valid| tenants(valid, &owned, &previous.tenants))
+            .unwrap_or(previous.tenants),
         problems: problems(&checked, &gone),
     }
 }
@@ -115,7 +132,11 @@ fn unread_clusters(snapshot: &PlacementSnapshot) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn set_degraded(conditions: &mut Conditions, checked: &[(Found<'_>, Copies)], unread: &BTreeMap<String, String>) {
+fn set_degraded(
+    conditions: &mut Conditions,
+    checked: &[(Found<'_>, Copies)],
+    unread: &BTreeMap<String, String>,
+) {
     let named = |wrong: fn(&Copies) -> bool| -> Vec<String> {
         checked.iter().filter(|(_, copies)| wrong(copies)).map(|(found, _)| found.name.to_owned()).collect()
     };
@@ -123,18 +144,41 @@ fn set_degraded(conditions: &mut Conditions, checked: &[(Found<'_>, Copies)], un
     let misplaced = named(|copies| copies.misplaced > 0);
     if !unread.is_empty() && !checked.is_empty() {
         let names: Vec<String> = unread.keys().cloned().collect();
-        conditions.set(DEGRADED, true, Reason::ClusterUnavailable, format!("clusters cannot be read: {}", some_of(&names)));
+        conditions.set(
+            DEGRADED,
+            true,
+            Reason::ClusterUnavailable,
+            format!("clusters cannot be read: {}", some_of(&names)),
+        );
     } else if !unassigned.is_empty() {
-        conditions.set(DEGRADED, true, Reason::CopiesUnassigned, format!("copies have no node: {}", some_of(&unassigned)));
+        conditions.set(
+            DEGRADED,
+            true,
+            Reason::CopiesUnassigned,
+            format!("copies have no node: {}", some_of(&unassigned)),
+        );
     } else if !misplaced.is_empty() {
-        conditions.set(DEGRADED, true, Reason::CopiesShareZone, format!("copies share a zone: {}", some_of(&misplaced)));
+        conditions.set(
+            DEGRADED,
+            true,
+            Reason::CopiesShareZone,
+            format!("copies share a zone: {}", some_of(&misplaced)),
+        );
     } else {
-        conditions.set(DEGRADED, false, Reason::FullRedundancy, "no copy is missing, and none shares a zone that it should not");
+        conditions.set(
+            DEGRADED,
+            false,
+            Reason::FullRedundancy,
+            "no copy is missing, and none shares a zone that it should not",
+        );
     }
 }
 
 fn documents(owned: &[Found<'_>]) -> Option<i64> {
-    let counts: Vec<i64> = owned.iter().filter_map(|found| Some(found.elastic.counts.as_ref()?.get(found.name)?.documents)).collect();
+    let counts: Vec<i64> = owned
+        .iter()
+        .filter_map(|found| Some(found.elastic.counts.as_ref()?.get(found.name)?.documents))
+        .collect();
     (!counts.is_empty()).then(|| two_significant_digits(counts.iter().sum()))
 }
 
@@ -178,7 +222,11 @@ fn clusters(
 }
 
 /// Tenants whose index exists, or existed: what was there once is remembered, so that it is never made anew empty.
-fn tenants(valid: &ValidPlacement, owned: &[Found<'_>], previous: &[PlacementTenant]) -> Vec<PlacementTenant> {
+fn tenants(
+    valid: &ValidPlacement,
+    owned: &[Found<'_>],
+    previous: &[PlacementTenant],
+) -> Vec<PlacementTenant> {
     (valid.indices.iter())
         .filter_map(|index| {
             let id = index.tenant.clone()?;
@@ -193,7 +241,11 @@ fn tenants(valid: &ValidPlacement, owned: &[Found<'_>], previous: &[PlacementTen
 fn problems(checked: &[(Found<'_>, Copies)], gone: &[String]) -> Vec<IndexProblem> {
     let mut problems: Vec<(u8, IndexProblem)> = Vec::new();
     let mut add = |rank: u8, index: &str, reason: Reason, message: &str| {
-        let problem = IndexProblem { index: index.to_owned(), reason: reason.as_str().to_owned(), message: message.to_owned() };
+        let problem = IndexProblem {
+            index: index.to_owned(),
+            reason: reason.as_str().to_owned(),
+            message: message.to_owned(),
+        };
         problems.push((rank, problem));
     };
     for index in gone {
@@ -201,11 +253,26 @@ fn problems(checked: &[(Found<'_>, Copies)], gone: &[String]) -> Vec<IndexProble
     }
     for (found, copies) in checked {
         if copies.primaries_unstarted > 0 {
-            add(1, found.name, Reason::PrimariesUnassigned, "a primary is not started: its documents cannot be written or searched");
+            add(
+                1,
+                found.name,
+                Reason::PrimariesUnassigned,
+                "a primary is not started: its documents cannot be written or searched",
+            );
         } else if copies.misplaced > 0 {
-            add(2, found.name, Reason::CopiesShareZone, "copies of a shard share a zone: losing it loses more copies than it should");
+            add(
+                2,
+                found.name,
+                Reason::CopiesShareZone,
+                "copies of a shard share a zone: losing it loses more copies than it should",
+            );
         } else if copies.unassigned > 0 {
-            add(3, found.name, Reason::CopiesUnassigned, "copies have no node: waiting for data nodes in the zones that lack one");
+            add(
+                3,
+                found.name,
+                Reason::CopiesUnassigned,
+                "copies have no node: waiting for data nodes in the zones that lack one",
+            );
         }
     }
     problems.sort_by(|a, b| (a.0, &a.1.index).cmp(&(b.0, &b.1.index)));

@@ -83,10 +83,14 @@ mod tests {
     use crate::snapshot::{ElasticNode, ShardCopy};
 
     fn elastic() -> ElasticFacts {
-        let nodes = ["a", "b", "c"].into_iter().flat_map(|zone| (0..2).map(move |n| (zone, n))).map(|(zone, n)| {
-            (format!("{zone}{n}"), ElasticNode { zone: Some(zone.to_owned()), ..ElasticNode::default() })
-        });
-        ElasticFacts { nodes: nodes.chain([("x".to_owned(), ElasticNode::default())]).collect(), ..ElasticFacts::default() }
+        let nodes =
+            ["a", "b", "c"].into_iter().flat_map(|zone| (0..2).map(move |n| (zone, n))).map(|(zone, n)| {
+                (format!("{zone}{n}"), ElasticNode { zone: Some(zone.to_owned()), ..ElasticNode::default() })
+            });
+        ElasticFacts {
+            nodes: nodes.chain([("x".to_owned(), ElasticNode::default())]).collect(),
+            ..ElasticFacts::default()
+        }
     }
 
     fn index(replicas: i32, copies: &[(Option<&str>, ShardState)]) -> IndexFacts {
@@ -103,14 +107,22 @@ mod tests {
 
     #[test]
     fn three_copies_in_three_zones_are_whole() {
-        let copies = verify(&index(2, &[(Some("a0"), Started), (Some("b0"), Relocating), (Some("c1"), Started)]), &elastic(), 3);
+        let copies = verify(
+            &index(2, &[(Some("a0"), Started), (Some("b0"), Relocating), (Some("c1"), Started)]),
+            &elastic(),
+            3,
+        );
         assert!(copies.is_whole(), "{copies:?}");
         assert_eq!((copies.wanted, copies.started, copies.primaries_unstarted), (3, 3, 0));
     }
 
     #[test]
     fn two_copies_in_one_zone_are_one_too_many() {
-        let copies = verify(&index(2, &[(Some("a0"), Started), (Some("a1"), Started), (Some("c1"), Started)]), &elastic(), 3);
+        let copies = verify(
+            &index(2, &[(Some("a0"), Started), (Some("a1"), Started), (Some("c1"), Started)]),
+            &elastic(),
+            3,
+        );
         assert_eq!(copies.misplaced, 1);
     }
 
@@ -127,13 +139,18 @@ mod tests {
 
     #[test]
     fn unassigned_and_initializing_copies_are_not_started() {
-        let copies = verify(&index(2, &[(None, Unassigned), (Some("b0"), Initializing), (Some("c1"), Started)]), &elastic(), 3);
+        let copies = verify(
+            &index(2, &[(None, Unassigned), (Some("b0"), Initializing), (Some("c1"), Started)]),
+            &elastic(),
+            3,
+        );
         assert_eq!((copies.started, copies.unassigned, copies.primaries_unstarted), (1, 1, 1));
     }
 
     #[test]
     fn shards_missing_from_the_routing_table_are_missed() {
-        let copies = verify(&IndexFacts { primaries: 4, replicas: 1, ..IndexFacts::default() }, &elastic(), 3);
+        let copies =
+            verify(&IndexFacts { primaries: 4, replicas: 1, ..IndexFacts::default() }, &elastic(), 3);
         assert_eq!((copies.primaries_unstarted, copies.wanted, copies.started), (4, 8, 0));
     }
 }

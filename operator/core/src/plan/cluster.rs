@@ -49,7 +49,15 @@ pub(super) fn plan_cluster(
     }
     plan_services(cell, key, objects, draft);
     for budget in build::disruption_budgets(cell, key) {
-        plan_simple(cell, key, &objects.budgets, |o| &o.metadata, budget, draft, |o| Object::PodDisruptionBudget(Box::new(o)));
+        plan_simple(
+            cell,
+            key,
+            &objects.budgets,
+            |o| &o.metadata,
+            budget,
+            draft,
+            |o| Object::PodDisruptionBudget(Box::new(o)),
+        );
     }
     workloads::plan_workloads(cell, key, objects, elastic, &identity, draft);
     if let (Identity::Known(_), Some(facts)) = (&identity, elastic) {
@@ -91,7 +99,13 @@ fn is_safe_to_act(key: &ClusterKey, identity: &Identity, draft: &mut Draft) -> b
 }
 
 /// Records the UUID, and the highest version that joined, on every claim whose node is a member.
-fn record_identity(key: &ClusterKey, objects: &CellObjects, elastic: Option<&ElasticFacts>, uuid: &str, draft: &mut Draft) {
+fn record_identity(
+    key: &ClusterKey,
+    objects: &CellObjects,
+    elastic: Option<&ElasticFacts>,
+    uuid: &str,
+    draft: &mut Draft,
+) {
     let Some(facts) = elastic.filter(|facts| facts.uuid.as_deref() == Some(uuid)) else { return };
     let highest = highest_version(objects, elastic).map(|version| version.to_string());
     for claim in &objects.claims {
@@ -102,18 +116,31 @@ fn record_identity(key: &ClusterKey, objects: &CellObjects, elastic: Option<&Ela
         let name = claim.metadata.name.as_deref().unwrap_or_default();
         let Some(node) = name.strip_prefix("data-").and_then(|pod| facts.nodes.get(pod)) else { continue };
         let mut wanted = vec![(ANNOTATION_CLUSTER_UUID.to_owned(), uuid.to_owned())];
-        wanted.push((ANNOTATION_HIGHEST_VERSION.to_owned(), highest.clone().unwrap_or_else(|| node.version.clone())));
+        wanted.push((
+            ANNOTATION_HIGHEST_VERSION.to_owned(),
+            highest.clone().unwrap_or_else(|| node.version.clone()),
+        ));
         wanted.retain(|(key, value)| annotation(&claim.metadata, key) != Some(value));
         if !wanted.is_empty() {
             let target = drift::target(Kind::PersistentVolumeClaim, &claim.metadata);
             let annotations = wanted.into_iter().collect();
-            draft.step(&key.cluster, "record the cluster's identity on its volume", Action::AnnotateClaim { target, annotations });
+            draft.step(
+                &key.cluster,
+                "record the cluster's identity on its volume",
+                Action::AnnotateClaim { target, annotations },
+            );
         }
     }
 }
 
 /// The bootstrap map goes as soon as the identity is in status *and* on the claims of all masters.
-fn finish_bootstrap(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, in_status: bool, draft: &mut Draft) {
+fn finish_bootstrap(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    objects: &CellObjects,
+    in_status: bool,
+    draft: &mut Draft,
+) {
     let map = drift::find(&objects.config_maps, |o| &o.metadata, &key.bootstrap_config_map(), &cell.uid);
     let Live::Ours(map) = map else { return };
     let on_claims = (objects.claims.iter())
@@ -122,7 +149,11 @@ fn finish_bootstrap(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, i
         .fold(None, |all, recorded| Some(all.unwrap_or(true) && recorded));
     if in_status && on_claims == Some(true) {
         let target = drift::target(Kind::ConfigMap, &map.metadata);
-        draft.step(&key.cluster, "the cluster has formed: no node may ever bootstrap again", Action::Delete { target });
+        draft.step(
+            &key.cluster,
+            "the cluster has formed: no node may ever bootstrap again",
+            Action::Delete { target },
+        );
     }
 }
 
@@ -166,7 +197,11 @@ fn master_names(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects) -> Ve
 }
 
 /// Names in the bootstrap map, while there is one.
-pub(super) fn bootstrap_names(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects) -> Option<Vec<String>> {
+pub(super) fn bootstrap_names(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    objects: &CellObjects,
+) -> Option<Vec<String>> {
     let map = drift::find(&objects.config_maps, |o| &o.metadata, &key.bootstrap_config_map(), &cell.uid);
     let names = map.ours()?.data.as_ref()?.get(INITIAL_MASTER_NODES)?.clone();
     Some(names.split(',').map(|name| name.trim().to_owned()).filter(|name| !name.is_empty()).collect())
@@ -188,7 +223,15 @@ fn plan_services(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draf
             );
             continue;
         }
-        plan_simple(cell, key, &objects.services, |o| &o.metadata, service, draft, |o| Object::Service(Box::new(o)));
+        plan_simple(
+            cell,
+            key,
+            &objects.services,
+            |o| &o.metadata,
+            service,
+            draft,
+            |o| Object::Service(Box::new(o)),
+        );
     }
 }
 
@@ -225,10 +268,17 @@ pub(super) fn name_conflict(key: &ClusterKey, kind: Kind, name: &str, draft: &mu
     draft.hold(
         &key.cluster,
         Reason::NameConflict,
-        format!("{} {name} belongs to another owner and is not adopted: delete it, or rename the cluster", kind.as_str()),
+        format!(
+            "{} {name} belongs to another owner and is not adopted: delete it, or rename the cluster",
+            kind.as_str()
+        ),
     );
 }
 
 pub(super) fn terminating(key: &ClusterKey, kind: Kind, name: &str, draft: &mut Draft) {
-    draft.hold(&key.cluster, Reason::Progressing, format!("{} {name} is on its way out: waiting until it is gone", kind.as_str()));
+    draft.hold(
+        &key.cluster,
+        Reason::Progressing,
+        format!("{} {name} is on its way out: waiting until it is gone", kind.as_str()),
+    );
 }

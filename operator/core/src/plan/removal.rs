@@ -44,8 +44,11 @@ pub(super) fn plan_removed_clusters(cell: &ValidCell, snapshot: &CellSnapshot, d
             );
             continue;
         }
-        let claims = if cell.deletion_policy == DeletionPolicy::Delete { claim_targets(&objects) } else { Vec::new() };
-        retain_identity(&key, &objects, recorded_in_status(snapshot, &name), |why, action| draft.step(&name, why, action));
+        let claims =
+            if cell.deletion_policy == DeletionPolicy::Delete { claim_targets(&objects) } else { Vec::new() };
+        retain_identity(&key, &objects, recorded_in_status(snapshot, &name), |why, action| {
+            draft.step(&name, why, action)
+        });
         let nodes_are_gone = targets.is_empty() && objects.pods.is_empty();
         for target in targets {
             draft.step(&name, format!("cluster {name} left spec.clusters"), Action::Delete { target });
@@ -79,14 +82,20 @@ pub fn plan_deletion(snapshot: &CellSnapshot, now: Timestamp) -> Plan {
     for cluster in objects.cluster_names() {
         let key = ClusterKey::new(namespace, name, &cluster);
         let recorded = recorded_in_status(snapshot, &cluster);
-        retain_identity(&key, &objects.of_cluster(&cluster), recorded, |why, action| draft.step(&cluster, why, action));
+        retain_identity(&key, &objects.of_cluster(&cluster), recorded, |why, action| {
+            draft.step(&cluster, why, action)
+        });
     }
     let mut done = true;
     if snapshot.cell.spec.deletion_policy == DeletionPolicy::Delete {
         let workloads = workload_targets(objects, uid);
         let waiting = !workloads.is_empty() || !objects.pods.is_empty();
         for target in workloads {
-            draft.steps.push(Step { cluster: None, action: Action::Delete { target }, why: "the cell is being deleted".into() });
+            draft.steps.push(Step {
+                cluster: None,
+                action: Action::Delete { target },
+                why: "the cell is being deleted".into(),
+            });
         }
         if waiting && is_within_patience(meta, now) {
             done = false;
@@ -121,7 +130,10 @@ fn retain_identity(
         {
             let target = drift::target(Kind::PersistentVolumeClaim, &claim.metadata);
             let annotations = [(ANNOTATION_CLUSTER_UUID.to_owned(), uuid.to_owned())].into();
-            step("record the cluster's identity on its volume", Action::AnnotateClaim { target, annotations });
+            step(
+                "record the cluster's identity on its volume",
+                Action::AnnotateClaim { target, annotations },
+            );
         }
     }
 }
@@ -129,7 +141,8 @@ fn retain_identity(
 /// Volumes of the clusters that the cell has or had when its deletion began; what an earlier removal retained stays.
 fn claims_of_this_cell(snapshot: &CellSnapshot) -> Vec<Target> {
     let in_spec = snapshot.cell.spec.clusters.iter().map(|cluster| cluster.name.clone());
-    let in_status = snapshot.cell.status.iter().flat_map(|status| &status.clusters).map(|cluster| cluster.name.clone());
+    let in_status =
+        snapshot.cell.status.iter().flat_map(|status| &status.clusters).map(|cluster| cluster.name.clone());
     let mut names: Vec<String> = in_spec.chain(in_status).collect();
     names.sort();
     names.dedup();

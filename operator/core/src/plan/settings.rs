@@ -17,7 +17,10 @@ pub fn wanted_settings(cell: &ValidCell) -> BTreeMap<String, Value> {
     let mut wanted = cell.cluster_settings.clone();
     let awareness = "cluster.routing.allocation.awareness";
     wanted.insert(format!("{awareness}.attributes"), Value::from(ZONE_ATTRIBUTE));
-    wanted.insert(format!("{awareness}.force.{ZONE_ATTRIBUTE}.values"), Value::from(cell.zone_names().join(",")));
+    wanted.insert(
+        format!("{awareness}.force.{ZONE_ATTRIBUTE}.values"),
+        Value::from(cell.zone_names().join(",")),
+    );
     let owned: Vec<&str> = wanted.keys().map(String::as_str).collect();
     let owned = owned.join(",");
     wanted.insert(OWNED_SETTINGS.to_owned(), Value::from(owned));
@@ -52,6 +55,10 @@ pub(super) fn plan_settings(cell: &ValidCell, key: &ClusterKey, facts: &ElasticF
     }
     if !change.is_empty() {
         let names: Vec<&str> = change.keys().map(String::as_str).collect();
-        draft.step(&key.cluster, format!("cluster settings differ: {}", names.join(", ")), Action::PutSettings(change));
+        draft.step(
+            &key.cluster,
+            format!("cluster settings differ: {}", names.join(", ")),
+            Action::PutSettings(change),
+        );
     }
 }

@@ -54,8 +54,9 @@ pub(super) fn plan_workloads(
     sets.extend(cell.zones.iter().map(|zone| (Role::Data, zone, cell.data_per_zone)));
 
     // One workload that cannot follow the spec keeps new ones from starting with what the others do not have yet.
-    let held = sets.iter().any(|(role, zone, _)| hold_template_change(cell, key, objects, *role, zone, draft))
-        | hold_ingest_change(cell, key, objects, draft);
+    let held =
+        sets.iter().any(|(role, zone, _)| hold_template_change(cell, key, objects, *role, zone, draft))
+            | hold_ingest_change(cell, key, objects, draft);
     for (role, zone, replicas) in sets {
         plan_stateful_set(cell, key, objects, (role, zone), replicas, held, draft);
     }
@@ -88,7 +89,12 @@ pub fn master_layout(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects) 
     layout
 }
 
-fn wanted_masters(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draft: &mut Draft) -> BTreeMap<String, i32> {
+fn wanted_masters(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    objects: &CellObjects,
+    draft: &mut Draft,
+) -> BTreeMap<String, i32> {
     // While the cluster forms, its masters are those that the bootstrap map names, whatever the spec says by now.
     if let Some(names) = bootstrap_names(cell, key, objects) {
         let mut layout = BTreeMap::new();
@@ -112,7 +118,8 @@ fn wanted_masters(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, dra
 }
 
 fn is_pod_of(name: &str, prefix: &str) -> bool {
-    name.strip_prefix(prefix).is_some_and(|ordinal| !ordinal.is_empty() && ordinal.bytes().all(|b| b.is_ascii_digit()))
+    name.strip_prefix(prefix)
+        .is_some_and(|ordinal| !ordinal.is_empty() && ordinal.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// A change of the user's inputs of existing nodes is recognised and held; the running template stays as it is.
@@ -125,7 +132,9 @@ fn hold_template_change(
     draft: &mut Draft,
 ) -> bool {
     let name = key.stateful_set(role, &zone.name);
-    let Live::Ours(live) = drift::find(&objects.stateful_sets, |o| &o.metadata, &name, &cell.uid) else { return false };
+    let Live::Ours(live) = drift::find(&objects.stateful_sets, |o| &o.metadata, &name, &cell.uid) else {
+        return false;
+    };
     let wanted = build::input_hash(cell, role, Some(zone));
     if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&wanted) {
         hold_roll(key, role, draft);
@@ -168,7 +177,10 @@ fn canonical(size: &Quantity) -> String {
 }
 
 fn hold_ingest_change(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draft: &mut Draft) -> bool {
-    let Live::Ours(live) = drift::find(&objects.deployments, |o| &o.metadata, &key.ingest(), &cell.uid) else { return false };
+    let Live::Ours(live) = drift::find(&objects.deployments, |o| &o.metadata, &key.ingest(), &cell.uid)
+    else {
+        return false;
+    };
     if cell.ingest.is_none() {
         draft.hold(
             &key.cluster,
@@ -178,7 +190,8 @@ fn hold_ingest_change(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects,
         );
         return true;
     }
-    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&build::input_hash(cell, Role::Ingest, None)) {
+    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&build::input_hash(cell, Role::Ingest, None))
+    {
         hold_roll(key, Role::Ingest, draft);
         return true;
     }
@@ -236,7 +249,11 @@ fn plan_ingest(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, held: 
                 IngestScale::Autoscaled { min, .. } => *min,
             };
             if let Some(object) = build::ingest_deployment(cell, key, Some(replicas)) {
-                draft.step(&key.cluster, "it is missing", Action::Create(Object::Deployment(Box::new(object))));
+                draft.step(
+                    &key.cluster,
+                    "it is missing",
+                    Action::Create(Object::Deployment(Box::new(object))),
+                );
             }
         }
         Live::Ours(live) => plan_ingest_scale(cell, key, objects, *scale, live, draft),
@@ -246,9 +263,15 @@ fn plan_ingest(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, held: 
     if let Some(autoscaler) = build::autoscaler(cell, key)
         && !(held && deployment == Live::Missing)
     {
-        plan_simple(cell, key, &objects.autoscalers, |o| &o.metadata, autoscaler, draft, |o| {
-            Object::HorizontalPodAutoscaler(Box::new(o))
-        });
+        plan_simple(
+            cell,
+            key,
+            &objects.autoscalers,
+            |o| &o.metadata,
+            autoscaler,
+            draft,
+            |o| Object::HorizontalPodAutoscaler(Box::new(o)),
+        );
     }
 }
 
@@ -267,17 +290,29 @@ fn plan_ingest_scale(
         IngestScale::Fixed(replicas) => {
             if let Live::Ours(autoscaler) = autoscaler {
                 let target = drift::target(Kind::HorizontalPodAutoscaler, &autoscaler.metadata);
-                draft.step(&key.cluster, "the number of ingest nodes is fixed now", Action::Delete { target });
+                draft.step(
+                    &key.cluster,
+                    "the number of ingest nodes is fixed now",
+                    Action::Delete { target },
+                );
             }
             if live.spec.as_ref().and_then(|spec| spec.replicas) != Some(replicas) {
                 let target = drift::exact_target(Kind::Deployment, &live.metadata);
-                draft.step(&key.cluster, format!("{replicas} ingest nodes"), Action::Scale { target, replicas });
+                draft.step(
+                    &key.cluster,
+                    format!("{replicas} ingest nodes"),
+                    Action::Scale { target, replicas },
+                );
             }
         }
         IngestScale::Autoscaled { .. } => {
             if drift::owns_replicas(live) {
                 let target = drift::exact_target(Kind::Deployment, &live.metadata);
-                draft.step(&key.cluster, "the autoscaler owns the number of ingest nodes", Action::ReleaseReplicas { target });
+                draft.step(
+                    &key.cluster,
+                    "the autoscaler owns the number of ingest nodes",
+                    Action::ReleaseReplicas { target },
+                );
             }
         }
     }

@@ -13,7 +13,9 @@ use super::{Conditions, join, some_of, two_significant_digits};
 use crate::build;
 use crate::domain::{EsVersion, IngestScale, ValidCell};
 use crate::identity::{Identity, identity};
-use crate::names::{ANNOTATION_CLUSTER_UUID, ANNOTATION_INPUT_HASH, ClusterKey, LABEL_ROLE, LABEL_ZONE, Role};
+use crate::names::{
+    ANNOTATION_CLUSTER_UUID, ANNOTATION_INPUT_HASH, ClusterKey, LABEL_ROLE, LABEL_ZONE, Role,
+};
 use crate::placement::{Copies, verify};
 use crate::plan::master_layout;
 use crate::snapshot::{CellObjects, CellSnapshot, ElasticFacts, Reading, annotation, is_ready, label};
@@ -87,7 +89,8 @@ impl Report {
         plan: &Plan,
     ) -> Self {
         let objects = snapshot.objects.of_cluster(&key.cluster);
-        let before = previous.clusters.iter().find(|status| status.name == key.cluster).cloned().unwrap_or_default();
+        let before =
+            previous.clusters.iter().find(|status| status.name == key.cluster).cloned().unwrap_or_default();
         let reading = snapshot.elastic.get(&key.cluster);
         let facts = reading.and_then(Reading::known);
         let created_at = snapshot.cell.metadata.creation_timestamp.as_ref().map(|time| time.0);
@@ -105,7 +108,7 @@ impl Report {
         let was_settled = !matches!(before.phase, ClusterPhase::Pending | ClusterPhase::Forming);
         let phase = if why_not_serving.is_some() && was_settled && before.uuid.is_some() {
             ClusterPhase::Unavailable
-        } else if !was_settled && !(is_whole && why_not_serving.is_none()) {
+        } else if !was_settled && (!is_whole || why_not_serving.is_some()) {
             if wanted.workloads_exist { ClusterPhase::Forming } else { ClusterPhase::Pending }
         } else if !is_whole && wanted.only_new_nodes_missing(&objects, &missing_nodes) {
             ClusterPhase::Scaling
@@ -117,7 +120,8 @@ impl Report {
         // The first time, "serves" means that everything is there that was asked for.
         let why_not_serving = why_not_serving.or_else(|| {
             matches!(phase, ClusterPhase::Pending | ClusterPhase::Forming).then(|| {
-                let waiting = if missing_nodes.is_empty() { "its objects".to_owned() } else { some_of(&missing_nodes) };
+                let waiting =
+                    if missing_nodes.is_empty() { "its objects".to_owned() } else { some_of(&missing_nodes) };
                 (Reason::Forming, format!("cluster {} forms: waiting for {waiting}", key.cluster))
             })
         });
@@ -127,7 +131,8 @@ impl Report {
             _ => before.uuid,
         };
         let counts = facts.and_then(|facts| facts.counts.as_ref());
-        let documents = counts.map(|counts| two_significant_digits(counts.values().map(|count| count.documents).sum()));
+        let documents =
+            counts.map(|counts| two_significant_digits(counts.values().map(|count| count.documents).sum()));
         let holds = (plan.holds.iter())
             .filter(|hold| hold.cluster.as_deref() == Some(key.cluster.as_str()))
             .map(|hold| StatusHold { gate: hold.reason.as_str().to_owned(), message: hold.message.clone() })
@@ -139,7 +144,11 @@ impl Report {
             phase,
             version: facts.and_then(lowest_of).map(|version| version.to_string()).or(before.version),
             endpoint: Some(key.endpoint("http")),
-            nodes: Some(NodeCounts { ready: count(ready_pods.len()), total: wanted.total(), updated: wanted.updated }),
+            nodes: Some(NodeCounts {
+                ready: count(ready_pods.len()),
+                total: wanted.total(),
+                updated: wanted.updated,
+            }),
             zones: wanted.zones(&ready_pods),
             indices: facts.map(|facts| count(facts.indices.len())).or(before.indices),
             shards: facts.map(|_| copies.started).or(before.shards),
@@ -162,11 +171,16 @@ impl Report {
     fn under_way(&self) -> Option<(Reason, String)> {
         let name = &self.status.name;
         match self.status.phase {
-            ClusterPhase::Pending => Some((Reason::Progressing, format!("objects of cluster {name} are being created"))),
-            ClusterPhase::Forming => Some((Reason::Forming, format!("cluster {name} forms for the first time"))),
-            ClusterPhase::Scaling => {
-                Some((Reason::Scaling, format!("waiting for new nodes of cluster {name}: {}", some_of(&self.missing_nodes))))
+            ClusterPhase::Pending => {
+                Some((Reason::Progressing, format!("objects of cluster {name} are being created")))
             }
+            ClusterPhase::Forming => {
+                Some((Reason::Forming, format!("cluster {name} forms for the first time")))
+            }
+            ClusterPhase::Scaling => Some((
+                Reason::Scaling,
+                format!("waiting for new nodes of cluster {name}: {}", some_of(&self.missing_nodes)),
+            )),
             _ => None,
         }
     }
@@ -186,9 +200,13 @@ impl Wanted {
         let mut nodes: BTreeMap<(Role, String), i32> = BTreeMap::new();
         let mut updated = 0;
         for set in &objects.stateful_sets {
-            let role = Role::ALL.into_iter().find(|role| label(&set.metadata, LABEL_ROLE) == Some(role.as_str()));
+            let role =
+                Role::ALL.into_iter().find(|role| label(&set.metadata, LABEL_ROLE) == Some(role.as_str()));
             let (Some(role), Some(zone)) = (role, label(&set.metadata, LABEL_ZONE)) else { continue };
-            nodes.insert((role, zone.to_owned()), set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1));
+            nodes.insert(
+                (role, zone.to_owned()),
+                set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
+            );
             let valid_zone = cell.and_then(|cell| cell.zones.iter().find(|valid| valid.name == zone));
             let hash = cell.zip(valid_zone).map(|(cell, zone)| build::input_hash(cell, role, Some(zone)));
             if hash.is_none() || hash.as_deref() == annotation(&set.metadata, ANNOTATION_INPUT_HASH) {
@@ -207,7 +225,8 @@ impl Wanted {
         if let Some(cell) = cell {
             let mut want = |role: Role, zone: &str, count: i32| {
                 let entry = nodes.entry((role, zone.to_owned()));
-                workloads_exist &= matches!(entry, std::collections::btree_map::Entry::Occupied(_)) || count == 0;
+                workloads_exist &=
+                    matches!(entry, std::collections::btree_map::Entry::Occupied(_)) || count == 0;
                 let live = entry.or_insert(0);
                 *live = (*live).max(count);
             };
@@ -232,11 +251,14 @@ impl Wanted {
 
     /// Names of nodes that ought to be there and are not ready. Ingest nodes have no stable names.
     fn missing(&self, objects: &CellObjects) -> Vec<String> {
-        let ready = |name: &str| objects.pods.iter().any(|pod| pod.metadata.name.as_deref() == Some(name) && is_ready(pod));
+        let ready = |name: &str| {
+            objects.pods.iter().any(|pod| pod.metadata.name.as_deref() == Some(name) && is_ready(pod))
+        };
         let mut missing = Vec::new();
         for ((role, zone), count) in &self.nodes {
             if *role == Role::Ingest {
-                let is_ingest = |pod: &&Pod| label(&pod.metadata, LABEL_ROLE) == Some(role.as_str()) && is_ready(pod);
+                let is_ingest =
+                    |pod: &&Pod| label(&pod.metadata, LABEL_ROLE) == Some(role.as_str()) && is_ready(pod);
                 let there = i32::try_from(objects.pods.iter().filter(is_ingest).count()).unwrap_or(i32::MAX);
                 if there < *count {
                     missing.push(format!("nodes of {}", self.key.ingest()));
@@ -251,7 +273,10 @@ impl Wanted {
     /// True when no missing node has ever been a member: its volume carries no UUID yet, or it has no volume.
     fn only_new_nodes_missing(&self, objects: &CellObjects, missing: &[String]) -> bool {
         missing.iter().all(|name| {
-            let claim = objects.claims.iter().find(|claim| claim.metadata.name.as_deref() == Some(&format!("data-{name}")));
+            let claim = objects
+                .claims
+                .iter()
+                .find(|claim| claim.metadata.name.as_deref() == Some(&format!("data-{name}")));
             claim.is_none_or(|claim| annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).is_none())
         })
     }
@@ -260,7 +285,9 @@ impl Wanted {
         let mut zones: BTreeMap<&str, ZoneStatus> = BTreeMap::new();
         for ((role, zone), count) in &self.nodes {
             if *role != Role::Ingest {
-                let entry = zones.entry(zone).or_insert_with(|| ZoneStatus { name: zone.clone(), ..ZoneStatus::default() });
+                let entry = zones
+                    .entry(zone)
+                    .or_insert_with(|| ZoneStatus { name: zone.clone(), ..ZoneStatus::default() });
                 entry.total += count;
             }
         }
@@ -284,35 +311,51 @@ fn why_not_serving(
         Identity::Known(_) => {}
         Identity::Unborn => return Some((Reason::Forming, format!("cluster {name} has not formed yet"))),
         Identity::OlderVolumes(_) | Identity::Conflict(_) | Identity::Foreign { .. } => {
-            return Some((Reason::ForeignVolume, format!("it is unclear which cluster {name} is; see its holds")));
+            return Some((
+                Reason::ForeignVolume,
+                format!("it is unclear which cluster {name} is; see its holds"),
+            ));
         }
     }
     match (reading, facts) {
-        (Some(Reading::Unavailable(why)), _) => Some((Reason::Unreachable, format!("cluster {name} does not answer: {why}"))),
+        (Some(Reading::Unavailable(why)), _) => {
+            Some((Reason::Unreachable, format!("cluster {name} does not answer: {why}")))
+        }
         (_, None) => Some((Reason::Unreachable, format!("cluster {name} has not been read yet"))),
-        (_, Some(facts)) if facts.master.is_none() => Some((Reason::NoMaster, format!("cluster {name} has no elected master"))),
+        (_, Some(facts)) if facts.master.is_none() => {
+            Some((Reason::NoMaster, format!("cluster {name} has no elected master")))
+        }
         (_, Some(facts)) => {
-            let unstarted = |index: &&crate::snapshot::IndexFacts| verify(index, facts, 1).primaries_unstarted > 0;
+            let unstarted =
+                |index: &&crate::snapshot::IndexFacts| verify(index, facts, 1).primaries_unstarted > 0;
             let red: Vec<String> = (facts.indices.iter())
                 .filter(|(_, index)| index.mark.is_some() && unstarted(index))
                 .map(|(index, _)| index.clone())
                 .collect();
             (!red.is_empty()).then(|| {
-                (Reason::PrimariesUnassigned, format!("primaries are not started in cluster {name}: {}", some_of(&red)))
+                (
+                    Reason::PrimariesUnassigned,
+                    format!("primaries are not started in cluster {name}: {}", some_of(&red)),
+                )
             })
         }
     }
 }
 
 fn ready(conditions: &mut Conditions, reports: &[Report], valid: Result<&ValidCell, &[Problem]>) {
-    let not_serving: Vec<&(Reason, String)> = reports.iter().filter_map(|report| report.why_not_serving.as_ref()).collect();
+    let not_serving: Vec<&(Reason, String)> =
+        reports.iter().filter_map(|report| report.why_not_serving.as_ref()).collect();
     match not_serving.first() {
-        Some((reason, _)) => conditions.set(READY, false, *reason, join(not_serving.iter().map(|(_, text)| text.clone()))),
+        Some((reason, _)) => {
+            conditions.set(READY, false, *reason, join(not_serving.iter().map(|(_, text)| text.clone())))
+        }
         None if reports.is_empty() => {
             let reason = if valid.is_err() { Reason::InvalidSpec } else { Reason::Pending };
             conditions.set(READY, false, reason, "no cluster has been created");
         }
-        None => conditions.set(READY, true, Reason::Serving, "every cluster has an elected master and serves"),
+        None => {
+            conditions.set(READY, true, Reason::Serving, "every cluster has an elected master and serves")
+        }
     }
 }
 
@@ -332,25 +375,44 @@ fn degraded(conditions: &mut Conditions, reports: &[Report]) {
             .map(|zone| zone.name.clone())
             .collect();
         if !empty.is_empty() {
-            causes.push((Reason::ZoneMissing, format!("zone {} of cluster {name} has no ready node", some_of(&empty))));
+            causes.push((
+                Reason::ZoneMissing,
+                format!("zone {} of cluster {name} has no ready node", some_of(&empty)),
+            ));
         } else if !report.missing_nodes.is_empty() {
-            causes.push((Reason::NodesMissing, format!("nodes of cluster {name} are not ready: {}", some_of(&report.missing_nodes))));
+            causes.push((
+                Reason::NodesMissing,
+                format!("nodes of cluster {name} are not ready: {}", some_of(&report.missing_nodes)),
+            ));
         }
         if report.copies.unassigned > 0 {
-            causes.push((Reason::CopiesUnassigned, format!("copies of shards in cluster {name} have no node")));
+            causes
+                .push((Reason::CopiesUnassigned, format!("copies of shards in cluster {name} have no node")));
         }
         if report.copies.misplaced > 0 {
-            causes.push((Reason::CopiesShareZone, format!("copies of shards in cluster {name} share a zone")));
+            causes
+                .push((Reason::CopiesShareZone, format!("copies of shards in cluster {name} share a zone")));
         }
     }
     match causes.first() {
-        Some((reason, _)) => conditions.set(DEGRADED, true, *reason, join(causes.iter().map(|(_, text)| text.clone()))),
-        None => conditions.set(DEGRADED, false, Reason::FullRedundancy, "all nodes are there and all copies are started"),
+        Some((reason, _)) => {
+            conditions.set(DEGRADED, true, *reason, join(causes.iter().map(|(_, text)| text.clone())))
+        }
+        None => conditions.set(
+            DEGRADED,
+            false,
+            Reason::FullRedundancy,
+            "all nodes are there and all copies are started",
+        ),
     }
 }
 
 /// Clusters that left the spec, as long as anything but volumes is left of them.
-fn leaving_clusters(snapshot: &CellSnapshot, previous: &SearchCellStatus, reports: &[Report]) -> Vec<ClusterStatus> {
+fn leaving_clusters(
+    snapshot: &CellSnapshot,
+    previous: &SearchCellStatus,
+    reports: &[Report],
+) -> Vec<ClusterStatus> {
     let uid = snapshot.cell.metadata.uid.as_deref().unwrap_or_default();
     let is_deleting_volumes = snapshot.cell.spec.deletion_policy == searchcell_crds::DeletionPolicy::Delete;
     (previous.clusters.iter())
@@ -378,5 +440,9 @@ fn lowest_of(facts: &ElasticFacts) -> Option<EsVersion> {
 
 fn key_of(snapshot: &CellSnapshot, cluster: &str) -> ClusterKey {
     let meta = &snapshot.cell.metadata;
-    ClusterKey::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default(), cluster)
+    ClusterKey::new(
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+        cluster,
+    )
 }

@@ -99,13 +99,18 @@ impl Conditions {
                 Outcome::Done | Outcome::Skipped => None,
             })
             .collect();
-        let (refused, failing): (Vec<_>, Vec<_>) = failed.into_iter().partition(|(reason, _)| waits_for_a_person(*reason));
+        let (refused, failing): (Vec<_>, Vec<_>) =
+            failed.into_iter().partition(|(reason, _)| waits_for_a_person(*reason));
 
         if let Some(first) = problems.first() {
             self.set(STALLED, true, headline(first.reason, problems), problem_list(problems));
         } else if !stalled.is_empty() || !refused.is_empty() {
-            let first = stalled.first().map(|hold| hold.reason).or(refused.first().map(|(reason, _)| *reason));
-            let texts = stalled.iter().map(|hold| text_of(hold)).chain(refused.iter().map(|(_, text)| (*text).to_owned()));
+            let first =
+                stalled.first().map(|hold| hold.reason).or(refused.first().map(|(reason, _)| *reason));
+            let texts = stalled
+                .iter()
+                .map(|hold| text_of(hold))
+                .chain(refused.iter().map(|(_, text)| (*text).to_owned()));
             self.set(STALLED, true, first.unwrap_or(Reason::Held), join(texts));
         }
 
@@ -123,7 +128,9 @@ impl Conditions {
 
 fn text_of(hold: &Hold) -> String {
     match &hold.cluster {
-        Some(cluster) if !hold.message.contains(cluster.as_str()) => format!("cluster {cluster}: {}", hold.message),
+        Some(cluster) if !hold.message.contains(cluster.as_str()) => {
+            format!("cluster {cluster}: {}", hold.message)
+        }
         _ => hold.message.clone(),
     }
 }
@@ -179,7 +186,9 @@ mod tests {
 
     #[test]
     fn every_reason_that_waits_for_the_spec_is_stalled() {
-        for reason in ["InvalidSpec", "NotSupportedYet", "NeedsMigration", "UnsupportedVersion", "ForwardOnly"] {
+        for reason in
+            ["InvalidSpec", "NotSupportedYet", "NeedsMigration", "UnsupportedVersion", "ForwardOnly"]
+        {
             let reason = Reason::all().iter().find(|candidate| candidate.as_str() == reason).unwrap();
             assert!(waits_for_a_person(*reason), "{reason:?}");
         }

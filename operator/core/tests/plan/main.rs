@@ -1,4 +1,5 @@
 //! The plan of a cell, and the status that goes with it, from nothing to rest and through every change.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod world;
 
@@ -45,7 +46,10 @@ fn a_formed_cluster_is_recorded_everywhere_before_the_bootstrap_map_goes() {
     assert_eq!(world.status().clusters[0].phase, ClusterPhase::Forming);
     world.form(UUID);
     let first = world.plan();
-    assert!(!first.steps.iter().any(|step| step.action.name() == "Delete"), "status does not carry the UUID yet");
+    assert!(
+        !first.steps.iter().any(|step| step.action.name() == "Delete"),
+        "status does not carry the UUID yet"
+    );
     let actions = world.settle();
     let last_record = actions.iter().rposition(|name| *name == "AnnotateClaim").unwrap();
     let deletion = actions.iter().position(|name| *name == "Delete").unwrap();
@@ -67,7 +71,9 @@ fn at_rest_nothing_is_planned_and_nothing_in_status_changes() {
     let status = world.snapshot.cell.status.clone().unwrap();
     assert!(searchcell_core::status::same_cell_status(Some(&status), &world.status()));
     assert!(is_true(&status.conditions, "Ready") && !is_true(&status.conditions, "Degraded"));
-    assert!(find(&status.conditions, "Reconciling").is_none() && find(&status.conditions, "Stalled").is_none());
+    assert!(
+        find(&status.conditions, "Reconciling").is_none() && find(&status.conditions, "Stalled").is_none()
+    );
     assert_eq!((status.nodes_ready.as_deref(), status.clusters_ready.as_deref()), (Some("9/9"), Some("1/1")));
 }
 
@@ -86,11 +92,20 @@ fn a_restored_cell_with_one_master_volume_lost_does_not_bootstrap() {
     let claims = world.snapshot.objects.claims.clone();
     let mut restored = World::new(cell_object());
     restored.snapshot.objects.claims = claims;
-    restored.snapshot.objects.claims.retain(|o| o.metadata.name.as_deref() != Some("data-guilds-a-master-b-0"));
+    restored
+        .snapshot
+        .objects
+        .claims
+        .retain(|o| o.metadata.name.as_deref() != Some("data-guilds-a-master-b-0"));
     let actions = restored.settle();
     assert!(!actions.contains(&"Bootstrap"), "{actions:?}");
     assert!(actions.contains(&"Create"));
-    let layout = restored.snapshot.objects.stateful_sets.iter().filter(|o| o.metadata.name.as_ref().unwrap().contains("master"));
+    let layout = restored
+        .snapshot
+        .objects
+        .stateful_sets
+        .iter()
+        .filter(|o| o.metadata.name.as_ref().unwrap().contains("master"));
     assert_eq!(layout.count(), 3);
     world.settle();
 }
@@ -143,7 +158,9 @@ fn an_unavailable_reading_changes_no_settings_and_deletes_no_map() {
 #[test]
 fn a_change_of_inputs_is_held_and_touches_no_template() {
     let mut world = World::formed();
-    world.edit(|cell| cell["spec"]["nodes"]["data"]["settings"] = json!({"indices.memory.index_buffer_size": "20%"}));
+    world.edit(|cell| {
+        cell["spec"]["nodes"]["data"]["settings"] = json!({"indices.memory.index_buffer_size": "20%"})
+    });
     assert_eq!((world.plan().steps.len(), reasons(&world)), (0, vec![Reason::NotSupportedYet]));
     let status = world.status();
     assert!(is_true(&status.conditions, "Stalled") && is_true(&status.conditions, "Ready"));
@@ -182,7 +199,9 @@ fn a_second_cluster_leaves_the_first_alone() {
 #[test]
 fn a_new_zone_restarts_nobody_and_joins_the_forced_values() {
     let mut world = World::formed();
-    world.edit(|cell| cell["spec"]["zones"] = json!([{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "d"}]));
+    world.edit(|cell| {
+        cell["spec"]["zones"] = json!([{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "d"}])
+    });
     let actions = world.settle();
     assert_eq!(actions, ["Create", "PutSettings"]);
     assert!(world.has_wanted_settings());
@@ -207,9 +226,10 @@ fn a_setting_that_leaves_the_spec_is_reset_and_others_stay() {
 fn the_autoscaler_gets_the_number_without_a_write_to_it() {
     let mut world = World::formed();
     for deployment in &mut world.snapshot.objects.deployments {
-        deployment.metadata.managed_fields = serde_json::from_value(json!([{"manager": "searchcell-operator",
+        deployment.metadata.managed_fields =
+            serde_json::from_value(json!([{"manager": "searchcell-operator",
             "operation": "Update", "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}}]))
-        .unwrap();
+            .unwrap();
     }
     world.edit(|cell| {
         cell["spec"]["nodes"]["ingest"].as_object_mut().unwrap().remove("replicas");
@@ -230,12 +250,21 @@ fn the_autoscaler_gets_the_number_without_a_write_to_it() {
 fn an_object_of_another_owner_is_reported_and_not_touched() {
     let mut world = World::new(cell_object());
     let plan = world.plan();
-    let service = plan.steps.into_iter().find(|step| matches!(&step.action, Action::Create(o) if o.name() == "guilds-a")).unwrap();
+    let service = plan
+        .steps
+        .into_iter()
+        .find(|step| matches!(&step.action, Action::Create(o) if o.name() == "guilds-a"))
+        .unwrap();
     world.apply(service.action);
     world.snapshot.objects.services[0].metadata.owner_references = None;
     let plan = world.plan();
     assert_eq!(reasons(&world), [Reason::NameConflict]);
-    assert!(!plan.steps.iter().any(|step| matches!(&step.action, Action::Create(searchcell_core::step::Object::StatefulSet(_)))));
+    assert!(
+        !plan.steps.iter().any(|step| matches!(
+            &step.action,
+            Action::Create(searchcell_core::step::Object::StatefulSet(_))
+        ))
+    );
     assert!(is_true(&world.status().conditions, "Stalled"));
 }
 
@@ -288,7 +317,8 @@ fn a_removed_cluster_goes_unless_a_placement_is_on_it() {
         "status": {"clusters": [{"name": "guilds-a", "indices": 1}]},
     }]))
     .unwrap();
-    let of_a = |world: &World| world.plan().steps.iter().filter(|step| step.cluster.as_deref() == Some("a")).count();
+    let of_a =
+        |world: &World| world.plan().steps.iter().filter(|step| step.cluster.as_deref() == Some("a")).count();
     assert_eq!(of_a(&world), 0);
     assert!(reasons(&world).contains(&Reason::Held));
     world.snapshot.placements.clear();

@@ -49,7 +49,12 @@ pub struct World {
 
 impl World {
     pub fn new(cell: SearchCell) -> Self {
-        let snapshot = CellSnapshot { cell, objects: CellObjects::default(), elastic: BTreeMap::new(), placements: vec![] };
+        let snapshot = CellSnapshot {
+            cell,
+            objects: CellObjects::default(),
+            elastic: BTreeMap::new(),
+            placements: vec![],
+        };
         Self { snapshot, counter: 0 }
     }
 
@@ -161,16 +166,28 @@ impl World {
                 }
             }
             Action::Scale { target, replicas } => {
-                for set in objects.stateful_sets.iter_mut().filter(|o| o.metadata.name.as_deref() == Some(&target.name)) {
+                for set in objects
+                    .stateful_sets
+                    .iter_mut()
+                    .filter(|o| o.metadata.name.as_deref() == Some(&target.name))
+                {
                     set.spec.as_mut().unwrap().replicas = Some(replicas);
                 }
-                for set in objects.deployments.iter_mut().filter(|o| o.metadata.name.as_deref() == Some(&target.name)) {
+                for set in objects
+                    .deployments
+                    .iter_mut()
+                    .filter(|o| o.metadata.name.as_deref() == Some(&target.name))
+                {
                     set.spec.as_mut().unwrap().replicas = Some(replicas);
                 }
             }
-            Action::ReleaseReplicas { .. } => objects.deployments.iter_mut().for_each(|o| o.metadata.managed_fields = None),
+            Action::ReleaseReplicas { .. } => {
+                objects.deployments.iter_mut().for_each(|o| o.metadata.managed_fields = None)
+            }
             Action::AnnotateClaim { target, annotations } => {
-                for claim in objects.claims.iter_mut().filter(|o| o.metadata.name.as_deref() == Some(&target.name)) {
+                for claim in
+                    objects.claims.iter_mut().filter(|o| o.metadata.name.as_deref() == Some(&target.name))
+                {
                     claim.metadata.annotations.get_or_insert_default().extend(annotations.clone());
                 }
             }
@@ -216,7 +233,10 @@ impl World {
                         creation_timestamp: Some(Time(now())),
                         ..named(&claim, &set.metadata)
                     };
-                    self.snapshot.objects.claims.push(PersistentVolumeClaim { metadata, ..Default::default() });
+                    self.snapshot
+                        .objects
+                        .claims
+                        .push(PersistentVolumeClaim { metadata, ..Default::default() });
                 }
                 pods.push(pod(&pod_name, &set.metadata));
             }
@@ -224,7 +244,10 @@ impl World {
         let deployments: Vec<Deployment> = self.snapshot.objects.deployments.clone();
         for deployment in &deployments {
             for n in 0..deployment.spec.as_ref().unwrap().replicas.unwrap() {
-                pods.push(pod(&format!("{}-{n}", deployment.metadata.name.as_ref().unwrap()), &deployment.metadata));
+                pods.push(pod(
+                    &format!("{}-{n}", deployment.metadata.name.as_ref().unwrap()),
+                    &deployment.metadata,
+                ));
             }
         }
         self.snapshot.objects.pods = pods;
