@@ -1,0 +1,297 @@
+//! What users and fate do to the world: edits, faults, repairs.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, LABEL_ROLE};
+use searchcell_core::snapshot::{ShardState, label};
+use searchcell_crds::{
+    Autoscaling, Cluster, ClusterPlacement, DeletionPolicy, IndexPlacement, IndexPlacementSpec, SearchCell,
+    SearchCellSpec,
+};
+
+use crate::objects::{K, Obj};
+use crate::world::{Network, World};
+
+/// The one cell of a schedule.
+pub const CELL: &str = "guilds";
+
+/// A change of a cell's spec.
+#[derive(Clone, Debug)]
+pub enum Edit {
+    AddCluster(String),
+    RemoveCluster(String),
+    CloseCluster(String),
+    DataPerZone(i32),
+    IngestFixed(i32),
+    IngestAutoscaled(i32, i32),
+    ClusterSetting(i64),
+    Suspend(bool),
+    Policy(DeletionPolicy),
+    /// A spec that breaks rules, until it is set back.
+    Invalid(bool),
+}
+
+#[derive(Clone, Debug)]
+pub enum Act {
+    CreateCell(Box<SearchCellSpec>),
+    EditCell(Edit),
+    DeleteCell,
+    CreatePlacement(String, Box<IndexPlacementSpec>),
+    DeletePlacement(String),
+    /// Claims come back from a backup that knows no annotations.
+    StripClaims,
+    /// Somebody reads the message and annotates the claims with the UUID that is on their volumes.
+    AnnotateClaims,
+    WipeStatus,
+    /// A claim and its volume are lost, and its pod with them. Only while nothing else is wrong.
+    LoseClaim { role: String },
+    /// A disk is replaced by a blank one; the claim stays. Only while nothing else is wrong.
+    WipeVolume { role: String },
+    Foreign(String),
+    NodeOff,
+    ZoneOff(String),
+    AllOn,
+    Evict,
+    KillContainer,
+    Cordon,
+    Load(i32),
+    Documents(i64),
+    CutElastic(String),
+    Flaky { refuse: u64, lose: u64, slow: u64, stale: u64 },
+    Steady,
+    // To the operator's processes; done by the driver.
+    CutApi,
+    Crash { after: u64, with_effect: bool },
+    SecondLeader,
+    EndSecondLeader,
+    ClockJump(i64),
+}
+
+/// Does it. False when its time has not come yet: a name is still taken.
+pub fn perform(world: &mut World, act: &Act) -> bool {
+    let ms = world.ms;
+    if !matches!(act, Act::Documents(_)) {
+        world.note(format!("--- {act:?}").chars().take(300).collect());
+    }
+    match act {
+        Act::CreateCell(spec) => {
+            let cell = SearchCell { metadata: named(CELL), spec: (**spec).clone(), status: None };
+            return world.store.create(ms, "user", Obj::Cell(cell)).is_ok();
+        }
+        Act::CreatePlacement(name, spec) => {
+            let placement = IndexPlacement { metadata: named(name), spec: (**spec).clone(), status: None };
+            return world.store.create(ms, "user", Obj::Placement(placement)).is_ok();
+        }
+        Act::EditCell(change) => {
+            world.store.update::<SearchCell>("user", CELL, |cell| edit(&mut cell.spec, change));
+        }
+        Act::DeleteCell => world.store.delete(ms, K::Cell, CELL),
+        Act::DeletePlacement(name) => world.store.delete(ms, K::Placement, name),
+        Act::StripClaims => {
+            if world.store.get::<SearchCell>(CELL).is_some() {
+                return false;
+            }
+            for name in claims(world, |_| true) {
+                world.store.update::<PersistentVolumeClaim>("user", &name, |claim| claim.metadata.annotations = None);
+            }
+        }
+        Act::AnnotateClaims => annotate(world),
+        Act::WipeStatus => {
+            world.store.update::<SearchCell>("user", CELL, |cell| cell.status = None);
+        }
+        Act::LoseClaim { role } => {
+            if let Some(claim) = victim(world, role) {
+                let pod = claim.trim_start_matches("data-").to_owned();
+                let volume = volume_of(world, &claim);
+                world.wipe_volume(&volume);
+                world.note(format!("claim {claim} is lost"));
+                world.containers.remove(&pod);
+                world.store.delete(ms, K::Claim, &claim);
+                world.store.delete(ms, K::Pod, &pod);
+            }
+        }
+        Act::WipeVolume { role } => {
+            if let Some(claim) = victim(world, role) {
+                let volume = volume_of(world, &claim);
+                world.note(format!("the disk of {claim} is blank"));
+                world.containers.remove(claim.trim_start_matches("data-"));
+                world.wipe_volume(&volume);
+            }
+        }
+        Act::Foreign(name) => {
+            let service = Service { metadata: named(name), ..Service::default() };
+            if let Ok(created) = world.store.create(ms, "somebody", Obj::Service(service)) {
+                world.history.foreign.extend(created.meta().uid.clone());
+            }
+        }
+        Act::NodeOff => {
+            let names: Vec<String> = world.nodes.keys().cloned().collect();
+            if let Some(name) = world.rng.pick(&names).cloned() {
+                power(world, |node, _| node == name, false);
+            }
+        }
+        Act::ZoneOff(zone) => power(world, |_, of| of == zone, false),
+        Act::AllOn => {
+            power(world, |_, _| true, true);
+            world.nodes.values_mut().for_each(|node| node.cordoned = false);
+        }
+        Act::Evict => {
+            if let Some(pod) = random_pod(world) {
+                world.store.delete(ms, K::Pod, &pod);
+            }
+        }
+        Act::KillContainer => {
+            if let Some(pod) = random_pod(world) {
+                world.note(format!("container {pod} is killed"));
+                world.containers.remove(&pod);
+                if let Some(uid) = world.store.get::<Pod>(&pod).and_then(|pod| pod.metadata.uid.clone()) {
+                    world.start_at.remove(&uid);
+                }
+            }
+        }
+        Act::Cordon => {
+            let names: Vec<String> = world.nodes.keys().cloned().collect();
+            if let Some(name) = world.rng.pick(&names).cloned() {
+                world.nodes.get_mut(&name).unwrap().cordoned = true;
+            }
+        }
+        Act::Load(nodes) => {
+            let names: Vec<String> =
+                world.store.objects(K::Deployment).map(|(name, _)| name.clone()).collect();
+            for name in names {
+                world.load.insert(name, *nodes);
+            }
+        }
+        Act::Documents(more) => {
+            for cluster in world.elastic.clusters.values_mut() {
+                cluster.indices.values_mut().for_each(|index| index.documents += more);
+            }
+        }
+        Act::CutElastic(cluster) => {
+            world.network.without_elastic.insert(format!("{CELL}/{cluster}"));
+        }
+        Act::Flaky { refuse, lose, slow, stale } => {
+            let network = &mut world.network;
+            (network.refuse, network.lose_answer, network.slow, network.stale) = (*refuse, *lose, *slow, *stale);
+        }
+        Act::Steady => world.network = Network::default(),
+        Act::CutApi | Act::Crash { .. } | Act::SecondLeader | Act::EndSecondLeader | Act::ClockJump(_) => {}
+    }
+    true
+}
+
+pub fn named(name: &str) -> ObjectMeta {
+    ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() }
+}
+
+pub fn edit(spec: &mut SearchCellSpec, change: &Edit) {
+    match change {
+        Edit::AddCluster(name) => {
+            if !spec.clusters.iter().any(|cluster| cluster.name == *name) {
+                spec.clusters.push(Cluster { name: name.clone(), ..Cluster::default() });
+            }
+        }
+        Edit::RemoveCluster(name) => {
+            if spec.clusters.len() > 1 {
+                spec.clusters.retain(|cluster| cluster.name != *name);
+            }
+        }
+        Edit::CloseCluster(name) => {
+            for cluster in spec.clusters.iter_mut().filter(|cluster| cluster.name == *name) {
+                cluster.placement = Some(ClusterPlacement::Closed);
+            }
+        }
+        Edit::DataPerZone(nodes) => spec.nodes.data.per_zone = spec.nodes.data.per_zone.max(*nodes),
+        Edit::IngestFixed(replicas) => {
+            if let Some(ingest) = &mut spec.nodes.ingest {
+                (ingest.replicas, ingest.autoscaling) = (Some(*replicas), None);
+            }
+        }
+        Edit::IngestAutoscaled(min_replicas, max_replicas) => {
+            if let Some(ingest) = &mut spec.nodes.ingest {
+                ingest.replicas = None;
+                ingest.autoscaling = Some(Autoscaling {
+                    min_replicas: *min_replicas,
+                    max_replicas: *max_replicas,
+                    target_cpu_utilization_percentage: 70,
+                });
+            }
+        }
+        Edit::ClusterSetting(value) => {
+            spec.cluster_settings.insert("cluster.max_shards_per_node".to_owned(), (*value).into());
+        }
+        Edit::Suspend(suspend) => spec.suspend = *suspend,
+        Edit::Policy(policy) => spec.deletion_policy = *policy,
+        Edit::Invalid(invalid) => {
+            spec.settings.remove("cluster.name");
+            if *invalid {
+                spec.settings.insert("cluster.name".to_owned(), "mine".into());
+            }
+        }
+    }
+}
+
+fn power(world: &mut World, which: impl Fn(&str, &str) -> bool, on: bool) {
+    let ms = world.ms;
+    for (name, node) in &mut world.nodes {
+        if which(name, &node.zone) && node.on != on {
+            (node.on, node.since) = (on, ms);
+        }
+    }
+}
+
+fn claims(world: &World, which: impl Fn(&PersistentVolumeClaim) -> bool) -> Vec<String> {
+    let all = world.store.all::<PersistentVolumeClaim>().filter(|claim| which(claim));
+    all.filter_map(|claim| claim.metadata.name.clone()).collect()
+}
+
+fn volume_of(world: &World, claim: &str) -> String {
+    let claim = world.store.get::<PersistentVolumeClaim>(claim);
+    claim.and_then(|claim| claim.spec.as_ref()?.volume_name.clone()).unwrap_or_default()
+}
+
+fn annotate(world: &mut World) {
+    let uuids: BTreeMap<String, String> = claims(world, |_| true)
+        .into_iter()
+        .filter_map(|claim| {
+            let uuid = world.volumes.get(&volume_of(world, &claim))?.cluster_uuid.clone()?;
+            Some((claim, uuid))
+        })
+        .collect();
+    for (claim, uuid) in uuids {
+        world.store.update::<PersistentVolumeClaim>("user", &claim, |claim| {
+            let annotations = claim.metadata.annotations.get_or_insert_default();
+            annotations.insert(ANNOTATION_CLUSTER_UUID.to_owned(), uuid);
+            annotations.insert(ANNOTATION_HIGHEST_VERSION.to_owned(), "9.5.3".to_owned());
+        });
+    }
+}
+
+fn random_pod(world: &mut World) -> Option<String> {
+    let pods: Vec<String> = world.store.objects(K::Pod).map(|(name, _)| name.clone()).collect();
+    world.rng.pick(&pods).cloned()
+}
+
+/// A claim of a role that may be lost without losing data: everything else is whole.
+fn victim(world: &mut World, role: &str) -> Option<String> {
+    let whole = world.nodes.values().all(|node| node.on)
+        && !world.elastic.clusters.is_empty()
+        && world.elastic.clusters.values().all(|cluster| {
+            let copies = || cluster.indices.values().flat_map(|index| &index.copies);
+            cluster.master.is_some()
+                && copies().all(|copy| copy.state == ShardState::Started)
+                && cluster.indices.values().all(|index| index.replicas > 0)
+                && world.containers.values().filter(|c| c.identity == cluster.identity).count() == cluster.members.len()
+        });
+    if !whole {
+        return None;
+    }
+    let bound = claims(world, |claim| {
+        label(&claim.metadata, LABEL_ROLE) == Some(role)
+            && claim.metadata.deletion_timestamp.is_none()
+            && claim.spec.as_ref().is_some_and(|spec| spec.volume_name.is_some())
+    });
+    world.rng.pick(&bound).cloned()
+}

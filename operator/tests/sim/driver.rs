@@ -1,0 +1,359 @@
+//! Runs one schedule: the operator's processes, the passage of time, the acts, and the wait for rest.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use searchcell_operator::clock::Clock;
+use searchcell_operator::engine::{Engine, Key, Next, Tuning};
+use searchcell_operator::leadership::Leadership;
+use tokio::time::{Instant, sleep};
+
+use crate::acts::{self, Act};
+use crate::calls::{Fate, Line};
+use crate::invariants::Violation;
+use crate::mutants::{Bug, Mutant};
+use crate::objects::K;
+use crate::rng::Rng;
+use crate::scenario::{Kind, Scenario};
+use crate::settled;
+use crate::sim_elastic::SimElastic;
+use crate::sim_kube::SimKube;
+use crate::store::timestamp;
+use crate::world::{Network, Node, Shared, World, lock};
+
+/// How long the world may take to come to rest after the last fault, in simulated seconds.
+const PATIENCE_S: u64 = 3_600;
+/// Counts are refreshed every five minutes: rest is asked for only after that.
+const QUIET_S: u64 = 400;
+/// How long a process leads without renewing its lease.
+const LEASE: Duration = Duration::from_secs(15);
+
+/// What became of a schedule.
+pub struct Report {
+    pub kind: Kind,
+    pub violation: Option<Violation>,
+    pub tail: String,
+    /// Simulated seconds.
+    pub seconds: u64,
+    /// Hash of everything that was written: equal for equal seeds.
+    pub fingerprint: u64,
+}
+
+struct SimClock {
+    world: Shared,
+    skew: Arc<AtomicI64>,
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Timestamp {
+        timestamp(lock(&self.world).ms) + SignedDuration::from_secs(self.skew.load(Ordering::Relaxed))
+    }
+}
+
+struct Process {
+    engine: Engine<SimKube, SimElastic>,
+    kube: Arc<SimKube>,
+    fate: Arc<Fate>,
+    leadership: Leadership,
+    /// When each object is to be looked at again.
+    due: BTreeMap<Key, u64>,
+    dead: bool,
+}
+
+impl Process {
+    fn new(world: &Shared, id: usize, skew: &Arc<AtomicI64>, bug: Option<Bug>) -> Self {
+        let fate = Arc::new(Fate::default());
+        let line = Line { world: world.clone(), id, fate: fate.clone(), pass: Arc::default() };
+        let kube = Arc::new(SimKube::new(line.clone(), bug));
+        let elastic = Arc::new(SimElastic::new(line, bug));
+        let leadership = Leadership::none();
+        let clock = Arc::new(SimClock { world: world.clone(), skew: skew.clone() });
+        let mut engine = Engine::new(kube.clone(), elastic, clock, leadership.clone(), Tuning::default());
+        if let Some(bug) = bug {
+            engine = engine.with_decide(Arc::new(Mutant(bug)));
+        }
+        let mut process = Process { engine, kube, fate, leadership, due: BTreeMap::new(), dead: false };
+        process.discover(0);
+        process
+    }
+
+    /// Everything in the caches, and everything that was in them, is due.
+    fn discover(&mut self, now: u64) {
+        for key in self.kube.keys() {
+            self.due.insert(key, now);
+        }
+        self.due.values_mut().for_each(|due| *due = now);
+    }
+
+    /// Watch events arrive: all of them, or as many as a bad day allows.
+    fn deliver(&mut self) {
+        let arrived = {
+            let mut world = lock(&self.kube.line.world);
+            if world.network.without_api.contains(&self.kube.line.id) {
+                return;
+            }
+            let mut cache = self.kube.cache.lock().unwrap();
+            let mut arrived = false;
+            for kind in K::ALL {
+                let behind = cache.behind(&world.store, *kind);
+                if behind == 0 {
+                    continue;
+                }
+                let stale = world.network.stale;
+                let events = if world.rng.chance(stale) { world.rng.below(behind as u64) as usize } else { behind };
+                cache.deliver(&world.store, *kind, events);
+                arrived |= events > 0;
+            }
+            arrived
+        };
+        if arrived {
+            self.discover(0);
+        }
+    }
+
+    async fn work(&mut self) {
+        let now = lock(&self.kube.line.world).ms;
+        let due: Vec<Key> = self.due.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+        for key in due {
+            if !self.leadership.holds() || self.dead {
+                return;
+            }
+            self.kube.begin_pass(&key);
+            let next = tokio::select! {
+                biased;
+                () = self.fate.died.notified() => None,
+                next = self.engine.pass(&key) => Some(next),
+            };
+            let now = lock(&self.kube.line.world).ms;
+            match next {
+                None => self.dead = true,
+                Some(Next::After(wait)) => {
+                    self.due.insert(key, now + wait.as_millis() as u64);
+                }
+                Some(Next::OnChange) => {
+                    self.due.insert(key, u64::MAX);
+                }
+            }
+        }
+    }
+}
+
+struct Run {
+    world: Shared,
+    scenario: Scenario,
+    processes: Vec<Process>,
+    next_id: usize,
+    skew: Arc<AtomicI64>,
+    rng: Rng,
+    bug: Option<Bug>,
+    /// A dead process is replaced at this time.
+    replace_at: Option<u64>,
+}
+
+/// Runs the schedule of a seed from its first second to its rest.
+pub async fn run(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
+    let mut rng = Rng::new(seed);
+    let scenario = Scenario::new(&mut rng, kind);
+    let mut world = World::new(rng.next());
+    for zone in &scenario.zones {
+        for number in 0..3 {
+            let node =
+                Node { zone: zone.clone(), on: true, cordoned: false, since: 0, capacity: 8 };
+            world.nodes.insert(format!("{zone}{number}"), node);
+        }
+    }
+    world.note(format!("seed {seed}: {:?}, {:?}, {} acts", scenario.kind, scenario.expect, scenario.acts.len()));
+    let world = Arc::new(Mutex::new(world));
+    let mut run = Run {
+        world: world.clone(),
+        scenario,
+        processes: Vec::new(),
+        next_id: 0,
+        skew: Arc::default(),
+        rng,
+        bug,
+        replace_at: None,
+    };
+    run.start_process();
+    let began = Instant::now();
+    run.story().await;
+    run.rest().await;
+    let world = lock(&world);
+    let fingerprint = world.log.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, write| {
+        let bytes = write.ms.to_le_bytes().into_iter().chain(write.text.bytes());
+        bytes.fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    });
+    Report {
+        kind: run.scenario.kind,
+        violation: world.violation.clone(),
+        tail: world.tail(if world.violation.is_some() { 120 } else { 0 }),
+        seconds: began.elapsed().as_secs(),
+        fingerprint,
+    }
+}
+
+impl Run {
+    fn start_process(&mut self) {
+        self.next_id += 1;
+        self.processes.push(Process::new(&self.world, self.next_id, &self.skew, self.bug));
+    }
+
+    fn broken(&self) -> bool {
+        lock(&self.world).violation.is_some()
+    }
+
+    /// One beat: time passes, the world moves, events arrive, processes work.
+    async fn beat(&mut self, wait_ms: u64) {
+        sleep(Duration::from_millis(wait_ms)).await;
+        {
+            let mut world = lock(&self.world);
+            world.advance();
+            let ms = world.ms;
+            if self.replace_at.is_some_and(|at| at <= ms) {
+                self.replace_at = None;
+                drop(world);
+                self.start_process();
+            }
+        }
+        for process in &mut self.processes {
+            // The lease is an object of the API server: who cannot reach it loses it.
+            let id = process.kube.line.id;
+            if !lock(&self.world).network.without_api.contains(&id) {
+                process.leadership.extend(Instant::now() + LEASE);
+            }
+            process.deliver();
+        }
+        futures::future::join_all(self.processes.iter_mut().map(Process::work)).await;
+        let before = self.processes.len();
+        self.processes.retain(|process| !process.dead);
+        if self.processes.is_empty() && before > 0 {
+            let ms = lock(&self.world).ms;
+            self.replace_at = Some(ms + self.rng.range(500, 20_000));
+        }
+    }
+
+    async fn story(&mut self) {
+        let acts = self.scenario.acts.clone();
+        let mut second = 0;
+        for (at, act) in acts {
+            while second < at {
+                let step = self.rng.range(300, 2_500);
+                self.beat(step).await;
+                if self.broken() {
+                    return;
+                }
+                let elapsed = {
+                    let world = lock(&self.world);
+                    (world.ms - 3_600_000) / 1000
+                };
+                second = elapsed;
+            }
+            self.act(&act).await;
+        }
+    }
+
+    async fn act(&mut self, act: &Act) {
+        // A name that is still taken: the user tries again for as long as a finalizer may take.
+        for _ in 0..700 {
+            let done = acts::perform(&mut lock(&self.world), act);
+            if done || self.broken() {
+                break;
+            }
+            self.beat(2_000).await;
+        }
+        match act {
+            Act::CutApi => {
+                let mut world = lock(&self.world);
+                world.network.without_api.extend(self.processes.iter().map(|process| process.kube.line.id));
+            }
+            Act::Crash { after, with_effect } => {
+                self.processes.iter().for_each(|process| process.fate.die_after(*after, *with_effect));
+            }
+            Act::SecondLeader => self.start_process(),
+            Act::EndSecondLeader => {
+                if self.processes.len() > 1 {
+                    let gone = self.rng.below(self.processes.len() as u64) as usize;
+                    self.processes.remove(gone);
+                }
+            }
+            Act::ClockJump(seconds) => self.skew.store(*seconds, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    /// Faults are over: the world must come to rest, and stay there.
+    async fn rest(&mut self) {
+        let mut settled_for = 0;
+        let calm_at = {
+            let mut world = lock(&self.world);
+            let cut = std::mem::take(&mut world.network);
+            if self.scenario.elastic_stays_down {
+                world.network = Network { without_elastic: cut.without_elastic, ..Network::default() };
+            }
+            acts::perform(&mut world, &Act::AllOn);
+            world.note("--- calm".to_owned());
+            (world.calm, world.history.undisturbed_since) = (true, Some(world.ms));
+            world.ms
+        };
+        self.skew.store(0, Ordering::Relaxed);
+        while self.processes.len() > 1 {
+            self.processes.pop();
+        }
+        if self.processes.is_empty() {
+            self.replace_at = Some(calm_at);
+        }
+        loop {
+            let step = self.pause(settled_for > 0);
+            self.beat(step).await;
+            if self.broken() {
+                return;
+            }
+            let mut world = lock(&self.world);
+            let unsettled = settled::unsettled(&world, self.scenario.expect);
+            match unsettled {
+                None => settled_for += step,
+                Some((invariant, why)) => {
+                    settled_for = 0;
+                    if world.ms > calm_at + PATIENCE_S * 1000 {
+                        return world.violated(invariant, why);
+                    }
+                }
+            }
+            if settled_for > QUIET_S * 1000 {
+                break;
+            }
+        }
+        let (writes, until) = {
+            let mut world = lock(&self.world);
+            world.note("--- rest".to_owned());
+            (world.operator_writes, world.ms + self.scenario.rest * 1000)
+        };
+        loop {
+            let step = self.pause(true);
+            self.beat(step).await;
+            let mut world = lock(&self.world);
+            if world.operator_writes != writes {
+                world.violated(settled::REST_IS_SILENT, "the operator writes although nothing changes");
+            }
+            if let Some((invariant, why)) = settled::unsettled(&world, self.scenario.expect) {
+                world.violated(invariant, why);
+            }
+            if world.violation.is_some() || world.ms > until {
+                return;
+            }
+        }
+    }
+
+    /// Until something is due; at rest nothing else happens.
+    fn pause(&self, at_rest: bool) -> u64 {
+        if !at_rest {
+            return 2_000;
+        }
+        let now = lock(&self.world).ms;
+        let due = self.processes.iter().flat_map(|process| process.due.values()).min().copied();
+        due.map_or(60_000, |due| due.saturating_sub(now).clamp(500, 60_000))
+    }
+}

@@ -1,0 +1,142 @@
+//! The operator's real loop — observe, plan, execute, status — on a simulated Kubernetes and a simulated
+//! Elasticsearch, under faults: deterministic, from one seed per schedule, with named invariants on every tick.
+//!
+//! `SEARCHCELL_SIM_SCHEDULES=N` runs more or fewer schedules, `SEARCHCELL_SIM_SEED=S` runs one of them again.
+
+mod acts;
+mod calls;
+mod defaults;
+mod driver;
+mod elastic;
+mod fields;
+mod invariants;
+mod kubernetes;
+mod machines;
+mod mutants;
+mod objects;
+mod rng;
+mod scenario;
+mod settled;
+mod shards;
+mod sim_elastic;
+mod sim_kube;
+mod store;
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use driver::Report;
+use mutants::{Bug, TABLE};
+use scenario::Kind;
+
+/// Schedules of a default run.
+const SCHEDULES: u64 = 2_000;
+/// A bug has to show within so many schedules of its kind.
+const SCHEDULES_PER_BUG: u64 = 60;
+
+fn simulate(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(driver::run(seed, kind, bug))
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs `work` for 0, 1, 2, … on all cores until it says stop.
+fn on_all_cores(work: impl Fn(u64) -> bool + Sync) {
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| while work(next.fetch_add(1, Ordering::Relaxed)) {});
+        }
+    });
+}
+
+fn describe(seed: u64, report: &Report) -> String {
+    let Some(violation) = &report.violation else { return String::new() };
+    format!(
+        "{}\n\nseed {seed} ({:?}) breaks `{}` at {:.3}s: {}\nrun it again: SEARCHCELL_SIM_SEED={seed} cargo test -p searchcell-operator --test sim\n",
+        report.tail,
+        report.kind,
+        violation.invariant,
+        (violation.ms - 3_600_000) as f64 / 1000.0,
+        violation.message
+    )
+}
+
+#[test]
+#[ignore = "being written"]
+fn no_schedule_breaks_an_invariant() {
+    if let Some(seed) = number("SEARCHCELL_SIM_SEED") {
+        let report = simulate(seed, None, None);
+        assert!(report.violation.is_none(), "{}", describe(seed, &report));
+        return;
+    }
+    let schedules = number("SEARCHCELL_SIM_SCHEDULES").unwrap_or(SCHEDULES);
+    let keep_going = number("SEARCHCELL_SIM_KEEP_GOING").is_some();
+    let started = Instant::now();
+    let failures: Mutex<BTreeMap<u64, Report>> = Mutex::default();
+    let simulated = AtomicU64::new(0);
+    on_all_cores(|seed| {
+        if seed >= schedules || (!keep_going && !failures.lock().unwrap().is_empty()) {
+            return false;
+        }
+        let report = simulate(seed, None, None);
+        simulated.fetch_add(report.seconds, Ordering::Relaxed);
+        if report.violation.is_some() {
+            failures.lock().unwrap().insert(seed, report);
+        }
+        true
+    });
+    let failures = failures.into_inner().unwrap();
+    let took = started.elapsed().as_secs_f64();
+    let hours = simulated.into_inner() / 3_600;
+    println!("{schedules} schedules, {hours} simulated hours in {took:.0} s: {:.0} a second", schedules as f64 / took);
+    for (seed, report) in &failures {
+        let violation = report.violation.as_ref().unwrap();
+        println!("seed {seed} {:?}: {}: {}", report.kind, violation.invariant, violation.message);
+    }
+    if let Some((seed, report)) = failures.first_key_value() {
+        panic!("{}", describe(*seed, report));
+    }
+}
+
+#[test]
+#[ignore = "being written"]
+fn a_seed_reproduces_a_run() {
+    for seed in 0..6 {
+        let (first, second) = (simulate(seed, None, None), simulate(seed, None, None));
+        assert_eq!(first.fingerprint, second.fingerprint, "seed {seed}");
+    }
+}
+
+#[test]
+#[ignore = "being written"]
+fn every_deliberate_bug_is_caught() {
+    let missed: Mutex<Vec<String>> = Mutex::default();
+    on_all_cores(|number| {
+        let Some((bug, kind, expected)) = TABLE.get(number as usize) else { return false };
+        let mut others = Vec::new();
+        for seed in 0..SCHEDULES_PER_BUG {
+            let report = simulate(seed, Some(*kind), Some(*bug));
+            match &report.violation {
+                Some(violation) if expected.contains(&violation.invariant) => {
+                    println!("{bug:?}: {} in schedule {seed}", violation.invariant);
+                    return true;
+                }
+                Some(violation) => others.push(violation.invariant),
+                None => {}
+            }
+        }
+        let text = format!("{bug:?}: none of {expected:?} broke in {SCHEDULES_PER_BUG} schedules, but {others:?}");
+        missed.lock().unwrap().push(text);
+        true
+    });
+    let missed = missed.into_inner().unwrap();
+    assert!(missed.is_empty(), "not caught:\n{}", missed.join("\n"));
+}

@@ -1,0 +1,234 @@
+//! Deliberate bugs, injected from outside: through the ports, or by deciding otherwise than the core does. Each has
+//! to be caught by a named invariant, else the simulation looks away from something.
+
+use jiff::Timestamp;
+use searchcell_core::domain::{ValidCell, ValidPlacement};
+use searchcell_core::placement::{self, PlacementSnapshot};
+use searchcell_core::plan;
+use searchcell_core::snapshot::CellSnapshot;
+use searchcell_core::status;
+use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};
+use searchcell_core::validate::Problem;
+use searchcell_crds::{DeletionPolicy, SearchCellStatus};
+use searchcell_operator::decide::Decide;
+
+use crate::invariants as inv;
+use crate::scenario::Kind;
+use crate::settled;
+
+/// The bugs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// The planner sees no placements: the gate of a removal is gone.
+    NoPlacements,
+    /// A failed reading of details is taken for one without indices.
+    UnavailableIsEmpty,
+    /// The step that deletes the bootstrap map is left out.
+    MapIsKept,
+    /// The bootstrap map goes as soon as it is there.
+    MapGoesEarly,
+    /// A lost answer of an index creation is repeated on another cluster.
+    RepeatsElsewhere,
+    /// A status that says the same is published all the same.
+    StatusAlways,
+    /// UIDs and resource versions are not checked.
+    NoPreconditions,
+    /// Cell and claims are taken from caches before a bootstrap.
+    NoLiveCheck,
+    /// The UUID is never written on claims.
+    ClaimsUnmarked,
+    /// Templates are rendered anew at every pass.
+    TemplateRewritten,
+    /// `suspend` is not looked at.
+    SuspendIgnored,
+    /// Volumes are deleted whatever the policy says.
+    PolicyIgnored,
+    /// An object of our name is taken over, whoever made it.
+    AdoptsForeign,
+    /// The hand-over to the autoscaler takes `replicas` out of what is applied.
+    ReplicasDip,
+    /// `observedGeneration` runs ahead.
+    GenerationAhead,
+    /// The finalizer waits until Elasticsearch answers.
+    FinalizerWaits,
+    /// The UUID leaves the status while Elasticsearch does not answer.
+    UuidForgotten,
+    /// Indices are made without the mark.
+    IndexUnmarked,
+    /// Indices are made before awareness is set.
+    NoAwareness,
+    /// A cluster is bootstrapped again when its map is missing.
+    BootstrapsAgain,
+}
+
+/// Name, bug, story in which it shows, the invariants of which one has to break.
+pub const TABLE: &[(Bug, Kind, &[&str])] = &[
+    (Bug::NoPlacements, Kind::Removal, &[inv::REMOVAL_WAITS]),
+    (Bug::UnavailableIsEmpty, Kind::Faults, &[inv::READINGS_KNOWN, inv::INDEX_ONCE]),
+    (Bug::MapIsKept, Kind::Faults, &[settled::NO_MAP_AT_REST]),
+    (Bug::MapGoesEarly, Kind::Faults, &[inv::RECORDED_FIRST]),
+    (Bug::RepeatsElsewhere, Kind::Removal, &[inv::INDEX_ONCE, inv::READINGS_KNOWN]),
+    (Bug::StatusAlways, Kind::Faults, &[settled::REST_IS_SILENT]),
+    (Bug::NoPreconditions, Kind::Edits, &[inv::ACTS_ON_WHAT_IT_SAW]),
+    (Bug::NoLiveCheck, Kind::Restore, &[inv::CHECKED_LIVE, inv::MAP_STAYS_GONE]),
+    (Bug::ClaimsUnmarked, Kind::Faults, &[settled::IDENTITY_ON_CLAIMS, settled::NO_MAP_AT_REST]),
+    (Bug::TemplateRewritten, Kind::Faults, &[inv::TEMPLATES_FROZEN]),
+    (Bug::SuspendIgnored, Kind::Suspension, &[inv::SUSPENDED]),
+    (Bug::PolicyIgnored, Kind::Recreation, &[inv::VOLUMES_RETAINED]),
+    (Bug::AdoptsForeign, Kind::Foreign, &[inv::FOREIGN]),
+    (Bug::ReplicasDip, Kind::Ingest, &[inv::INGEST_MINIMUM]),
+    (Bug::GenerationAhead, Kind::Faults, &[inv::GENERATIONS]),
+    (Bug::FinalizerWaits, Kind::Deletion, &[settled::FINALIZERS_GO]),
+    (Bug::UuidForgotten, Kind::Faults, &[inv::UUID_IS_FINAL]),
+    (Bug::IndexUnmarked, Kind::Edits, &[inv::INDEX_MARKED]),
+    (Bug::NoAwareness, Kind::Faults, &[settled::SETTINGS]),
+    (Bug::BootstrapsAgain, Kind::LostMaster, &[inv::ONE_CLUSTER, inv::MAP_STAYS_GONE]),
+];
+
+/// The core with a bug.
+pub struct Mutant(pub Bug);
+
+impl Mutant {
+    fn is(&self, bug: Bug) -> bool {
+        self.0 == bug
+    }
+}
+
+fn step(cluster: &str, action: Action) -> Step {
+    Step { cluster: Some(cluster.to_owned()), action, why: "a deliberate bug".to_owned() }
+}
+
+fn target(kind: ObjectKind, meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Target {
+    Target {
+        kind,
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        resource_version: None,
+    }
+}
+
+impl Decide for Mutant {
+    fn plan_cell(&self, cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> Plan {
+        let (mut cell, mut snapshot) = (cell.clone(), snapshot.clone());
+        match self.0 {
+            Bug::NoPlacements => snapshot.placements.clear(),
+            Bug::SuspendIgnored => (cell.suspend, snapshot.cell.spec.suspend) = (false, false),
+            _ => {}
+        }
+        let mut plan = plan::plan_cell(&cell, &snapshot, now);
+        let is_map = |target: &Target| target.kind == ObjectKind::ConfigMap;
+        match self.0 {
+            Bug::MapIsKept => plan.steps.retain(|s| !matches!(&s.action, Action::Delete { target } if is_map(target))),
+            Bug::ClaimsUnmarked => plan.steps.retain(|s| !matches!(s.action, Action::AnnotateClaim { .. })),
+            Bug::NoAwareness => plan.steps.retain(|s| !matches!(s.action, Action::PutSettings(_))),
+            Bug::MapGoesEarly => {
+                for map in &snapshot.objects.config_maps {
+                    let target = target(ObjectKind::ConfigMap, &map.metadata);
+                    plan.steps.push(step(&cell.clusters[0].name, Action::Delete { target }));
+                }
+            }
+            Bug::TemplateRewritten => {
+                for set in &snapshot.objects.stateful_sets {
+                    let target = target(ObjectKind::StatefulSet, &set.metadata);
+                    let mut set = set.clone();
+                    (set.metadata.managed_fields, set.metadata.resource_version, set.status) = (None, None, None);
+                    let template = &mut set.spec.get_or_insert_default().template;
+                    let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
+                    annotations.insert("rendered-by".to_owned(), "this build".to_owned());
+                    let object = Object::StatefulSet(Box::new(set));
+                    plan.steps.push(step(&cell.clusters[0].name, Action::Apply { object, target }));
+                }
+            }
+            Bug::ReplicasDip => {
+                let mut dips = Vec::new();
+                for s in &mut plan.steps {
+                    let Action::ReleaseReplicas { target } = &s.action else { continue };
+                    let found = snapshot.objects.deployments.iter().find(|d| d.metadata.name.as_ref() == Some(&target.name));
+                    let Some(mut deployment) = found.cloned() else { continue };
+                    (deployment.metadata.managed_fields, deployment.status) = (None, None);
+                    let with = Object::Deployment(Box::new(deployment.clone()));
+                    deployment.spec.get_or_insert_default().replicas = Some(1);
+                    let without = Object::Deployment(Box::new(deployment));
+                    let target = target.clone();
+                    let _ = with;
+                    dips.push(Action::Apply { object: without, target: Target { resource_version: None, ..target } });
+                }
+                plan.steps.extend(dips.into_iter().map(|action| step(&cell.clusters[0].name, action)));
+            }
+            Bug::BootstrapsAgain => {
+                let forgetful = CellSnapshot {
+                    cell: searchcell_crds::SearchCell { status: None, ..snapshot.cell.clone() },
+                    objects: Default::default(),
+                    elastic: Default::default(),
+                    placements: Vec::new(),
+                };
+                let lost = snapshot.cell.status.iter().flat_map(|status| &status.clusters).any(|c| c.uuid.is_some())
+                    && snapshot.elastic.values().all(|reading| reading.known().is_none())
+                    && snapshot.objects.config_maps.is_empty();
+                if lost {
+                    let anew = plan::plan_cell(&cell, &forgetful, now).steps;
+                    for s in anew {
+                        if let Action::Bootstrap(map) = s.action {
+                            let create = Action::Create(Object::ConfigMap(map));
+                            plan.steps.push(Step { action: create, ..s });
+                        }
+                    }
+                }
+            }
+            _ => {}
+        }
+        plan
+    }
+
+    fn plan_cell_deletion(&self, snapshot: &CellSnapshot, now: Timestamp) -> Plan {
+        let mut snapshot = snapshot.clone();
+        if self.is(Bug::PolicyIgnored) {
+            snapshot.cell.spec.deletion_policy = DeletionPolicy::Delete;
+        }
+        let mut plan = plan::plan_deletion(&snapshot, now);
+        if self.is(Bug::FinalizerWaits) && snapshot.elastic.values().any(|reading| reading.known().is_none()) {
+            plan.steps.retain(|s| !matches!(s.action, Action::RemoveFinalizer));
+        }
+        plan
+    }
+
+    fn cell_status(
+        &self,
+        snapshot: &CellSnapshot,
+        valid: Result<&ValidCell, &[Problem]>,
+        plan: &Plan,
+        outcomes: &[Outcome],
+        now: Timestamp,
+    ) -> SearchCellStatus {
+        let mut status = status::cell_status(snapshot, valid, plan, outcomes, now);
+        match self.0 {
+            Bug::StatusAlways => {
+                if let Some(condition) = status.conditions.first_mut() {
+                    condition.message = format!("looked at {now}");
+                }
+            }
+            Bug::GenerationAhead => status.observed_generation = status.observed_generation.map(|g| g + 1),
+            Bug::UuidForgotten => {
+                for cluster in &mut status.clusters {
+                    if snapshot.elastic(&cluster.name).is_none() {
+                        cluster.uuid = None;
+                    }
+                }
+            }
+            _ => {}
+        }
+        status
+    }
+
+    fn plan_placement(&self, valid: &ValidPlacement, snapshot: &PlacementSnapshot, now: Timestamp) -> Plan {
+        let mut plan = placement::plan_placement(valid, snapshot, now);
+        if self.is(Bug::IndexUnmarked) {
+            for s in &mut plan.steps {
+                if let Action::CreateIndex { body, .. } = &mut s.action {
+                    body["mappings"]["_meta"] = serde_json::json!({});
+                }
+            }
+        }
+        plan
+    }
+}

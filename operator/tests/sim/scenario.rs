@@ -1,0 +1,389 @@
+//! From a seed to a schedule: a cell, what its users do with it, and what goes wrong meanwhile.
+
+use std::collections::BTreeMap;
+
+use searchcell_crds::{
+    Cluster, DataNodes, Dedicated, DedicatedTenant, DeletionPolicy, IndexPlacementSpec, IngestNodes, MasterNodes,
+    NodeOptions, Nodes, Pool, Quantity, Resources, SearchCellSpec, Security, SecurityMode, Storage, Tenant, Zone,
+};
+
+use crate::acts::{Act, CELL, Edit};
+use crate::rng::Rng;
+
+/// What must come of it in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// Cell and placements serve, in full.
+    Ready,
+    /// The operator holds, safely, and says so.
+    Held,
+    /// The cell is gone, whatever Elasticsearch does.
+    Gone,
+}
+
+/// The kinds of story.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Faults while a cell is created and serves.
+    Faults,
+    /// Users change their minds, under faults.
+    Edits,
+    /// A cluster leaves the spec while a placement is on it.
+    Removal,
+    /// Deleted and made again: on the volumes that were retained, or on none.
+    Recreation,
+    /// Claims are there before the cell that they come back to.
+    Restore,
+    /// Deleted while Elasticsearch is down.
+    Deletion,
+    /// Suspended for a while.
+    Suspension,
+    /// The only master loses its volume.
+    LostMaster,
+    /// Somebody else's object has a name that is needed.
+    Foreign,
+    /// Between a fixed number and the autoscaler, to and fro.
+    Ingest,
+}
+
+const KINDS: [(Kind, u64); 10] = [
+    (Kind::Faults, 34),
+    (Kind::Edits, 20),
+    (Kind::Removal, 6),
+    (Kind::Recreation, 10),
+    (Kind::Restore, 7),
+    (Kind::Deletion, 6),
+    (Kind::Suspension, 5),
+    (Kind::LostMaster, 3),
+    (Kind::Foreign, 3),
+    (Kind::Ingest, 6),
+];
+
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    pub kind: Kind,
+    pub zones: Vec<String>,
+    /// Acts by second, in order.
+    pub acts: Vec<(u64, Act)>,
+    pub expect: Expect,
+    /// Elasticsearch stays out of reach to the end.
+    pub elastic_stays_down: bool,
+    /// How long the rest is watched, in seconds.
+    pub rest: u64,
+}
+
+impl Scenario {
+    pub fn new(rng: &mut Rng, kind: Option<Kind>) -> Self {
+        let mut lot = rng.below(KINDS.iter().map(|(_, weight)| weight).sum());
+        let drawn = KINDS.iter().find(|(_, weight)| {
+            let hit = lot < *weight;
+            lot = lot.saturating_sub(*weight);
+            hit
+        });
+        let kind = kind.or(drawn.map(|(kind, _)| *kind)).unwrap_or(Kind::Faults);
+        let mut story = Story::new(rng, kind);
+        story.tell();
+        story.finish()
+    }
+}
+
+struct Story<'a> {
+    rng: &'a mut Rng,
+    kind: Kind,
+    spec: SearchCellSpec,
+    acts: Vec<(u64, Act)>,
+    expect: Expect,
+    elastic_stays_down: bool,
+}
+
+impl<'a> Story<'a> {
+    fn new(rng: &'a mut Rng, kind: Kind) -> Self {
+        let spec = cell_spec(rng, kind);
+        Story { rng, kind, spec, acts: Vec::new(), expect: Expect::Ready, elastic_stays_down: false }
+    }
+
+    fn at(&mut self, second: u64, act: Act) {
+        self.acts.push((second, act));
+    }
+
+    fn edit(&mut self, second: u64, edit: Edit) {
+        self.at(second, Act::EditCell(edit));
+    }
+
+    fn tell(&mut self) {
+        let spec = Box::new(self.spec.clone());
+        self.at(1, Act::CreateCell(spec));
+        let after = self.rng.range(0, 100);
+        if self.rng.chance(70) || self.kind == Kind::Removal {
+            let placement = self.placement();
+            self.at(1 + after, Act::CreatePlacement("messages".to_owned(), Box::new(placement)));
+        }
+        match self.kind {
+            Kind::Faults => self.faults(3, 8),
+            Kind::Edits => self.edits(),
+            Kind::Removal => self.removal(),
+            Kind::Recreation => self.recreation(),
+            Kind::Restore => self.restore(),
+            Kind::Deletion => self.deletion(),
+            Kind::Suspension => self.suspension(),
+            Kind::LostMaster => self.lost_master(),
+            Kind::Foreign => self.foreign(),
+            Kind::Ingest => self.ingest(),
+        }
+    }
+
+    fn placement(&mut self) -> IndexPlacementSpec {
+        let mut spec = IndexPlacementSpec {
+            cell: CELL.to_owned(),
+            collection: "messages".to_owned(),
+            tenant: Tenant { field: "guild_id".to_owned(), ..Tenant::default() },
+            ..IndexPlacementSpec::default()
+        };
+        if self.rng.chance(75) {
+            spec.pool = Some(Pool { indices: self.rng.range(1, 6) as i32 });
+        } else {
+            let tenant = |id: &str, expected_documents| DedicatedTenant { id: id.to_owned(), expected_documents, shards: None };
+            let tenants = vec![tenant("81384788765712384", 2_500_000_000), tenant("42", 10)];
+            spec.dedicated = Some(Dedicated { tenants, ..Dedicated::default() });
+        }
+        if self.rng.chance(30) {
+            spec.deletion_policy = DeletionPolicy::Delete;
+        }
+        spec
+    }
+
+    fn second(&mut self) -> u64 {
+        self.rng.range(2, 200)
+    }
+
+    fn faults(&mut self, least: u64, most: u64) {
+        for _ in 0..self.rng.range(least, most) {
+            let at = self.second();
+            let until = at + self.rng.range(5, 60);
+            let cluster = self.spec.clusters[0].name.clone();
+            let zone = self.rng.pick(&self.spec.zones).map(|zone| zone.name.clone()).unwrap_or_default();
+            match self.rng.below(16) {
+                0 => {
+                    self.at(at, Act::NodeOff);
+                    self.at(until, Act::AllOn);
+                }
+                1 => {
+                    self.at(at, Act::ZoneOff(zone));
+                    // Now and then for longer than pods are trusted.
+                    let longer = if self.rng.chance(20) { 400 } else { 0 };
+                    self.at(until + longer, Act::AllOn);
+                }
+                2 => self.at(at, Act::Evict),
+                3 => self.at(at, Act::KillContainer),
+                4 => self.at(at, Act::Cordon),
+                5 => {
+                    self.at(at, Act::CutElastic(cluster));
+                    self.at(until, Act::Steady);
+                }
+                6 => {
+                    self.at(at, Act::CutApi);
+                    self.at(until, Act::Steady);
+                }
+                7..=9 => {
+                    let (refuse, lose) = (self.rng.below(25), self.rng.below(25));
+                    let (slow, stale) = (self.rng.below(30), self.rng.below(90));
+                    self.at(at, Act::Flaky { refuse, lose, slow, stale });
+                    self.at(until + 30, Act::Steady);
+                }
+                10 | 11 => {
+                    let act = Act::Crash { after: self.rng.below(6), with_effect: self.rng.chance(50) };
+                    self.at(at, act);
+                }
+                12 => {
+                    self.at(at, Act::SecondLeader);
+                    self.at(until, Act::EndSecondLeader);
+                }
+                13 => {
+                    let jump = self.rng.range(0, 7200) as i64 - 3600;
+                    self.at(at, Act::ClockJump(jump));
+                }
+                14 => self.at(at, Act::WipeStatus),
+                _ => {
+                    // A single master's volume is another story.
+                    let masters = self.spec.nodes.master.count > 1 && self.rng.chance(50);
+                    let role = if masters { "master" } else { "data" }.to_owned();
+                    let act = if self.rng.chance(50) { Act::LoseClaim { role } } else { Act::WipeVolume { role } };
+                    self.at(at + 60, act);
+                }
+            }
+        }
+        let documents = self.rng.range(0, 4_000_000) as i64;
+        self.at(150, Act::Documents(documents));
+    }
+
+    fn edits(&mut self) {
+        self.faults(0, 3);
+        for _ in 0..self.rng.range(1, 4) {
+            let at = self.second();
+            match self.rng.below(6) {
+                0 => self.edit(at, Edit::AddCluster("x".to_owned())),
+                1 => self.edit(at, Edit::DataPerZone(2)),
+                2 => {
+                    let value = self.rng.range(1000, 3000) as i64;
+                    self.edit(at, Edit::ClusterSetting(value));
+                }
+                3 => {
+                    self.edit(at, Edit::Invalid(true));
+                    let until = at + self.rng.range(1, 60);
+                    self.edit(until, Edit::Invalid(false));
+                }
+                4 => {
+                    let placement = IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
+                    self.at(at, Act::CreatePlacement("direct".to_owned(), Box::new(placement)));
+                    if self.rng.chance(30) {
+                        let later = at + self.rng.range(1, 90);
+                        self.at(later, Act::DeletePlacement("direct".to_owned()));
+                    }
+                }
+                _ => {
+                    let name = self.spec.clusters[0].name.clone();
+                    self.edit(at, Edit::AddCluster("y".to_owned()));
+                    self.edit(at + 10, Edit::CloseCluster(name));
+                }
+            }
+        }
+    }
+
+    fn removal(&mut self) {
+        self.faults(0, 2);
+        let at = self.rng.range(60, 320);
+        self.edit(at, Edit::RemoveCluster("b".to_owned()));
+        if self.rng.chance(50) {
+            let policy = if self.rng.chance(50) { DeletionPolicy::Delete } else { DeletionPolicy::Retain };
+            self.edit(at.saturating_sub(20), Edit::Policy(policy));
+        }
+        let back = at + self.rng.range(120, 260);
+        self.edit(back, Edit::AddCluster("b".to_owned()));
+    }
+
+    fn recreation(&mut self) {
+        self.faults(0, 3);
+        let policy = if self.rng.chance(50) { DeletionPolicy::Delete } else { DeletionPolicy::Retain };
+        self.edit(2, Edit::Policy(policy));
+        let at = self.rng.range(20, 240);
+        self.at(at, Act::DeleteCell);
+        let back = at + self.rng.range(0, 40);
+        self.at(back, Act::CreateCell(Box::new(self.spec.clone())));
+        // A cluster that formed and was deleted before its UUID was recorded comes back only by a person's word.
+        self.at(back + 120, Act::AnnotateClaims);
+    }
+
+    fn restore(&mut self) {
+        self.faults(0, 2);
+        let at = self.rng.range(150, 240);
+        self.at(at, Act::DeleteCell);
+        if self.rng.chance(60) {
+            self.at(at + 1, Act::StripClaims);
+        }
+        let back = at + 2 + self.rng.range(0, 20);
+        self.at(back, Act::Flaky { refuse: 5, lose: 5, slow: 20, stale: 85 });
+        self.at(back + 1, Act::CreateCell(Box::new(self.spec.clone())));
+        self.at(back + 90, Act::Steady);
+        if self.rng.chance(70) {
+            self.at(back + 120, Act::AnnotateClaims);
+        } else {
+            self.expect = Expect::Held;
+        }
+    }
+
+    fn deletion(&mut self) {
+        self.faults(0, 2);
+        let policy = if self.rng.chance(50) { DeletionPolicy::Delete } else { DeletionPolicy::Retain };
+        self.edit(3, Edit::Policy(policy));
+        let at = self.rng.range(10, 260);
+        for cluster in self.spec.clusters.clone() {
+            self.at(at.saturating_sub(1), Act::CutElastic(cluster.name));
+        }
+        self.at(at, Act::DeletePlacement("messages".to_owned()));
+        self.at(at, Act::DeleteCell);
+        (self.expect, self.elastic_stays_down) = (Expect::Gone, true);
+    }
+
+    fn suspension(&mut self) {
+        self.faults(0, 3);
+        let at = self.second();
+        self.edit(at, Edit::Suspend(true));
+        self.edit(at + 10, Edit::DataPerZone(2));
+        self.edit(at + 15, Edit::AddCluster("x".to_owned()));
+        let until = at + self.rng.range(60, 150);
+        self.edit(until, Edit::Suspend(false));
+    }
+
+    fn lost_master(&mut self) {
+        let at = self.rng.range(150, 220);
+        let role = "master".to_owned();
+        let act = if self.rng.chance(50) { Act::LoseClaim { role } } else { Act::WipeVolume { role } };
+        self.at(at, act);
+        self.at(at + 5, Act::Crash { after: 0, with_effect: false });
+        if self.rng.chance(50) {
+            self.at(at + 20, Act::WipeStatus);
+        }
+        self.expect = Expect::Held;
+    }
+
+    fn foreign(&mut self) {
+        let cluster = self.spec.clusters[0].name.clone();
+        let name = *self.rng.pick(&["", "-http", "-transport"]).unwrap_or(&"");
+        self.acts.insert(0, (0, Act::Foreign(format!("{CELL}-{cluster}{name}"))));
+        self.faults(0, 2);
+        self.expect = Expect::Held;
+    }
+
+    fn ingest(&mut self) {
+        self.faults(0, 3);
+        let mut at = 30;
+        for turn in 0..self.rng.range(2, 4) {
+            at += self.rng.range(10, 80);
+            let replicas = self.rng.range(2, 3) as i32;
+            if turn % 2 == 0 {
+                self.edit(at, Edit::IngestAutoscaled(replicas, 5));
+            } else {
+                self.edit(at, Edit::IngestFixed(replicas));
+            }
+            let load = self.rng.range(0, 6) as i32;
+            self.at(at + 12, Act::Load(load));
+        }
+    }
+
+    fn finish(self) -> Scenario {
+        let Story { rng, kind, spec, mut acts, expect, elastic_stays_down } = self;
+        acts.sort_by_key(|(second, _)| *second);
+        let rest = if rng.chance(6) { 7_200 } else { 900 };
+        let zones = spec.zones.iter().map(|zone| zone.name.clone()).collect();
+        Scenario { kind, zones, acts, expect, elastic_stays_down, rest }
+    }
+}
+
+fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
+    let zones = if rng.chance(85) { 3 } else { 1 };
+    let clusters = if kind == Kind::Removal || rng.chance(35) { 2 } else { 1 };
+    let storage = Storage { size: Quantity("10Gi".to_owned()), storage_class_name: None };
+    let cpu = BTreeMap::from([("cpu".to_owned(), Quantity("1".to_owned()))]);
+    let options =
+        NodeOptions { resources: Some(Resources { requests: cpu, limits: BTreeMap::new() }), ..NodeOptions::default() };
+    let ingest = (kind == Kind::Ingest || rng.chance(25)).then(|| IngestNodes {
+        replicas: Some(2),
+        autoscaling: None,
+        options: options.clone(),
+    });
+    let masters = if zones == 1 || kind == Kind::LostMaster || rng.chance(10) { 1 } else { 3 };
+    let per_zone = if rng.chance(80) { 1 } else { 2 };
+    SearchCellSpec {
+        version: "9.5.3".to_owned(),
+        topology_key: "topology.kubernetes.io/zone".to_owned(),
+        zones: ["a", "b", "c"][..zones].iter().map(|zone| Zone { name: (*zone).to_owned(), ..Zone::default() }).collect(),
+        clusters: ["a", "b"][..clusters].iter().map(|name| Cluster { name: (*name).to_owned(), ..Cluster::default() }).collect(),
+        nodes: Nodes {
+            master: MasterNodes { count: masters, storage: storage.clone(), options: options.clone() },
+            ingest,
+            data: DataNodes { per_zone, storage, options },
+        },
+        security: Some(Security { mode: Some(SecurityMode::Disabled) }),
+        ..SearchCellSpec::default()
+    }
+}

@@ -1,0 +1,212 @@
+//! `SearchApi` on the simulated clusters: reached through the client Service, by a ready node, or not at all.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use searchcell_core::names::ClusterKey;
+use searchcell_core::snapshot::{IndexCounts, OwnershipMark, is_ready};
+use searchcell_operator::ports::{ClusterDetails, ClusterSummary, SearchApi, SearchError};
+use serde_json::Value;
+
+use crate::calls::{Line, NoAnswer, Peer};
+use crate::elastic::Cluster;
+use crate::invariants;
+use crate::mutants::Bug;
+use crate::shards::Index;
+use crate::world::{World, lock};
+
+pub struct SimElastic {
+    pub line: Line,
+    pub bug: Option<Bug>,
+    /// Whether the last reading of a cluster succeeded, by `<cell>/<cluster>`.
+    readings: Mutex<BTreeMap<String, bool>>,
+}
+
+fn identity(key: &ClusterKey) -> String {
+    format!("{}/{}", key.cell, key.cluster)
+}
+
+/// The UUID of the cluster that answers behind the client Service.
+fn reach(world: &World, key: &ClusterKey) -> Result<String, SearchError> {
+    let refused = |why: &str| SearchError::Unreachable(format!("{}: {why}", key.name()));
+    let service = world.store.get::<Service>(&key.name()).ok_or_else(|| refused("no such host"))?;
+    let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
+    let selected = |pod: &&Pod| {
+        let labels = pod.metadata.labels.as_ref();
+        is_ready(pod) && selector.iter().all(|(k, v)| labels.is_some_and(|labels| labels.get(k) == Some(v)))
+    };
+    let mut serving = (world.store.all::<Pod>().filter(selected))
+        .filter_map(|pod| world.containers.get(pod.metadata.name.as_deref()?))
+        .filter_map(|container| container.member_of.clone());
+    let uuid = serving.next().ok_or_else(|| refused("connection refused"))?;
+    if !world.elastic.has_master(Some(&uuid)) {
+        return Err(refused("master_not_discovered_exception"));
+    }
+    Ok(uuid)
+}
+
+fn cluster<'a>(world: &'a mut World, key: &ClusterKey) -> Result<&'a mut Cluster, SearchError> {
+    let uuid = reach(world, key)?;
+    world.elastic.clusters.get_mut(&uuid).ok_or_else(|| SearchError::Unreachable("gone".to_owned()))
+}
+
+impl SimElastic {
+    pub fn new(line: Line, bug: Option<Bug>) -> Self {
+        SimElastic { line, bug, readings: Mutex::default() }
+    }
+
+    async fn read<R: Send>(
+        &self,
+        key: &ClusterKey,
+        view: impl FnOnce(&Cluster) -> R + Send,
+    ) -> Result<R, SearchError> {
+        let read = self.line.call(Peer::Elastic(identity(key)), false, |world| cluster(world, key).map(|c| view(c))).await;
+        let read = read.unwrap_or_else(|NoAnswer(why)| Err(SearchError::Unreachable(why)));
+        self.readings.lock().unwrap().insert(identity(key), read.is_ok());
+        read
+    }
+
+    async fn write(
+        &self,
+        key: &ClusterKey,
+        what: String,
+        effect: impl FnOnce(&mut World) -> Result<(), SearchError> + Send,
+    ) -> Result<(), SearchError> {
+        let readings = self.readings.lock().unwrap().clone();
+        let id = self.line.id;
+        let pass = self.line.pass.lock().unwrap().clone();
+        let answer = self.line.call(Peer::Elastic(identity(key)), true, move |world| {
+            invariants::on_elastic_write(world, &pass, key, &what, &readings);
+            let answer = effect(world);
+            let error = answer.as_ref().err().map(|error| format!(": {error}")).unwrap_or_default();
+            world.note(format!("operator {id}: {}: {what}{error}", key.name()));
+            answer
+        });
+        answer.await.unwrap_or_else(|NoAnswer(why)| Err(SearchError::Unreachable(why)))
+    }
+
+    async fn create_on(&self, key: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError> {
+        self.write(key, format!("create index {name}"), |world| {
+            world.serial += 1;
+            let index_uuid = format!("index-{:04}", world.serial);
+            let found = cluster(world, key)?;
+            if found.indices.contains_key(name) {
+                return Err(SearchError::IndexExists(name.to_owned()));
+            }
+            let number = |setting: &str| setting_of(body, setting).unwrap_or(1);
+            let (primaries, replicas) = (number("number_of_shards"), number("number_of_replicas"));
+            let mark: Option<OwnershipMark> =
+                body.pointer("/mappings/_meta/searchcell").and_then(|mark| serde_json::from_value(mark.clone()).ok());
+            found.indices.insert(name.to_owned(), Index::new(index_uuid, primaries, replicas, mark.clone()));
+            found.version += 1;
+            invariants::on_index_created(world, key, name, mark.as_ref());
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// A number of the index settings, in whichever of the two shapes it was written.
+fn setting_of(body: &Value, name: &str) -> Option<i32> {
+    let settings = body.get("settings")?;
+    let value = [
+        settings.get(format!("index.{name}")),
+        settings.get(name),
+        settings.get("index").and_then(|index| index.get(name)),
+    ];
+    let value = value.into_iter().flatten().next()?;
+    value.as_i64().or_else(|| value.as_str()?.parse().ok()).map(|number| number as i32)
+}
+
+#[async_trait]
+impl SearchApi for SimElastic {
+    async fn summary(&self, key: &ClusterKey) -> Result<ClusterSummary, SearchError> {
+        self.read(key, |cluster| ClusterSummary {
+            uuid: Some(cluster.uuid.clone()),
+            state_version: cluster.version,
+            state_uuid: format!("{}-{}", cluster.uuid, cluster.version),
+            master: cluster.master.clone(),
+        })
+        .await
+    }
+
+    async fn details(&self, key: &ClusterKey) -> Result<ClusterDetails, SearchError> {
+        let details = self
+            .read(key, |cluster| ClusterDetails {
+                nodes: cluster.members.clone(),
+                settings: cluster.settings.clone(),
+                indices: cluster.indices.iter().map(|(name, index)| (name.clone(), index.facts())).collect(),
+            })
+            .await;
+        let broken = self.bug == Some(Bug::UnavailableIsEmpty) && details.is_err();
+        if broken {
+            let uuid = lock(&self.line.world).elastic.of_identity(&identity(key)).next().cloned();
+            let Some(cluster) = uuid else { return details };
+            // A failed shard query, read as "no shards".
+            let (nodes, settings) = (cluster.members, cluster.settings);
+            return Ok(ClusterDetails { nodes, settings, indices: BTreeMap::new() });
+        }
+        details
+    }
+
+    async fn counts(&self, key: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError> {
+        self.read(key, |cluster| {
+            let counts = |index: &Index| IndexCounts {
+                documents: index.documents,
+                largest_shard_documents: index.documents / i64::from(index.primaries.max(1)),
+                largest_shard_bytes: index.documents * 250,
+            };
+            cluster.indices.iter().map(|(name, index)| (name.clone(), counts(index))).collect()
+        })
+        .await
+    }
+
+    async fn put_settings(
+        &self,
+        key: &ClusterKey,
+        settings: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError> {
+        self.write(key, format!("put settings {settings:?}"), |world| {
+            let cluster = cluster(world, key)?;
+            for (name, value) in settings {
+                match value {
+                    Some(value) => cluster.settings.insert(name.clone(), value.clone()),
+                    None => cluster.settings.remove(name),
+                };
+            }
+            cluster.version += 1;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn create_index(&self, key: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError> {
+        let answer = self.create_on(key, name, body).await;
+        if let (Err(SearchError::Unreachable(_)), Some(Bug::RepeatsElsewhere)) = (&answer, self.bug) {
+            let other = {
+                let world = lock(&self.line.world);
+                let others = world.elastic.clusters.values().filter_map(|c| c.identity.split_once('/'));
+                others.filter(|(cell, _)| *cell == key.cell).map(|(_, c)| c.to_owned()).find(|c| *c != key.cluster)
+            };
+            if let Some(other) = other {
+                return self.create_on(&ClusterKey::new(&key.namespace, &key.cell, other), name, body).await;
+            }
+        }
+        answer
+    }
+
+    async fn delete_index(&self, key: &ClusterKey, name: &str, uuid: &str) -> Result<(), SearchError> {
+        self.write(key, format!("delete index {name}"), |world| {
+            let cluster = cluster(world, key)?;
+            if cluster.indices.get(name).is_some_and(|index| index.uuid == uuid) {
+                let index = cluster.indices.remove(name);
+                cluster.version += 1;
+                invariants::on_index_deleted(world, name, index.as_ref());
+            }
+            Ok(())
+        })
+        .await
+    }
+}
