@@ -128,12 +128,13 @@ where
                 Some(ended) = passes.join_next_with_id(), if !passes.is_empty() => {
                     let (id, next) = match ended {
                         Ok((id, next)) => (id, next),
-                        Err(error) => (error.id(), Next::After(AFTER_PANIC)),
+                        Err(error) => {
+                            let id = error.id();
+                            tracing::error!(key = ?ids.get(&id), "a pass panicked and is repeated in a minute");
+                            (id, Next::After(AFTER_PANIC))
+                        }
                     };
                     if let Some(key) = ids.remove(&id) {
-                        if matches!(next, Next::After(AFTER_PANIC)) {
-                            tracing::debug!(?key, "looks again in a minute");
-                        }
                         let at = match next {
                             Next::After(wait) => Some(Instant::now() + (self.jitter)(wait)),
                             Next::OnChange => None,

@@ -1,0 +1,263 @@
+//! The exact requests that the operator sends to Elasticsearch, and what it makes of answers in the shapes of 7.17,
+//! 8.19 and 9, of errors and of bodies that break off.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use searchcell_core::names::ClusterKey;
+use searchcell_core::snapshot::ShardState;
+use searchcell_operator::elastic::client::ElasticHttp;
+use searchcell_operator::ports::{SearchApi, SearchError};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+#[derive(Clone, Debug)]
+struct Seen {
+    line: String,
+    body: String,
+}
+
+enum Answer {
+    Json(u16, Value),
+    Raw(&'static str),
+}
+
+/// An HTTP server that answers from a list, one connection at a time, and what it was asked.
+async fn server(answers: Vec<Answer>) -> (ElasticHttp, Arc<Mutex<Vec<Seen>>>) {
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+    let log = Arc::clone(&seen);
+    tokio::spawn(async move {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut read = Vec::new();
+            let (head, length) = loop {
+                let mut chunk = [0; 4096];
+                let count = stream.read(&mut chunk).await.unwrap();
+                read.extend_from_slice(&chunk[..count]);
+                let text = String::from_utf8_lossy(&read).into_owned();
+                if let Some(end) = text.find("\r\n\r\n") {
+                    let length = text.to_lowercase().lines().find_map(|line| {
+                        line.strip_prefix("content-length: ").and_then(|length| length.trim().parse::<usize>().ok())
+                    });
+                    if read.len() >= end + 4 + length.unwrap_or(0) {
+                        break (text, end + 4);
+                    }
+                }
+                assert!(count > 0);
+            };
+            log.lock().unwrap().push(Seen {
+                line: head.lines().next().unwrap().to_owned(),
+                body: head[length..].to_owned(),
+            });
+            let text = match answer {
+                Answer::Raw(text) => text.to_owned(),
+                Answer::Json(status, body) => {
+                    let body = body.to_string();
+                    format!(
+                        "HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                        body.len()
+                    )
+                }
+            };
+            stream.write_all(text.as_bytes()).await.unwrap();
+            stream.shutdown().await.ok();
+        }
+    });
+    let locate = Box::new(move |_: &ClusterKey| format!("http://{address}"));
+    (ElasticHttp::with_locate(locate, Arc::new(|_, _| {})).unwrap(), seen)
+}
+
+fn key() -> ClusterKey {
+    ClusterKey::new("ns", "guilds", "a")
+}
+
+fn error(status: u16, kind: &str, reason: &str) -> Answer {
+    let cause = json!({"type": kind, "reason": reason});
+    Answer::Json(status, json!({"error": {"root_cause": [cause], "type": kind, "reason": reason}, "status": status}))
+}
+
+fn small(uuid: &str) -> Value {
+    json!({"cluster_uuid": uuid, "version": 12, "state_uuid": "s", "master_node": "n1",
+        "nodes": {"n1": {"name": "guilds-a-master-a-0"}, "n2": {"name": "guilds-a-data-a-0"}}})
+}
+
+#[tokio::test]
+async fn the_summary_is_one_small_request() {
+    let (elastic, seen) = server(vec![Answer::Json(200, small("abc")), Answer::Json(200, small("_na_"))]).await;
+    let summary = elastic.summary(&key()).await.unwrap();
+    assert_eq!(summary.uuid.as_deref(), Some("abc"));
+    assert_eq!(summary.master.as_deref(), Some("guilds-a-master-a-0"));
+    assert_eq!((summary.state_version, summary.state_uuid.as_str()), (12, "s"));
+    assert_eq!(elastic.summary(&key()).await.unwrap().uuid, None, "a cluster that has not formed has no UUID");
+    let line = seen.lock().unwrap()[0].line.clone();
+    assert!(line.starts_with("GET /_cluster/state/version,master_node,nodes?"), "{line}");
+    assert!(line.contains("filter_path=cluster_uuid,version,state_uuid,master_node,nodes.*.name"), "{line}");
+}
+
+/// Metadata and routing table as all releases have them; the nodes differ.
+fn state(nodes: Value) -> Value {
+    let mark = json!({"namespace": "ns", "collection": "messages", "placement": "guilds", "generation": 1});
+    json!({
+        "nodes": nodes,
+        "metadata": {"indices": {
+            "messages.p000.g1": {
+                "settings": {"index": {"uuid": "i1", "number_of_shards": "1", "number_of_replicas": "2"}},
+                "mappings": {"_doc": {"_meta": {"searchcell": mark}}}
+            },
+            "other": {"settings": {"index.uuid": "i2", "index.number_of_shards": 1, "index.number_of_replicas": 0}}
+        }},
+        "routing_table": {"indices": {"messages.p000.g1": {"shards": {"0": [
+            {"state": "UNASSIGNED", "primary": false, "node": null},
+            {"state": "RELOCATING", "primary": false, "node": "n2"},
+            {"state": "STARTED", "primary": true, "node": "n1"}
+        ]}}}}
+    })
+}
+
+#[tokio::test]
+async fn details_of_8_and_9_take_two_requests() {
+    let nodes = json!({
+        "n1": {"name": "one", "version": "9.5.3", "roles": ["data"], "attributes": {"zone": "a"}},
+        "n2": {"name": "two", "version": "8.19.21", "roles": ["data"], "attributes": {"zone": "b"}}
+    });
+    let settings = json!({"persistent": {"cluster.routing.allocation.awareness.attributes": "zone"}});
+    let (elastic, seen) = server(vec![Answer::Json(200, state(nodes)), Answer::Json(200, settings)]).await;
+    let details = elastic.details(&key()).await.unwrap();
+    assert_eq!((details.nodes["one"].version.as_str(), details.nodes["two"].zone.as_deref()), ("9.5.3", Some("b")));
+    assert_eq!(details.settings["cluster.routing.allocation.awareness.attributes"], "zone");
+    let index = &details.indices["messages.p000.g1"];
+    assert_eq!((index.uuid.as_str(), index.primaries, index.replicas), ("i1", 1, 2));
+    assert_eq!(index.mark.as_ref().unwrap().placement, "guilds");
+    let copies: Vec<_> =
+        index.copies.iter().map(|copy| (copy.primary, copy.state, copy.node.as_deref())).collect();
+    assert_eq!(
+        copies,
+        [
+            (true, ShardState::Started, Some("one")),
+            (false, ShardState::Unassigned, None),
+            (false, ShardState::Relocating, Some("two"))
+        ]
+    );
+    let other = &details.indices["other"];
+    assert_eq!((other.uuid.as_str(), other.primaries, other.mark.is_none()), ("i2", 1, true));
+    assert_eq!(seen.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn details_of_7_ask_for_versions_and_a_silent_node_stays() {
+    let nodes = json!({
+        "n1": {"name": "one", "attributes": {"zone": "a"}, "roles": ["data"]},
+        "n2": {"name": "two", "attributes": {"zone": "b"}, "roles": ["data"]}
+    });
+    let info = json!({"nodes": {"n1": {"name": "one", "version": "7.17.29", "roles": ["data"]}}});
+    let answers = vec![Answer::Json(200, state(nodes)), Answer::Json(200, info), Answer::Json(200, json!({}))];
+    let (elastic, seen) = server(answers).await;
+    let details = elastic.details(&key()).await.unwrap();
+    assert_eq!((details.nodes["one"].version.as_str(), details.nodes["two"].version.as_str()), ("7.17.29", ""));
+    assert!(details.settings.is_empty());
+    assert!(seen.lock().unwrap()[1].line.starts_with("GET /_nodes/http?"));
+}
+
+#[tokio::test]
+async fn counts_are_those_of_primaries() {
+    let copy = |primary: bool, count: i64| {
+        json!({"routing": {"primary": primary}, "docs": {"count": count}, "store": {"size_in_bytes": 10 * count}})
+    };
+    let stats = json!({"indices": {"m": {"shards": {"0": [copy(true, 5), copy(false, 5)], "1": [copy(true, 7)]}}}});
+    let (elastic, _) = server(vec![Answer::Json(200, stats)]).await;
+    let counts = elastic.counts(&key()).await.unwrap();
+    let m = &counts["m"];
+    assert_eq!((m.documents, m.largest_shard_documents, m.largest_shard_bytes), (12, 7, 70));
+}
+
+#[tokio::test]
+async fn settings_are_set_and_reset() {
+    let (elastic, seen) = server(vec![Answer::Json(200, json!({"acknowledged": true}))]).await;
+    let settings = BTreeMap::from([("a".to_owned(), Some(json!("x"))), ("b".to_owned(), None)]);
+    elastic.put_settings(&key(), &settings).await.unwrap();
+    let request = seen.lock().unwrap()[0].clone();
+    assert!(request.line.starts_with("PUT /_cluster/settings?"), "{}", request.line);
+    let body: Value = serde_json::from_str(&request.body).unwrap();
+    assert_eq!(body, json!({"persistent": {"a": "x", "b": null}}));
+}
+
+#[tokio::test]
+async fn an_index_is_created_without_waiting_and_once() {
+    let exists = "index [messages.p000.g1/i1] already exists";
+    let (elastic, seen) = server(vec![
+        Answer::Json(200, json!({"acknowledged": true, "shards_acknowledged": false, "index": "x"})),
+        error(400, "resource_already_exists_exception", exists),
+        error(400, "illegal_argument_exception", "unknown setting [index.nope]"),
+    ])
+    .await;
+    let create = async || elastic.create_index(&key(), "messages.p000.g1", &json!({"settings": {}})).await;
+    create().await.unwrap();
+    assert!(matches!(create().await, Err(SearchError::IndexExists(name)) if name == "messages.p000.g1"));
+    let Err(SearchError::Refused(reason)) = create().await else { panic!() };
+    assert_eq!(reason, "unknown setting [index.nope]");
+    let line = seen.lock().unwrap()[0].line.clone();
+    assert!(line.starts_with("PUT /messages.p000.g1?wait_for_active_shards=0"), "{line}");
+}
+
+#[tokio::test]
+async fn an_index_is_deleted_only_when_it_is_still_the_same() {
+    let settings = |uuid: &str| Answer::Json(200, json!({"m": {"settings": {"index.uuid": uuid}}}));
+    let (elastic, seen) = server(vec![
+        settings("i1"),
+        Answer::Json(200, json!({"acknowledged": true})),
+        settings("i2"),
+        error(404, "index_not_found_exception", "no such index [m]"),
+    ])
+    .await;
+    for _ in 0..3 {
+        elastic.delete_index(&key(), "m", "i1").await.unwrap();
+    }
+    let lines: Vec<String> = seen.lock().unwrap().iter().map(|seen| seen.line.clone()).collect();
+    assert_eq!(lines.len(), 4);
+    assert_eq!(lines.iter().filter(|line| line.starts_with("DELETE /m?")).count(), 1, "{lines:?}");
+}
+
+#[tokio::test]
+async fn errors_keep_elasticsearchs_own_words() {
+    let (elastic, _) = server(vec![
+        error(503, "master_not_discovered_exception", "no master"),
+        error(429, "circuit_breaking_exception", "[parent] Data too large"),
+        error(403, "security_exception", "action is unauthorized"),
+        Answer::Json(405, json!({"error": "Incorrect HTTP method for uri", "status": 405})),
+        Answer::Raw("HTTP/1.1 502 Bad Gateway\r\ncontent-length: 6\r\nconnection: close\r\n\r\n<html>"),
+    ])
+    .await;
+    let mut errors = Vec::new();
+    for _ in 0..5 {
+        errors.push(elastic.summary(&key()).await.unwrap_err());
+    }
+    assert!(matches!(&errors[0], SearchError::Unreachable(reason) if reason == "no master"));
+    assert!(matches!(&errors[1], SearchError::Unreachable(reason) if reason.contains("too large")));
+    assert!(matches!(&errors[2], SearchError::Refused(reason) if reason == "action is unauthorized"));
+    assert!(matches!(&errors[3], SearchError::NotAvailable(reason) if reason.starts_with("Incorrect")));
+    assert!(matches!(&errors[4], SearchError::Unreachable(reason) if reason == "HTTP status 502"));
+}
+
+#[tokio::test]
+async fn broken_answers_are_no_answers() {
+    let (elastic, _) = server(vec![
+        Answer::Raw("HTTP/1.1 200 OK\r\ncontent-length: 100\r\nconnection: close\r\n\r\n{\"cluster_uu"),
+        Answer::Raw("HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nhello"),
+        Answer::Json(200, json!({"cluster_uuid": "abc"})),
+        Answer::Raw("HTTP/1.1 200 OK\r\ncontent-length: 9999999999\r\nconnection: close\r\n\r\n{"),
+    ])
+    .await;
+    let mut errors = Vec::new();
+    for _ in 0..4 {
+        errors.push(elastic.summary(&key()).await.unwrap_err());
+    }
+    assert!(errors[..3].iter().all(|error| matches!(error, SearchError::Unreachable(_))), "{errors:?}");
+    assert!(matches!(&errors[3], SearchError::Refused(reason) if reason.contains("too big")));
+    let nobody = Box::new(|_: &ClusterKey| "http://127.0.0.1:1".to_owned());
+    let elastic = ElasticHttp::with_locate(nobody, Arc::new(|_, _| {})).unwrap();
+    assert_eq!(elastic.summary(&key()).await.unwrap_err().to_string(), "it refuses the connection");
+}
