@@ -14,6 +14,15 @@ mod pod_template;
 pub(crate) mod quantity;
 mod settings;
 
+#[cfg(test)]
+mod cell_tests;
+#[cfg(test)]
+mod placement_tests;
+#[cfg(test)]
+mod pod_template_tests;
+#[cfg(test)]
+mod test_support;
+
 use searchcell_crds::Reason;
 
 pub use cell::validate_cell;

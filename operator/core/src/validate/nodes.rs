@@ -20,6 +20,8 @@ const MIN_VOLUME: i64 = 64 * MIB;
 const MAX_VOLUME: i64 = 1024 * TIB;
 const MAX_JVM_OPTIONS: usize = 32;
 const MAX_RESOURCES: usize = 8;
+/// Settings travel as an annotation of pods; all annotations of an object have 256 KiB together.
+const MAX_SETTINGS: usize = 128 << 10;
 
 /// The settings of one role. `common` are those for all nodes.
 pub(super) fn role(
@@ -45,6 +47,11 @@ pub(super) fn role(
 
     let mut all_settings = common.clone();
     all_settings.extend(settings::of_cluster(&format!("{path}.settings"), &options.settings, problems));
+    let length: usize = all_settings.iter().map(|(key, value)| key.len() + value.to_string().len()).sum();
+    if length > MAX_SETTINGS {
+        problems
+            .invalid(format!("{path}.settings"), "exceed 128 KiB together with spec.settings: shorten them");
+    }
     let pod_template = options.pod_template.as_ref().filter(|template| !template.is_empty());
     if let Some(template) = pod_template {
         let path = format!("{path}.podTemplate");

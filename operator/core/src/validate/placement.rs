@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use searchcell_crds::index_placement::{LUCENE_MAX_DOCUMENTS, MAX_EXPECTED_DOCUMENTS_PER_SHARD, MAX_SHARDS};
+use searchcell_crds::index_placement::{
+    DEFAULT_MAX_DOCUMENTS_PER_SHARD, LUCENE_MAX_DOCUMENTS, MAX_EXPECTED_DOCUMENTS_PER_SHARD, MAX_SHARDS,
+};
 use searchcell_crds::{Dedicated, DedicatedTenant, IdScope, IndexPlacement, Reason, SearchCell, Settings};
 use serde_json::Value;
 
@@ -218,7 +220,7 @@ fn dedicated_indices(
     if !(1..=256).contains(&dedicated.tenants.len()) {
         problems.invalid("spec.dedicated.tenants", "must have 1 to 256 tenants: add or remove tenants");
     }
-    let per_shard = dedicated.max_documents_per_shard;
+    let mut per_shard = dedicated.max_documents_per_shard;
     if !(1..=MAX_EXPECTED_DOCUMENTS_PER_SHARD).contains(&per_shard) {
         problems.invalid(
             "spec.dedicated.maxDocumentsPerShard",
@@ -226,6 +228,8 @@ fn dedicated_indices(
                 "must be from 1 to {MAX_EXPECTED_DOCUMENTS_PER_SHARD}: choose such a number, or remove it"
             ),
         );
+        // One problem, not one more for each tenant.
+        per_shard = DEFAULT_MAX_DOCUMENTS_PER_SHARD;
     }
     let mut seen = BTreeSet::new();
     let mut indices = Vec::new();

@@ -1,0 +1,180 @@
+//! One test per rule of a SearchCell: a good cell, broken in one place.
+
+use searchcell_crds::{ClusterPlacement, Reason};
+use serde_json::json;
+
+use super::test_support::{assert_one, cell, cell_problems, good_cell, with};
+use super::validate_cell;
+use crate::domain::IngestScale;
+
+macro_rules! refused {
+    ($($test:ident: $pointer:literal = $value:tt => $reason:ident at $path:literal, $part:literal;)+) => {
+        $(#[test] fn $test() {
+            let problems = cell_problems(with(good_cell(), $pointer, json!($value)));
+            assert_one(&problems, $path, Reason::$reason, $part);
+        })+
+    };
+}
+
+refused! {
+    // Not in this version.
+    security_managed: "/spec/security/mode" = "Managed" => NotSupportedYet at "spec.security.mode", "set spec.security.mode: Disabled";
+    security_absent: "/spec/security" = null => NotSupportedYet at "spec.security.mode", "set spec.security.mode: Disabled";
+    security_without_mode: "/spec/security" = {} => NotSupportedYet at "spec.security.mode", "set spec.security.mode: Disabled";
+    secure_settings: "/spec/secureSettings" = [{"secretName": "s3"}] => NotSupportedYet at "spec.secureSettings", "remove";
+    zone_retiring: "/spec/zones/0/state" = "Retiring" => NotSupportedYet at "spec.zones[c].state", "Active";
+    cluster_drain: "/spec/clusters/1/placement" = "Drain" => NotSupportedYet at "spec.clusters[a].placement", "Closed";
+    cluster_disposable: "/spec/clusters/1/disposable" = true => NotSupportedYet at "spec.clusters[a].disposable", "remove";
+    rollout_unit_zone: "/spec/rollout/unit" = "Zone" => NotSupportedYet at "spec.rollout.unit", "Auto";
+    rollout_unit_node: "/spec/rollout/unit" = "Node" => NotSupportedYet at "spec.rollout.unit", "Auto";
+    rollout_canary: "/spec/rollout/canary" = "a" => NotSupportedYet at "spec.rollout.canary", "remove";
+    rollout_manual: "/spec/rollout/approval" = "Manual" => NotSupportedYet at "spec.rollout.approval", "Automatic";
+    rollout_restarted_at: "/spec/rollout/restartedAt" = "2026-11-21" => NotSupportedYet at "spec.rollout.restartedAt", "remove";
+    rollout_two_clusters: "/spec/rollout/maxUnavailableClusters" = 2 => NotSupportedYet at "spec.rollout.maxUnavailableClusters", "remove";
+    rollout_soak: "/spec/rollout/soak" = "90s" => NotSupportedYet at "spec.rollout.soak", "remove";
+    rollout_soak_that_is_no_duration: "/spec/rollout/soak" = "a minute" => NotSupportedYet at "spec.rollout.soak", "remove";
+
+    // Version, image, names.
+    version_too_old: "/spec/version" = "7.16.3" => UnsupportedVersion at "spec.version", "7.17, 8 or 9";
+    version_too_new: "/spec/version" = "10.0.0" => UnsupportedVersion at "spec.version", "7.17, 8 or 9";
+    version_malformed: "/spec/version" = "9.5" => InvalidSpec at "spec.version", "x.y.z";
+    image_with_scheme: "/spec/image" = "https://registry/es:1" => InvalidSpec at "spec.image", "scheme";
+    image_with_space: "/spec/image" = "es 9" => InvalidSpec at "spec.image", "image";
+    topology_key: "/spec/topologyKey" = "a b" => InvalidSpec at "spec.topologyKey", "label";
+    cell_name: "/metadata/name" = "9cell" => InvalidSpec at "metadata.name", "DNS label";
+    cell_name_with_dot: "/metadata/name" = "a.b" => InvalidSpec at "metadata.name", "DNS label";
+    names_too_long: "/metadata/name" = "a23456789012345678901234567890123456789012" => InvalidSpec at "metadata.name", "43 characters";
+
+    // Zones and clusters.
+    no_zone: "/spec/zones" = [] => InvalidSpec at "spec.zones", "1 to 6";
+    seven_zones: "/spec/zones" = [{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "d"}, {"name": "e"}, {"name": "f"}, {"name": "g"}]
+        => InvalidSpec at "spec.zones", "1 to 6";
+    zone_name: "/spec/zones/0" = {"name": "C", "value": "x"} => InvalidSpec at "spec.zones[C].name", "lower-case";
+    zone_name_too_long: "/spec/zones/0/name" = "c23456789012345678901" => InvalidSpec at "spec.zones[c23456789012345678901].name", "20";
+    zone_value: "/spec/zones/0/value" = "not a value" => InvalidSpec at "spec.zones[c].value", "label";
+    zone_name_twice: "/spec/zones/0" = {"name": "a", "value": "other"} => InvalidSpec at "spec.zones[a].name", "twice";
+    zone_value_twice: "/spec/zones/0/value" = "zone-a" => InvalidSpec at "spec.zones[a].value", "own";
+    no_cluster: "/spec/clusters" = [] => InvalidSpec at "spec.clusters", "1 to 64";
+    cluster_name_with_dash: "/spec/clusters/0/name" = "b-1" => InvalidSpec at "spec.clusters[b-1].name", "lower-case letter";
+    cluster_name_begins_with_digit: "/spec/clusters/0/name" = "1b" => InvalidSpec at "spec.clusters[1b].name", "lower-case letter";
+    cluster_named_like_a_role: "/spec/clusters/0/name" = "data" => InvalidSpec at "spec.clusters[data].name", "must not be";
+    cluster_named_like_a_service: "/spec/clusters/0/name" = "http" => InvalidSpec at "spec.clusters[http].name", "must not be";
+    cluster_twice: "/spec/clusters/0/name" = "a" => InvalidSpec at "spec.clusters[a].name", "twice";
+
+    // Numbers of nodes.
+    master_count_even: "/spec/nodes/master/count" = 2 => InvalidSpec at "spec.nodes.master.count", "1, 3 or 5";
+    master_count_zero: "/spec/nodes/master/count" = 0 => InvalidSpec at "spec.nodes.master.count", "1, 3 or 5";
+    data_per_zone_zero: "/spec/nodes/data/perZone" = 0 => InvalidSpec at "spec.nodes.data.perZone", "1 to 100";
+    data_per_zone_many: "/spec/nodes/data/perZone" = 101 => InvalidSpec at "spec.nodes.data.perZone", "1 to 100";
+    ingest_replicas_zero: "/spec/nodes/ingest/replicas" = 0 => InvalidSpec at "spec.nodes.ingest.replicas", "1 to 1000";
+    ingest_neither: "/spec/nodes/ingest/replicas" = null => InvalidSpec at "spec.nodes.ingest", "exactly one";
+    ingest_both: "/spec/nodes/ingest/autoscaling" = {"minReplicas": 1, "maxReplicas": 2, "targetCPUUtilizationPercentage": 70}
+        => InvalidSpec at "spec.nodes.ingest", "exactly one";
+    autoscaling_min_above_max: "/spec/nodes/ingest"
+        = {"autoscaling": {"minReplicas": 3, "maxReplicas": 2, "targetCPUUtilizationPercentage": 70}, "resources": {"requests": {"cpu": 1}}}
+        => InvalidSpec at "spec.nodes.ingest.autoscaling.minReplicas", "maxReplicas";
+    autoscaling_percent: "/spec/nodes/ingest"
+        = {"autoscaling": {"minReplicas": 1, "maxReplicas": 2, "targetCPUUtilizationPercentage": 0}, "resources": {"requests": {"cpu": 1}}}
+        => InvalidSpec at "spec.nodes.ingest.autoscaling.targetCPUUtilizationPercentage", "1 to 100";
+    autoscaling_without_request: "/spec/nodes/ingest"
+        = {"autoscaling": {"minReplicas": 1, "maxReplicas": 2, "targetCPUUtilizationPercentage": 70}}
+        => InvalidSpec at "spec.nodes.ingest.autoscaling", "resources.requests.cpu";
+
+    // Sizes.
+    storage_no_quantity: "/spec/nodes/data/storage/size" = "2TB" => InvalidSpec at "spec.nodes.data.storage.size", "100Gi";
+    storage_zero: "/spec/nodes/master/storage/size" = "0" => InvalidSpec at "spec.nodes.master.storage.size", "64Mi to 1Pi";
+    storage_huge: "/spec/nodes/data/storage/size" = "2Ei" => InvalidSpec at "spec.nodes.data.storage.size", "64Mi to 1Pi";
+    storage_class: "/spec/nodes/data/storage/storageClassName" = "SSD" => InvalidSpec at "spec.nodes.data.storage.storageClassName", "StorageClass";
+    request_no_quantity: "/spec/nodes/data/resources/requests/cpu" = "two" => InvalidSpec at "spec.nodes.data.resources.requests[\"cpu\"]", "cpu: \"2\"";
+    limit_negative: "/spec/nodes/data/resources/limits/cpu" = "-1" => InvalidSpec at "spec.nodes.data.resources.limits[\"cpu\"]", "positive";
+    resource_name: "/spec/nodes/data/resources/limits/a b" = "1" => InvalidSpec at "spec.nodes.data.resources.limits[\"a b\"]", "cpu or memory";
+    request_above_limit: "/spec/nodes/data/resources/requests/memory" = "4097Mi" => InvalidSpec at "spec.nodes.data.resources.requests[\"memory\"]", "limit";
+    heap_no_quantity: "/spec/nodes/data/heap" = "30g" => InvalidSpec at "spec.nodes.data.heap", "30Gi";
+    heap_tiny: "/spec/nodes/data/heap" = "1Mi" => InvalidSpec at "spec.nodes.data.heap", "64Mi";
+    heap_is_the_limit: "/spec/nodes/data/heap" = "4096Mi" => InvalidSpec at "spec.nodes.data.heap", "less than resources.limits.memory";
+
+    // Options and settings.
+    jvm_option_heap: "/spec/nodes/data/jvmOptions/-" = "-Xmx1g" => InvalidSpec at "spec.nodes.data.jvmOptions[1]", "set heap";
+    jvm_option_line_break: "/spec/nodes/data/jvmOptions/0" = "-Da=b\n-Xmx1g" => InvalidSpec at "spec.nodes.data.jvmOptions[0]", "entry of its own";
+    jvm_option_agent: "/spec/nodes/master/jvmOptions" = ["-javaagent:/a.jar"] => InvalidSpec at "spec.nodes.master.jvmOptions[0]", "remove";
+    reserved_setting: "/spec/settings/cluster.name" = "x" => ReservedSetting at "spec.settings[\"cluster.name\"]", "remove it";
+    reserved_setting_of_role: "/spec/nodes/data/settings/node" = {"roles": []} => ReservedSetting at "spec.nodes.data.settings[\"node.roles\"]", "spec.nodes.data";
+    reserved_setting_of_ingest: "/spec/nodes/ingest/settings" = {"discovery.type": "single-node"} => ReservedSetting at "spec.nodes.ingest.settings[\"discovery.type\"]", "remove it";
+    reserved_cluster_setting: "/spec/clusterSettings/cluster.routing.allocation" = {"awareness.attributes": "rack"}
+        => ReservedSetting at "spec.clusterSettings[\"cluster.routing.allocation.awareness.attributes\"]", "by zone";
+    setting_null: "/spec/settings" = {"a": {"b": [null]}} => InvalidSpec at "spec.settings[\"a.b\"]", "null";
+    settings_too_long: "/spec/settings/a.b" = ["xxxxxxxxxxxxxxxx", [1]] => InvalidSpec at "spec.settings[\"a.b\"]", "list in a list";
+    pod_template_reserved: "/spec/nodes/data/podTemplate/spec/hostNetwork" = true => ReservedPodField at "spec.nodes.data.podTemplate.spec.hostNetwork", "remove";
+}
+
+#[test]
+fn settings_that_fit_no_annotation_are_refused() {
+    let lines: Vec<String> = (0..20).map(|_| "x".repeat(10_000)).collect();
+    let problems = cell_problems(with(good_cell(), "/spec/nodes/data/settings/a.b", json!(lines)));
+    assert_one(&problems, "spec.nodes.data.settings", Reason::InvalidSpec, "128 KiB");
+}
+
+#[test]
+fn too_many_jvm_options_are_refused() {
+    let options: Vec<String> = (0..33).map(|i| format!("-Da{i}=1")).collect();
+    let problems = cell_problems(with(good_cell(), "/spec/nodes/data/jvmOptions", json!(options)));
+    assert_one(&problems, "spec.nodes.data.jvmOptions", Reason::InvalidSpec, "32");
+}
+
+#[test]
+fn a_good_cell_is_read_completely() {
+    let value = with(good_cell(), "/spec/clusters/1/placement", json!("Closed"));
+    let valid = validate_cell(&cell(value)).unwrap();
+    assert_eq!(valid.zone_names(), ["a", "b", "c"]);
+    assert_eq!(valid.zones[0].value, "zone-a");
+    assert_eq!(valid.zones[1].value, "b");
+    let clusters: Vec<_> = valid.clusters.iter().map(|c| (c.name.as_str(), c.placement)).collect();
+    assert_eq!(clusters, [("b", ClusterPlacement::Open), ("a", ClusterPlacement::Closed)]);
+    assert_eq!(valid.image, "docker.elastic.co/elasticsearch/elasticsearch:9.5.3");
+    assert_eq!(valid.data.heap_bytes, Some(2 << 30));
+    assert_eq!(
+        json!(valid.data.settings),
+        json!({"indices.memory.index_buffer_size": "20%", "node.store.allow_mmap": false})
+    );
+    assert_eq!(json!(valid.master.settings), json!({"node.store.allow_mmap": false}));
+    assert_eq!(json!(valid.cluster_settings), json!({"cluster.max_shards_per_node": 2000}));
+    assert!(matches!(valid.ingest, Some((IngestScale::Fixed(3), _))));
+}
+
+#[test]
+fn settings_of_a_role_win() {
+    let value = with(good_cell(), "/spec/nodes/data/settings/node", json!({"store": {"allow_mmap": true}}));
+    let valid = validate_cell(&cell(value)).unwrap();
+    assert_eq!(valid.data.settings["node.store.allow_mmap"], json!(true));
+}
+
+#[test]
+fn supported_choices_are_accepted() {
+    for (pointer, value) in [
+        ("/spec/version", json!("7.17.29")),
+        ("/spec/version", json!("8.19.21")),
+        ("/spec/suspend", json!(true)),
+        ("/spec/deletionPolicy", json!("Delete")),
+        ("/spec/rollout/soak", json!("1m")),
+        ("/spec/rollout/unit", json!("Auto")),
+        ("/spec/zones/0/state", json!("Active")),
+        ("/spec/clusters/0/disposable", json!(false)),
+        ("/spec/nodes/ingest", json!(null)),
+        ("/spec/nodes/master/count", json!(1)),
+        ("/spec/nodes/data/resources/limits/memory", json!("64Gi")),
+        ("/spec/nodes/data/podTemplate", json!({})),
+        // More than compressed object pointers reach, and more than half of the limit: the user's decision.
+        ("/spec/nodes/data/heap", json!("3900Mi")),
+    ] {
+        assert_eq!(cell_problems(with(good_cell(), pointer, value.clone())), [], "{pointer} {value}");
+    }
+}
+
+#[test]
+fn all_problems_come_at_once_sorted_by_path() {
+    let mut value = with(good_cell(), "/spec/version", json!("6.0.0"));
+    value = with(value, "/spec/nodes/master/count", json!(4));
+    value = with(value, "/spec/security", json!(null));
+    let paths: Vec<String> = cell_problems(value).into_iter().map(|problem| problem.path).collect();
+    assert_eq!(paths, ["spec.nodes.master.count", "spec.security.mode", "spec.version"]);
+}
