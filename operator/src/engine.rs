@@ -12,6 +12,7 @@ use searchcell_core::snapshot::CellSnapshot;
 use searchcell_core::step::{Outcome, Plan};
 use searchcell_core::validate::Problem;
 use searchcell_crds::{IndexPlacementStatus, SearchCellStatus};
+use tracing::Instrument;
 
 use crate::backoff::Backoff;
 use crate::clock::Clock;
@@ -178,8 +179,14 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
     /// One pass over whatever the key names.
     pub async fn pass(&self, key: &Key) -> Next {
         match key {
-            Key::Cell(namespace, name) => self.pass_cell(namespace, name).await,
-            Key::Placement(namespace, name) => self.pass_placement(namespace, name).await,
+            Key::Cell(namespace, name) => {
+                let span = tracing::error_span!("cell", namespace, name);
+                self.pass_cell(namespace, name).instrument(span).await
+            }
+            Key::Placement(namespace, name) => {
+                let span = tracing::error_span!("placement", namespace, name);
+                self.pass_placement(namespace, name).instrument(span).await
+            }
         }
     }
 

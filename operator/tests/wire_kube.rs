@@ -277,3 +277,38 @@ async fn failures_have_classes() {
         assert!(matches!(error, KubeError::Unreachable(_)), "{error}");
     }
 }
+
+#[tokio::test]
+async fn another_uid_is_a_conflict_however_it_is_said() {
+    let message = "Service \"guilds-a\" is invalid: metadata.uid: Invalid value: \"u1\": field is immutable";
+    let (code, mut invalid) = failure(422, "Invalid", message);
+    invalid["details"] = json!({"causes": [{"reason": "FieldValueInvalid", "field": "metadata.uid"}]});
+    let (kube, _) = kubernetes(vec![(code, invalid.clone()), (code, invalid), failure(409, "Conflict", "uid mismatch")]);
+    let service_target = target(Kind::Service, None);
+    for _ in 0..2 {
+        let error = kube.apply("ns", &service(), &service_target).await.unwrap_err();
+        assert!(matches!(error, KubeError::Conflict(_)), "{error}");
+    }
+    let error = kube.scale("ns", &target(Kind::StatefulSet, Some("7")), 3).await.unwrap_err();
+    assert!(matches!(error, KubeError::Conflict(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_release_that_lost_the_race_looks_again() {
+    let live = |version: &str| {
+        let mut live = workload("Deployment");
+        live["metadata"]["uid"] = json!("u1");
+        live["metadata"]["resourceVersion"] = json!(version);
+        live["metadata"]["managedFields"] = json!([
+            {"manager": "searchcell-operator", "operation": "Apply", "fieldsV1": {"f:spec": {"f:replicas": {}}}}
+        ]);
+        (200, live)
+    };
+    let refused = || failure(422, "Invalid", "the server rejected our request due to an error in our request");
+    let (kube, _) = kubernetes(vec![live("9"), refused(), live("10"), live("9"), refused(), live("9")]);
+    let deployment = target(Kind::Deployment, None);
+    let error = kube.release_replicas("ns", &deployment).await.unwrap_err();
+    assert!(matches!(error, KubeError::Conflict(_)), "{error}");
+    let error = kube.release_replicas("ns", &deployment).await.unwrap_err();
+    assert!(matches!(error, KubeError::Refused(_)), "{error}");
+}

@@ -62,6 +62,19 @@ struct Answer {
     body: Bytes,
 }
 
+/// Tells of one request when it ends.
+struct Tally<'a> {
+    on_request: &'a OnRequest,
+    op: &'static str,
+    outcome: &'static str,
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        (self.on_request)(self.op, self.outcome);
+    }
+}
+
 impl ElasticHttp {
     /// A client that finds each cluster behind its Service.
     pub fn new(on_request: Arc<OnRequest>) -> Result<Self, BuildError> {
@@ -111,17 +124,18 @@ impl ElasticHttp {
                 .map_err(|_| SearchError::Unreachable("its answer broke off".to_owned()))?;
             Ok(Answer { status, body })
         };
+        // Counted however it ends, a caller's own deadline included.
+        let mut tally = Tally { on_request: self.on_request.as_ref(), op, outcome: "unreachable" };
         let result = match timeout(limit, exchange).await {
             Ok(result) => result,
             Err(_) => Err(SearchError::Unreachable("it does not answer in time".to_owned())),
         };
-        let outcome = match &result {
+        tally.outcome = match &result {
             Ok(answer) if answer.status < 300 => "success",
             Ok(answer) if answer.status < 500 => "refused",
             Ok(_) => "error",
             Err(_) => "unreachable",
         };
-        (self.on_request)(op, outcome);
         result
     }
 

@@ -146,6 +146,9 @@ impl<E: SearchApi> ElasticReader<E> {
             Reading::Unavailable(_) => entry.breaker.failed(now),
         }
         let retry_after = entry.breaker.open_for(now);
+        if let (Reading::Unavailable(why), Some((_, Reading::Known(_)))) = (&reading, &entry.last) {
+            tracing::info!(cluster = %ask.cluster, why, "was not read");
+        }
         entry.last = Some((now, reading.clone()));
         if reading.known().is_some() {
             self.refresh_counts(&ask.cluster, &mut entry).await;

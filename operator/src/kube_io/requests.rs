@@ -7,6 +7,7 @@ use std::time::Duration;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::core::Status;
 use kube::{Api, Client, Resource};
 use searchcell_core::names::FIELD_MANAGER;
 use searchcell_core::snapshot::is_owned_by;
@@ -76,7 +77,7 @@ impl From<kube::Error> for Failed {
                 let message = status.message.clone();
                 if status.is_already_exists() {
                     Failed::AlreadyExists
-                } else if status.is_conflict() {
+                } else if status.is_conflict() || is_another(&status) {
                     Failed::Conflict(message)
                 } else if status.is_not_found() {
                     Failed::NotFound(message)
@@ -93,6 +94,12 @@ impl From<kube::Error> for Failed {
             }
         }
     }
+}
+
+/// The answer to a patch whose UID is not that of the live object: invalid, because the UID cannot change.
+fn is_another(status: &Status) -> bool {
+    status.is_invalid()
+        && (status.details.iter().flat_map(|details| &details.causes)).any(|cause| cause.field == "metadata.uid")
 }
 
 impl From<Failed> for KubeError {
@@ -223,8 +230,20 @@ pub async fn release_replicas<T: Kindly>(
     let patch = serde_json::from_value(Value::Array(operations))
         .map_err(|error| Failed::Refused(error.to_string()))?;
     let patch: Patch<()> = Patch::Json(patch);
-    call(api::<T>(client, namespace).patch(&target.name, &patch_params(), &patch)).await?;
-    Ok(())
+    match call(api::<T>(client, namespace).patch(&target.name, &patch_params(), &patch)).await {
+        Ok(_) => Ok(()),
+        // A test that fails is answered as a refusal: look whether it was that.
+        Err(Failed::Refused(message)) => {
+            let now = get::<T>(client, namespace, &target.name).await?;
+            let version = now.as_ref().and_then(|now| now.meta().resource_version.as_ref());
+            if version == meta.resource_version.as_ref() {
+                Err(Failed::Refused(message))
+            } else {
+                Err(Failed::Conflict("it was changed meanwhile".to_owned()))
+            }
+        }
+        Err(failed) => Err(failed),
+    }
 }
 
 fn release_operations(resource_version: &str, entries: &[ManagedFieldsEntry]) -> Vec<Value> {
