@@ -46,7 +46,10 @@ pub async fn run<P: Perform>(steps: &[Step], leadership: &Leadership, parallel: 
         let (segment, later) = rest.split_at(length);
         let mut lanes: BTreeMap<&str, Vec<(usize, &Step)>> = BTreeMap::new();
         for (index, step) in segment.iter().enumerate() {
-            lanes.entry(step.cluster.as_deref().unwrap_or_default()).or_default().push((offset + index, step));
+            lanes
+                .entry(step.cluster.as_deref().unwrap_or_default())
+                .or_default()
+                .push((offset + index, step));
         }
         lanes.retain(|cluster, _| if alone { !failed } else { !failed_clusters.contains(cluster) });
         let mut waiting: Vec<BoxFuture<'_, Lane<'_>>> = Vec::with_capacity(lanes.len());
@@ -117,7 +120,9 @@ fn summarize(steps: &[Step], results: Vec<Option<Result<(), StepError>>>) -> Exe
 fn log(step: &Step, result: &Result<(), StepError>) {
     let (step_name, cluster) = (step.action.name(), step.cluster.as_deref().unwrap_or_default());
     match result {
-        Ok(()) => tracing::info!(step = step_name, object = subject(&step.action), cluster, why = step.why, "done"),
+        Ok(()) => {
+            tracing::info!(step = step_name, object = subject(&step.action), cluster, why = step.why, "done")
+        }
         Err(error) if error.class() == Class::Conflict => {
             tracing::debug!(step = step_name, object = subject(&step.action), cluster, %error, "looks again");
         }
@@ -158,7 +163,9 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
         Action::Apply { object, target } => kube.apply(namespace, object, target).await?,
         Action::Scale { target, replicas } => kube.scale(namespace, target, *replicas).await?,
         Action::ReleaseReplicas { target } => kube.release_replicas(namespace, target).await?,
-        Action::AnnotateClaim { target, annotations } => kube.annotate(namespace, target, annotations).await?,
+        Action::AnnotateClaim { target, annotations } => {
+            kube.annotate(namespace, target, annotations).await?
+        }
         Action::Delete { target } => kube.delete(namespace, target).await?,
         Action::PutSettings(settings) => {
             let key = key()?;

@@ -31,7 +31,9 @@ impl Failure for KubeError {
     fn reason(&self) -> Reason {
         match self {
             KubeError::NotOurs { .. } => Reason::NameConflict,
-            KubeError::Conflict(_) | KubeError::Refused(_) | KubeError::Unreachable(_) => Reason::KubernetesError,
+            KubeError::Conflict(_) | KubeError::Refused(_) | KubeError::Unreachable(_) => {
+                Reason::KubernetesError
+            }
         }
     }
 

@@ -26,9 +26,10 @@ impl Leadership {
     pub fn holds(&self) -> bool {
         match &self.until {
             None => true,
-            Some(until) => {
-                until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
-            }
+            Some(until) => until
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_some_and(|until| Instant::now() < until),
         }
     }
 

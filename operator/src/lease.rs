@@ -71,7 +71,9 @@ pub fn decide(observed: Option<&Observed>, me: &str, now: Instant) -> Decision {
     match observed.holder.as_deref() {
         None | Some("") => Decision::TakeOver,
         Some(holder) if holder == me => Decision::Renew,
-        Some(_) if now.saturating_duration_since(observed.changed_at) >= observed.duration => Decision::TakeOver,
+        Some(_) if now.saturating_duration_since(observed.changed_at) >= observed.duration => {
+            Decision::TakeOver
+        }
         Some(_) => Decision::Wait,
     }
 }
@@ -168,7 +170,9 @@ impl Elector {
                 self.leadership.extend(sent_at + self.tuning.deadline);
                 Ok(true)
             }
-            Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_already_exists() => Ok(false),
+            Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_already_exists() => {
+                Ok(false)
+            }
             Ok(Err(error)) => Err(error.to_string()),
             Err(_) => Err("the API server does not answer in time".to_owned()),
         }

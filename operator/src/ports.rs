@@ -19,7 +19,9 @@ pub enum KubeError {
     #[error("{0}")]
     Conflict(String),
     /// An object of that name is there and belongs to somebody else.
-    #[error("{kind} {name} exists and is not controlled by this SearchCell: rename the cell or delete the object")]
+    #[error(
+        "{kind} {name} exists and is not controlled by this SearchCell: rename the cell or delete the object"
+    )]
     NotOurs {
         /// Kind of the object.
         kind: &'static str,
@@ -72,9 +74,17 @@ pub trait KubeApi: Send + Sync {
     /// Adds or removes our finalizer; the UID and resource version of `cell` are preconditions.
     async fn set_cell_finalizer(&self, cell: &SearchCell, present: bool) -> Result<(), KubeError>;
     /// The same for a placement.
-    async fn set_placement_finalizer(&self, placement: &IndexPlacement, present: bool) -> Result<(), KubeError>;
+    async fn set_placement_finalizer(
+        &self,
+        placement: &IndexPlacement,
+        present: bool,
+    ) -> Result<(), KubeError>;
     /// Replaces the status; the resource version of `cell` is a precondition, so that a stale pass loses.
-    async fn publish_cell_status(&self, cell: &SearchCell, status: &SearchCellStatus) -> Result<(), KubeError>;
+    async fn publish_cell_status(
+        &self,
+        cell: &SearchCell,
+        status: &SearchCellStatus,
+    ) -> Result<(), KubeError>;
     /// The same for a placement.
     async fn publish_placement_status(
         &self,

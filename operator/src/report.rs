@@ -68,7 +68,11 @@ impl Default for Metrics {
         registry.register("holds", "What is not done yet, by reason", holds.clone());
         registry.register("clusters", "Elasticsearch clusters by phase", clusters.clone());
         registry.register("es_requests", "Requests to Elasticsearch", es_requests.clone());
-        registry.register("kube_requests", "Requests to the API server, watches excepted", kube_requests.clone());
+        registry.register(
+            "kube_requests",
+            "Requests to the API server, watches excepted",
+            kube_requests.clone(),
+        );
         registry.register("leader", "1 while this process may change things", leader.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of the operator", build);

@@ -86,9 +86,12 @@ fn of_cluster(old: Option<&ClusterStatus>, now: &ClusterStatus) -> Option<Note> 
         ClusterPhase::Unavailable => {
             Some(note(true, "ClusterUnavailable", "Observe", format!("cluster {name} does not serve")))
         }
-        ClusterPhase::Degraded => {
-            Some(note(true, "ClusterDegraded", "Observe", format!("cluster {name} serves with less redundancy")))
-        }
+        ClusterPhase::Degraded => Some(note(
+            true,
+            "ClusterDegraded",
+            "Observe",
+            format!("cluster {name} serves with less redundancy"),
+        )),
         phase if well(phase) && !well(old.phase) => {
             Some(note(false, "ClusterRecovered", "Observe", format!("cluster {name} serves as asked for")))
         }
@@ -99,7 +102,9 @@ fn of_cluster(old: Option<&ClusterStatus>, now: &ClusterStatus) -> Option<Note> 
 fn of_conditions(before: &[Condition], now: &[Condition]) -> Vec<Note> {
     let mut notes = Vec::new();
     let reason_of = |conditions: &[Condition], type_| {
-        find(conditions, type_).filter(|condition| condition.status == "True").map(|condition| condition.reason.clone())
+        find(conditions, type_)
+            .filter(|condition| condition.status == "True")
+            .map(|condition| condition.reason.clone())
     };
     if let Some(stalled) = find(now, STALLED).filter(|condition| condition.status == "True")
         && reason_of(before, STALLED).as_ref() != Some(&stalled.reason)
@@ -141,7 +146,8 @@ mod tests {
 
     #[test]
     fn a_cluster_forms_is_lost_and_comes_back_and_is_quiet_at_rest() {
-        let (forming, ready) = (cluster(ClusterPhase::Forming, None), cluster(ClusterPhase::Ready, Some("u")));
+        let (forming, ready) =
+            (cluster(ClusterPhase::Forming, None), cluster(ClusterPhase::Ready, Some("u")));
         let lost = cluster(ClusterPhase::Unavailable, Some("u"));
         assert_eq!(reason(of_cluster(None, &forming)), None);
         assert_eq!(reason(of_cluster(Some(&forming), &ready)).unwrap(), "ClusterFormed");

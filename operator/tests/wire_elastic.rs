@@ -1,6 +1,8 @@
 //! The exact requests that the operator sends to Elasticsearch, and what it makes of answers in the shapes of 7.17,
 //! 8.19 and 9, of errors and of bodies that break off.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -41,7 +43,8 @@ async fn server(answers: Vec<Answer>) -> (ElasticHttp, Arc<Mutex<Vec<Seen>>>) {
                 let text = String::from_utf8_lossy(&read).into_owned();
                 if let Some(end) = text.find("\r\n\r\n") {
                     let length = text.to_lowercase().lines().find_map(|line| {
-                        line.strip_prefix("content-length: ").and_then(|length| length.trim().parse::<usize>().ok())
+                        line.strip_prefix("content-length: ")
+                            .and_then(|length| length.trim().parse::<usize>().ok())
                     });
                     if read.len() >= end + 4 + length.unwrap_or(0) {
                         break (text, end + 4);
@@ -77,7 +80,10 @@ fn key() -> ClusterKey {
 
 fn error(status: u16, kind: &str, reason: &str) -> Answer {
     let cause = json!({"type": kind, "reason": reason});
-    Answer::Json(status, json!({"error": {"root_cause": [cause], "type": kind, "reason": reason}, "status": status}))
+    Answer::Json(
+        status,
+        json!({"error": {"root_cause": [cause], "type": kind, "reason": reason}, "status": status}),
+    )
 }
 
 fn small(uuid: &str) -> Value {
@@ -87,12 +93,17 @@ fn small(uuid: &str) -> Value {
 
 #[tokio::test]
 async fn the_summary_is_one_small_request() {
-    let (elastic, seen) = server(vec![Answer::Json(200, small("abc")), Answer::Json(200, small("_na_"))]).await;
+    let (elastic, seen) =
+        server(vec![Answer::Json(200, small("abc")), Answer::Json(200, small("_na_"))]).await;
     let summary = elastic.summary(&key()).await.unwrap();
     assert_eq!(summary.uuid.as_deref(), Some("abc"));
     assert_eq!(summary.master.as_deref(), Some("guilds-a-master-a-0"));
     assert_eq!((summary.state_version, summary.state_uuid.as_str()), (12, "s"));
-    assert_eq!(elastic.summary(&key()).await.unwrap().uuid, None, "a cluster that has not formed has no UUID");
+    assert_eq!(
+        elastic.summary(&key()).await.unwrap().uuid,
+        None,
+        "a cluster that has not formed has no UUID"
+    );
     let line = seen.lock().unwrap()[0].line.clone();
     assert!(line.starts_with("GET /_cluster/state/version,master_node,nodes?"), "{line}");
     assert!(line.contains("filter_path=cluster_uuid,version,state_uuid,master_node,nodes.*.name"), "{line}");
@@ -127,7 +138,10 @@ async fn details_of_8_and_9_take_two_requests() {
     let settings = json!({"persistent": {"cluster.routing.allocation.awareness.attributes": "zone"}});
     let (elastic, seen) = server(vec![Answer::Json(200, state(nodes)), Answer::Json(200, settings)]).await;
     let details = elastic.details(&key()).await.unwrap();
-    assert_eq!((details.nodes["one"].version.as_str(), details.nodes["two"].zone.as_deref()), ("9.5.3", Some("b")));
+    assert_eq!(
+        (details.nodes["one"].version.as_str(), details.nodes["two"].zone.as_deref()),
+        ("9.5.3", Some("b"))
+    );
     assert_eq!(details.settings["cluster.routing.allocation.awareness.attributes"], "zone");
     let index = &details.indices["messages.p000.g1"];
     assert_eq!((index.uuid.as_str(), index.primaries, index.replicas), ("i1", 1, 2));
@@ -154,20 +168,23 @@ async fn details_of_7_ask_for_versions_and_a_silent_node_stays() {
         "n2": {"name": "two", "attributes": {"zone": "b"}, "roles": ["data"]}
     });
     let info = json!({"nodes": {"n1": {"name": "one", "version": "7.17.29", "roles": ["data"]}}});
-    let answers = vec![Answer::Json(200, state(nodes)), Answer::Json(200, info), Answer::Json(200, json!({}))];
+    let answers =
+        vec![Answer::Json(200, state(nodes)), Answer::Json(200, info), Answer::Json(200, json!({}))];
     let (elastic, seen) = server(answers).await;
     let details = elastic.details(&key()).await.unwrap();
-    assert_eq!((details.nodes["one"].version.as_str(), details.nodes["two"].version.as_str()), ("7.17.29", ""));
+    assert_eq!(
+        (details.nodes["one"].version.as_str(), details.nodes["two"].version.as_str()),
+        ("7.17.29", "")
+    );
     assert!(details.settings.is_empty());
     assert!(seen.lock().unwrap()[1].line.starts_with("GET /_nodes/http?"));
 }
 
 #[tokio::test]
 async fn counts_are_those_of_primaries() {
-    let copy = |primary: bool, count: i64| {
-        json!({"routing": {"primary": primary}, "docs": {"count": count}, "store": {"size_in_bytes": 10 * count}})
-    };
-    let stats = json!({"indices": {"m": {"shards": {"0": [copy(true, 5), copy(false, 5)], "1": [copy(true, 7)]}}}});
+    let copy = |primary: bool, count: i64| json!({"routing": {"primary": primary}, "docs": {"count": count}, "store": {"size_in_bytes": 10 * count}});
+    let stats =
+        json!({"indices": {"m": {"shards": {"0": [copy(true, 5), copy(false, 5)], "1": [copy(true, 7)]}}}});
     let (elastic, _) = server(vec![Answer::Json(200, stats)]).await;
     let counts = elastic.counts(&key()).await.unwrap();
     let m = &counts["m"];

@@ -1,5 +1,7 @@
 //! The exact requests that the operator sends to the API server, and what it makes of the answers.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
@@ -73,12 +75,7 @@ fn workload(kind: &str) -> Value {
 }
 
 fn target(kind: Kind, version: Option<&str>) -> Target {
-    Target {
-        kind,
-        name: "guilds-a".into(),
-        uid: "u1".into(),
-        resource_version: version.map(str::to_owned),
-    }
+    Target { kind, name: "guilds-a".into(), uid: "u1".into(), resource_version: version.map(str::to_owned) }
 }
 
 fn one(seen: &Arc<Mutex<Vec<Seen>>>) -> Seen {
@@ -107,11 +104,21 @@ async fn a_taken_name_is_ours_or_somebody_elses() {
         live["metadata"]["ownerReferences"] = json!([owner]);
         (200, live)
     };
-    let (kube, _) = kubernetes(vec![taken(), owned("cell-uid"), taken(), owned("other"), taken(), (200, named("Service"))]);
+    let (kube, _) = kubernetes(vec![
+        taken(),
+        owned("cell-uid"),
+        taken(),
+        owned("other"),
+        taken(),
+        (200, named("Service")),
+    ]);
     assert!(matches!(kube.create("ns", &service(), "cell-uid").await, Err(KubeError::Conflict(_))));
     for _ in 0..2 {
         let error = kube.create("ns", &service(), "cell-uid").await.unwrap_err();
-        assert!(matches!(&error, KubeError::NotOurs { kind: "Service", name } if name == "guilds-a"), "{error}");
+        assert!(
+            matches!(&error, KubeError::NotOurs { kind: "Service", name } if name == "guilds-a"),
+            "{error}"
+        );
     }
 }
 
@@ -123,7 +130,9 @@ async fn apply_is_forced_and_carries_the_uid() {
     assert_eq!(request.method, Method::PATCH);
     assert_eq!(request.path, "/api/v1/namespaces/ns/services/guilds-a");
     assert_eq!(request.media, "application/apply-patch+yaml");
-    assert!(request.query.contains("force=true") && request.query.contains("fieldManager=searchcell-operator"));
+    assert!(
+        request.query.contains("force=true") && request.query.contains("fieldManager=searchcell-operator")
+    );
     assert_eq!(request.body["metadata"]["uid"], "u1");
     assert_eq!((&request.body["apiVersion"], &request.body["kind"]), (&json!("v1"), &json!("Service")));
 }
@@ -235,7 +244,8 @@ async fn status_is_replaced_under_the_resource_version() {
 async fn the_finalizer_comes_and_goes_and_others_stay() {
     let mut with = cell();
     with.metadata.finalizers = Some(vec!["other/one".into(), "searchcell.dev/cleanup".into()]);
-    let (kube, seen) = kubernetes(vec![answer_of(&with), answer_of(&cell()), failure(404, "NotFound", "gone")]);
+    let (kube, seen) =
+        kubernetes(vec![answer_of(&with), answer_of(&cell()), failure(404, "NotFound", "gone")]);
     let mut without = cell();
     without.metadata.finalizers = Some(vec!["other/one".into()]);
     kube.set_cell_finalizer(&without, true).await.unwrap();
@@ -250,12 +260,16 @@ async fn the_finalizer_comes_and_goes_and_others_stay() {
 
 #[tokio::test]
 async fn live_reads_ask_the_api_server() {
-    let claims = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaimList", "metadata": {}, "items": []});
+    let claims =
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaimList", "metadata": {}, "items": []});
     let (kube, seen) = kubernetes(vec![failure(404, "NotFound", "none"), (200, claims)]);
     assert!(kube.search_cell_live("ns", "guilds").await.unwrap().is_none());
     assert!(kube.claims_live(&ClusterKey::new("ns", "guilds", "a")).await.unwrap().is_empty());
     let query = seen.lock().unwrap()[1].query.clone();
-    assert!(query.contains("labelSelector=searchcell.dev%2Fcell%3Dguilds%2Csearchcell.dev%2Fcluster%3Da"), "{query}");
+    assert!(
+        query.contains("labelSelector=searchcell.dev%2Fcell%3Dguilds%2Csearchcell.dev%2Fcluster%3Da"),
+        "{query}"
+    );
     assert!(!query.contains("resourceVersion=0"), "{query}");
 }
 
@@ -283,7 +297,8 @@ async fn another_uid_is_a_conflict_however_it_is_said() {
     let message = "Service \"guilds-a\" is invalid: metadata.uid: Invalid value: \"u1\": field is immutable";
     let (code, mut invalid) = failure(422, "Invalid", message);
     invalid["details"] = json!({"causes": [{"reason": "FieldValueInvalid", "field": "metadata.uid"}]});
-    let (kube, _) = kubernetes(vec![(code, invalid.clone()), (code, invalid), failure(409, "Conflict", "uid mismatch")]);
+    let (kube, _) =
+        kubernetes(vec![(code, invalid.clone()), (code, invalid), failure(409, "Conflict", "uid mismatch")]);
     let service_target = target(Kind::Service, None);
     for _ in 0..2 {
         let error = kube.apply("ns", &service(), &service_target).await.unwrap_err();
@@ -304,7 +319,8 @@ async fn a_release_that_lost_the_race_looks_again() {
         ]);
         (200, live)
     };
-    let refused = || failure(422, "Invalid", "the server rejected our request due to an error in our request");
+    let refused =
+        || failure(422, "Invalid", "the server rejected our request due to an error in our request");
     let (kube, _) = kubernetes(vec![live("9"), refused(), live("10"), live("9"), refused(), live("9")]);
     let deployment = target(Kind::Deployment, None);
     let error = kube.release_replicas("ns", &deployment).await.unwrap_err();

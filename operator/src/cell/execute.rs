@@ -82,7 +82,9 @@ fn refusal(
     let recorded = (live.status.iter().flat_map(|status| &status.clusters))
         .any(|cluster| cluster.name == key.cluster && cluster.uuid.is_some());
     if recorded {
-        return Some(format!("the status of cluster {} carries a UUID: it has formed before", key.cluster).into());
+        return Some(
+            format!("the status of cluster {} carries a UUID: it has formed before", key.cluster).into(),
+        );
     }
     let created = live.metadata.creation_timestamp.as_ref();
     for claim in claims {

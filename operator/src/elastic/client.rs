@@ -84,7 +84,8 @@ impl ElasticHttp {
     /// A client that finds clusters elsewhere.
     pub fn with_locate(locate: Box<Locate>, on_request: Arc<OnRequest>) -> Result<Self, BuildError> {
         // Never used: every request has an absolute URL.
-        let nowhere = Url::parse("http://nowhere.invalid/").map_err(|_| BuildError::Config("no URL".to_owned()))?;
+        let nowhere =
+            Url::parse("http://nowhere.invalid/").map_err(|_| BuildError::Config("no URL".to_owned()))?;
         let transport = TransportBuilder::new(SingleNodeConnectionPool::new(nowhere))
             .disable_proxy()
             .enable_meta_header(false)
@@ -284,7 +285,8 @@ impl SearchApi for ElasticHttp {
 
 impl Answer {
     fn is_missing_index(&self) -> bool {
-        self.status == 404 && error_of(&self.body).is_some_and(|(kind, _)| kind == "index_not_found_exception")
+        self.status == 404
+            && error_of(&self.body).is_some_and(|(kind, _)| kind == "index_not_found_exception")
     }
 }
 

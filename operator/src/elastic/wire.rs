@@ -138,7 +138,8 @@ struct Store {
 impl ClusterState {
     /// The small reading. `None` when the body lacks what makes it one.
     pub fn summary(&self) -> Option<ClusterSummary> {
-        let master = self.master_node.as_ref().and_then(|id| self.nodes.get(id)).map(|node| node.name.clone());
+        let master =
+            self.master_node.as_ref().and_then(|id| self.nodes.get(id)).map(|node| node.name.clone());
         Some(ClusterSummary {
             uuid: self.cluster_uuid.clone().filter(|uuid| uuid != NO_UUID),
             state_version: self.version?,

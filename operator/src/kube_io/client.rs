@@ -56,7 +56,12 @@ impl KubeIo {
         result
     }
 
-    async fn set_finalizer<T: Kindly>(&self, object: &T, kind: Kindless, present: bool) -> Result<(), KubeError> {
+    async fn set_finalizer<T: Kindly>(
+        &self,
+        object: &T,
+        kind: Kindless,
+        present: bool,
+    ) -> Result<(), KubeError> {
         let meta = object.meta();
         let mut finalizers = meta.finalizers.clone().unwrap_or_default();
         if finalizers.iter().any(|name| name == FINALIZER) == present {
@@ -69,7 +74,8 @@ impl KubeIo {
         let (Some(uid), Some(version)) = (&meta.uid, &meta.resource_version) else {
             return Err(KubeError::Conflict(format!("{} has no identity yet", kind.0)));
         };
-        let target = Identity { name: meta.name.clone(), uid: uid.clone(), version: version.clone() }.target();
+        let target =
+            Identity { name: meta.name.clone(), uid: uid.clone(), version: version.clone() }.target();
         let namespace = meta.namespace.clone().unwrap_or_default();
         let metadata = json!({ "finalizers": finalizers });
         let result = requests::merge::<T>(&self.client, &namespace, &target, metadata, json!({})).await;
@@ -106,13 +112,34 @@ impl Identity {
 macro_rules! for_kind {
     ($kind:expr, $T:ident => $call:expr) => {
         match $kind {
-            Kind::Service => { type $T = Service; $call }
-            Kind::ConfigMap => { type $T = ConfigMap; $call }
-            Kind::PodDisruptionBudget => { type $T = PodDisruptionBudget; $call }
-            Kind::StatefulSet => { type $T = StatefulSet; $call }
-            Kind::Deployment => { type $T = Deployment; $call }
-            Kind::HorizontalPodAutoscaler => { type $T = HorizontalPodAutoscaler; $call }
-            Kind::PersistentVolumeClaim => { type $T = PersistentVolumeClaim; $call }
+            Kind::Service => {
+                type $T = Service;
+                $call
+            }
+            Kind::ConfigMap => {
+                type $T = ConfigMap;
+                $call
+            }
+            Kind::PodDisruptionBudget => {
+                type $T = PodDisruptionBudget;
+                $call
+            }
+            Kind::StatefulSet => {
+                type $T = StatefulSet;
+                $call
+            }
+            Kind::Deployment => {
+                type $T = Deployment;
+                $call
+            }
+            Kind::HorizontalPodAutoscaler => {
+                type $T = HorizontalPodAutoscaler;
+                $call
+            }
+            Kind::PersistentVolumeClaim => {
+                type $T = PersistentVolumeClaim;
+                $call
+            }
         }
     };
 }
@@ -233,7 +260,11 @@ impl KubeApi for KubeIo {
         self.set_finalizer(placement, Kindless("the placement"), present).await
     }
 
-    async fn publish_cell_status(&self, cell: &SearchCell, status: &SearchCellStatus) -> Result<(), KubeError> {
+    async fn publish_cell_status(
+        &self,
+        cell: &SearchCell,
+        status: &SearchCellStatus,
+    ) -> Result<(), KubeError> {
         let mut cell = cell.clone();
         cell.status = Some(status.clone());
         let result = match identity(&cell) {
@@ -261,6 +292,7 @@ impl KubeApi for KubeIo {
 /// A status may only be written over what was observed.
 fn identity<T: Resource>(object: &T) -> Result<(), KubeError> {
     let meta = object.meta();
-    let known = meta.uid.is_some() && meta.resource_version.as_ref().is_some_and(|version| !version.is_empty());
+    let known =
+        meta.uid.is_some() && meta.resource_version.as_ref().is_some_and(|version| !version.is_empty());
     if known { Ok(()) } else { Err(KubeError::Conflict("it was not observed yet".to_owned())) }
 }

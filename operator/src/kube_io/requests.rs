@@ -99,7 +99,8 @@ impl From<kube::Error> for Failed {
 /// The answer to a patch whose UID is not that of the live object: invalid, because the UID cannot change.
 fn is_another(status: &Status) -> bool {
     status.is_invalid()
-        && (status.details.iter().flat_map(|details| &details.causes)).any(|cause| cause.field == "metadata.uid")
+        && (status.details.iter().flat_map(|details| &details.causes))
+            .any(|cause| cause.field == "metadata.uid")
 }
 
 impl From<Failed> for KubeError {
