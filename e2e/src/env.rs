@@ -52,7 +52,7 @@ impl Env {
         config.read_timeout = Some(Duration::from_secs(40));
         let client = Client::try_from(config).expect("a usable kubeconfig");
         let version = client.apiserver_version().await.expect("an API server: run the tests with make e2e");
-        crate::say(format!("Kubernetes {}", version.git_version));
+        crate::raw(&format!("\n    Kubernetes {}\n", version.git_version));
 
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned();
         let profile = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();

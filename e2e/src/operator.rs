@@ -46,7 +46,7 @@ pub fn rules_in(namespace: &str, manifests: &[Value]) -> Vec<Value> {
             _ => continue,
         }
         object["metadata"]["namespace"] = json!(namespace);
-        for subject in object["subjects"].as_array_mut().into_iter().flatten() {
+        for subject in object.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
             subject["namespace"] = json!(namespace);
         }
         objects.push(object);
