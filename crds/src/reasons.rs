@@ -61,6 +61,9 @@ reasons! {
     CopiesShareZone => "Copies of a shard share a zone that should be apart. Wait for the missing zone, or add capacity.",
     NodesMissing => "Nodes are not ready or have not joined. Look at their pods and their events.",
     ZoneMissing => "A zone has no ready node. Look at the Kubernetes nodes of that zone.",
+    Unschedulable => "Pods fit on no Kubernetes node. Look at their events, then add nodes or lower the requests.",
+    PodsFailing => "Pods cannot start or keep ending. Look at their logs and events.",
+    MapCountTooLow => "vm.max_map_count of a Kubernetes node is below what Elasticsearch needs. Raise it to 262144 or more, or set node.store.allow_mmap: false.",
     ClusterUnavailable => "Some clusters do not serve; the others do. Look at status.clusters.",
     MastersShareNode => "Master-eligible nodes share a Kubernetes node. Add nodes to the zone.",
     // Nothing moves before the spec changes: Stalled.

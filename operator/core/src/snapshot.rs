@@ -166,6 +166,13 @@ pub struct ElasticNode {
     pub zone: Option<String>,
 }
 
+impl ElasticNode {
+    /// True when it holds shards.
+    pub fn is_data(&self) -> bool {
+        self.roles.iter().any(|role| role == "data" || role.starts_with("data_"))
+    }
+}
+
 /// One index as metadata and routing table have it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IndexFacts {
@@ -211,6 +218,8 @@ pub struct ShardCopy {
     pub state: ShardState,
     /// Node name it is on; for a relocating copy the source.
     pub node: Option<String>,
+    /// Not started yet, because its index has only just been created: nothing is lost with it.
+    pub fresh: bool,
 }
 
 /// State of a shard copy.

@@ -77,7 +77,7 @@ fn all(cell: &ValidCell) -> Vec<(ObjectMeta, Value)> {
     for cluster in &cell.clusters {
         let key = cell.key(&cluster.name);
         add(&mut objects, build::services(cell, &key));
-        add(&mut objects, build::disruption_budgets(cell, &key));
+        add(&mut objects, build::disruption_budgets(cell, &key, true));
         add(&mut objects, vec![build::bootstrap_config_map(cell, &key, &["n".to_owned()])]);
         for zone in &cell.zones {
             add(&mut objects, vec![build::stateful_set(cell, &key, Role::Master, zone, 1)]);

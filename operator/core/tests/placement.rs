@@ -116,6 +116,7 @@ impl World {
                         primary: n == 0,
                         state: ShardState::Started,
                         node: Some(format!("data-{zone}")),
+                        fresh: false,
                     }
                 })
             });

@@ -84,6 +84,14 @@ struct Copy {
     primary: bool,
     #[serde(default)]
     node: Option<String>,
+    #[serde(default)]
+    unassigned_info: Option<UnassignedInfo>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct UnassignedInfo {
+    #[serde(default)]
+    reason: String,
 }
 
 /// `GET /_cluster/settings?flat_settings=true`
@@ -204,7 +212,8 @@ impl Copy {
             _ => ShardState::Unassigned,
         };
         let node = self.node.as_deref().and_then(|id| names.get(id)).map(|name| (*name).to_owned());
-        ShardCopy { shard, primary: self.primary, state, node }
+        let fresh = self.unassigned_info.as_ref().is_some_and(|info| info.reason == "INDEX_CREATED");
+        ShardCopy { shard, primary: self.primary, state, node, fresh: fresh && !state.is_started() }
     }
 }
 

@@ -113,14 +113,13 @@ impl Trim for Pod {
             for condition in status.conditions.iter_mut().flatten() {
                 condition.last_probe_time = None;
             }
-            for container in status.container_statuses.iter_mut().flatten() {
+            let init = status.init_container_statuses.iter_mut().flatten();
+            for container in init.chain(status.container_statuses.iter_mut().flatten()) {
                 container.allocated_resources = None;
                 container.resources = None;
                 container.volume_mounts = None;
                 container.user = None;
-                container.last_state = None;
             }
-            status.init_container_statuses = None;
             status.ephemeral_container_statuses = None;
         }
     }

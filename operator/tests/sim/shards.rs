@@ -62,6 +62,7 @@ impl Index {
                 primary: copy.primary,
                 state: copy.state,
                 node: copy.node.as_ref().map(|(name, _)| name.clone()),
+                fresh: copy.last.is_none() && !copy.state.is_started(),
             })
             .collect();
         IndexFacts {

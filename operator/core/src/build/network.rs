@@ -67,8 +67,9 @@ fn service(
 }
 
 /// One budget per role that can have more than one node: a budget over a single pod would only be in the way of a
-/// drain of its Kubernetes node.
-pub fn disruption_budgets(cell: &ValidCell, key: &ClusterKey) -> Vec<PodDisruptionBudget> {
+/// drain of its Kubernetes node. Masters and data nodes may be evicted only while the cluster `is_whole`: a pod is
+/// ready again before its shards are. Ingest nodes hold nothing, and may always go one at a time.
+pub fn disruption_budgets(cell: &ValidCell, key: &ClusterKey, is_whole: bool) -> Vec<PodDisruptionBudget> {
     let zones = i32::try_from(cell.zones.len()).unwrap_or(i32::MAX);
     let most_nodes = |role| match role {
         Role::Master => cell.master_count,
@@ -79,14 +80,16 @@ pub fn disruption_budgets(cell: &ValidCell, key: &ClusterKey) -> Vec<PodDisrupti
             None => 0,
         },
     };
-    Role::ALL.into_iter().filter(|role| most_nodes(*role) > 1).map(|role| budget(cell, key, role)).collect()
+    let allowed = |role| i32::from(is_whole || role == Role::Ingest);
+    let roles = Role::ALL.into_iter().filter(|role| most_nodes(*role) > 1);
+    roles.map(|role| budget(cell, key, role, allowed(role))).collect()
 }
 
-fn budget(cell: &ValidCell, key: &ClusterKey, role: Role) -> PodDisruptionBudget {
+fn budget(cell: &ValidCell, key: &ClusterKey, role: Role, max_unavailable: i32) -> PodDisruptionBudget {
     PodDisruptionBudget {
         metadata: metadata(cell, key, key.disruption_budget(role), key.labels(Some(role), None)),
         spec: Some(PodDisruptionBudgetSpec {
-            max_unavailable: Some(IntOrString::Int(1)),
+            max_unavailable: Some(IntOrString::Int(max_unavailable)),
             selector: Some(selector(key.selector(Some(role), None))),
             // A pod that is not ready protects nothing, and must not hold up the drain of a broken node.
             unhealthy_pod_eviction_policy: Some("AlwaysAllow".into()),

@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapKeySelector, Container, ContainerPort, DownwardAPIVolumeFile,
-    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction, ObjectFieldSelector,
-    PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile,
-    SecurityContext, TCPSocketAction, Volume, VolumeMount,
+    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction, HTTPGetAction,
+    Lifecycle, LifecycleHandler, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    ResourceRequirements, SeccompProfile, SecurityContext, TCPSocketAction, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{config, merge, workloads};
+use super::{config, merge, serving_role, workloads};
 use crate::domain::{ValidCell, ValidRole, ValidZone};
 use crate::names::{
     ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ClusterKey, HTTP_PORT, INITIAL_MASTER_NODES,
@@ -71,13 +71,22 @@ pub const CONTAINER_PORTS: [(&str, i32); 3] =
 /// Where the init container sees the volumes `config` and `settings`; the main container does not.
 const NEW_CONFIG: &str = "/mnt/config";
 const NEW_SETTINGS: &str = "/mnt/settings";
+/// Elasticsearch itself would refuse to start for the same reason, but only its log would say so.
 const CONFIGURE: &str = "set -eu
+maps=$(cat /proc/sys/vm/max_map_count)
+if [ \"$maps\" -lt 262144 ] && ! grep -q '^node.store.allow_mmap: false$' /mnt/settings/elasticsearch.yml; then
+  echo \"vm.max_map_count of this Kubernetes node is $maps, and Elasticsearch needs 262144: raise it, or set \
+node.store.allow_mmap: false in spec.settings\" >/dev/termination-log
+  exit 78
+fi
 cp -R /usr/share/elasticsearch/config/. /mnt/config/
 mkdir -p /mnt/config/jvm.options.d
 cp /mnt/settings/elasticsearch.yml /mnt/config/elasticsearch.yml
 cp /mnt/settings/searchcell.options /mnt/config/jvm.options.d/searchcell.options
 ";
 
+/// A node that clients talk to goes on serving until the Services have forgotten it.
+const FORGET_SECONDS: &str = "3";
 /// Time to close shards and hand over; by custom a second or two.
 const GRACE_SECONDS: i64 = 120;
 const USER: i64 = 1000;
@@ -176,6 +185,9 @@ fn elasticsearch(cell: &ValidCell, key: &ClusterKey, role: Role, valid: &ValidRo
         ports: Some(ports.map(|(name, number)| port(name, *number)).collect()),
         readiness_probe: Some(readiness(has_readiness)),
         startup_probe: Some(startup()),
+        lifecycle: (role == serving_role(cell)).then(forget_first),
+        // What it says when it gives up is then part of the pod's status.
+        termination_message_policy: Some("FallbackToLogsOnError".into()),
         resources: resources(valid),
         security_context: Some(restricted()),
         volume_mounts: Some(
@@ -240,6 +252,14 @@ fn startup() -> Probe {
         period_seconds: Some(2),
         timeout_seconds: Some(2),
         failure_threshold: Some(1800),
+        ..Default::default()
+    }
+}
+
+fn forget_first() -> Lifecycle {
+    let exec = ExecAction { command: Some(vec!["sleep".into(), FORGET_SECONDS.into()]) };
+    Lifecycle {
+        pre_stop: Some(LifecycleHandler { exec: Some(exec), ..Default::default() }),
         ..Default::default()
     }
 }

@@ -277,9 +277,7 @@ fn why_not_prepared(facts: &ElasticFacts, zones: &[&str], copies: i32) -> Option
     let count = i32::try_from(zones.len().max(1)).unwrap_or(i32::MAX);
     let needed = usize::try_from(copies.saturating_add(count - 1) / count).unwrap_or(usize::MAX);
     let data_nodes = |zone: &str| {
-        let is_there = |node: &&ElasticNode| {
-            node.zone.as_deref() == Some(zone) && node.roles.iter().any(|role| role.starts_with("data"))
-        };
+        let is_there = |node: &&ElasticNode| node.zone.as_deref() == Some(zone) && node.is_data();
         facts.nodes.values().filter(is_there).count()
     };
     // Fewer copies than zones do not need a node in every zone, but they need enough zones.

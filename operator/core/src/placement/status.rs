@@ -53,10 +53,11 @@ pub fn placement_status(
 
     let mut conditions = Conditions::new(generation, now);
     let previous_total = previous.indices.unwrap_or(0);
-    let red: Vec<String> = (checked.iter())
-        .filter(|(_, copies)| copies.primaries_unstarted > 0)
-        .map(|(found, _)| found.name.to_owned())
-        .collect();
+    let named = |wrong: fn(&Copies) -> bool| -> Vec<String> {
+        checked.iter().filter(|(_, copies)| wrong(copies)).map(|(found, _)| found.name.to_owned()).collect()
+    };
+    let red = named(Copies::has_lost_primaries);
+    let starting = named(|copies| copies.primaries_unstarted > 0);
     if meta.deletion_timestamp.is_some() {
         conditions.set(READY, false, Reason::Deleting, "the placement is being deleted");
     } else if !unread.is_empty() && (previous_total > 0 || owned.is_empty()) {
@@ -82,11 +83,17 @@ pub fn placement_status(
             Reason::PrimariesUnassigned,
             format!("primaries are not started: {}", some_of(&red)),
         );
+    } else if !starting.is_empty() {
+        let message = format!("primaries are being started: {}", some_of(&starting));
+        conditions.set(READY, false, Reason::Progressing, message);
     } else {
-        conditions.set(READY, true, Reason::Serving, "every shard has a started primary");
+        let notices =
+            valid.iter().flat_map(|valid| valid.notices.iter().map(|notice| format!("notice {notice}")));
+        let texts = ["every shard has a started primary".to_owned()].into_iter().chain(notices);
+        conditions.set(READY, true, Reason::Serving, join(texts));
     }
     set_degraded(&mut conditions, &checked, &unread);
-    let initializing = sum.wanted - sum.started - sum.unassigned;
+    let initializing = sum.wanted - sum.started - sum.lost;
     let under_way = if meta.deletion_timestamp.is_some() {
         Some((Reason::Deleting, "indices go as spec.deletionPolicy says".to_owned()))
     } else if initializing > 0 {
@@ -140,7 +147,7 @@ fn set_degraded(
     let named = |wrong: fn(&Copies) -> bool| -> Vec<String> {
         checked.iter().filter(|(_, copies)| wrong(copies)).map(|(found, _)| found.name.to_owned()).collect()
     };
-    let unassigned = named(|copies| copies.unassigned > 0);
+    let unassigned = named(|copies| copies.lost > 0);
     let misplaced = named(|copies| copies.misplaced > 0);
     if !unread.is_empty() && !checked.is_empty() {
         let names: Vec<String> = unread.keys().cloned().collect();
@@ -252,7 +259,7 @@ fn problems(checked: &[(Found<'_>, Copies)], gone: &[String]) -> Vec<IndexProble
         add(0, index, Reason::IndexMissing, "the index does not exist");
     }
     for (found, copies) in checked {
-        if copies.primaries_unstarted > 0 {
+        if copies.has_lost_primaries() {
             add(
                 1,
                 found.name,
@@ -266,7 +273,7 @@ fn problems(checked: &[(Found<'_>, Copies)], gone: &[String]) -> Vec<IndexProble
                 Reason::CopiesShareZone,
                 "copies of a shard share a zone: losing it loses more copies than it should",
             );
-        } else if copies.unassigned > 0 {
+        } else if copies.lost > 0 {
             add(
                 3,
                 found.name,

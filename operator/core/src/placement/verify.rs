@@ -1,6 +1,6 @@
 //! Reads a routing table: how many copies of each shard are started, and whether they are in different zones. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::snapshot::{ElasticFacts, IndexFacts, ShardState};
 
@@ -9,8 +9,10 @@ use crate::snapshot::{ElasticFacts, IndexFacts, ShardState};
 pub struct Copies {
     /// Primary shards that ought to be.
     pub primaries: i32,
-    /// Primary shards without a started primary.
+    /// Primary shards without a started primary, those of an index that is just being created included.
     pub primaries_unstarted: i32,
+    /// Of these, the ones of an index that has only just been created.
+    pub primaries_fresh: i32,
     /// Copies that ought to be, primaries included.
     pub wanted: i32,
     /// Copies that are started.
@@ -19,6 +21,8 @@ pub struct Copies {
     pub misplaced: i32,
     /// Copies without a node.
     pub unassigned: i32,
+    /// Of these, the ones that wait for more than their first allocation.
+    pub lost: i32,
 }
 
 impl Copies {
@@ -27,15 +31,22 @@ impl Copies {
         self.started == self.wanted && self.misplaced == 0
     }
 
+    /// True when a primary that held documents is not started.
+    pub fn has_lost_primaries(&self) -> bool {
+        self.primaries_unstarted > self.primaries_fresh
+    }
+
     /// The copies of both.
     pub fn plus(self, other: Copies) -> Copies {
         Copies {
             primaries: self.primaries + other.primaries,
             primaries_unstarted: self.primaries_unstarted + other.primaries_unstarted,
+            primaries_fresh: self.primaries_fresh + other.primaries_fresh,
             wanted: self.wanted + other.wanted,
             started: self.started + other.started,
             misplaced: self.misplaced + other.misplaced,
             unassigned: self.unassigned + other.unassigned,
+            lost: self.lost + other.lost,
         }
     }
 }
@@ -47,6 +58,14 @@ pub fn verify(index: &IndexFacts, elastic: &ElasticFacts, zones: usize) -> Copie
     // Elasticsearch's own rule: no zone may hold more than ceil(copies / zones).
     let most_per_zone = copies_per_shard.saturating_add(zones - 1) / zones;
 
+    // Where a zone is missing, a new copy may wait for ever.
+    let there: BTreeSet<&str> = elastic
+        .nodes
+        .values()
+        .filter(|node| node.is_data())
+        .filter_map(|node| node.zone.as_deref())
+        .collect();
+    let zones_are_there = i32::try_from(there.len()).is_ok_and(|there| there >= zones);
     let mut by_zone: BTreeMap<(i32, Option<&str>), i32> = BTreeMap::new();
     let mut primary_started = 0;
     let mut result = Copies {
@@ -55,10 +74,13 @@ pub fn verify(index: &IndexFacts, elastic: &ElasticFacts, zones: usize) -> Copie
         ..Copies::default()
     };
     for copy in &index.copies {
+        let is_fresh = copy.fresh && zones_are_there;
         if copy.state == ShardState::Unassigned {
             result.unassigned += 1;
+            result.lost += i32::from(!is_fresh);
         }
         if !copy.state.is_started() {
+            result.primaries_fresh += i32::from(copy.primary && is_fresh);
             continue;
         }
         result.started += 1;
@@ -99,6 +121,7 @@ mod tests {
             primary: n == 0,
             state: *state,
             node: node.map(str::to_owned),
+            fresh: false,
         });
         IndexFacts { primaries: 1, replicas, copies: copies.collect(), ..IndexFacts::default() }
     }

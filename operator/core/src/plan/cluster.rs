@@ -11,7 +11,9 @@ use crate::identity::{Identity, highest_version, identity};
 use crate::names::{
     ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, ClusterKey, INITIAL_MASTER_NODES, LABEL_ROLE, Role,
 };
-use crate::snapshot::{CellObjects, CellSnapshot, ElasticFacts, annotation, is_ready, label, role_and_zone};
+use crate::snapshot::{
+    CellObjects, CellSnapshot, ElasticFacts, annotation, is_owned_by, is_ready, label, role_and_zone,
+};
 use crate::step::{Action, Kind, Object};
 
 pub(super) fn plan_cluster(
@@ -48,7 +50,7 @@ pub(super) fn plan_cluster(
         return;
     }
     plan_services(cell, key, objects, draft);
-    for budget in build::disruption_budgets(cell, key) {
+    for budget in build::disruption_budgets(cell, key, is_whole(cell, key, objects, elastic)) {
         plan_simple(
             cell,
             key,
@@ -59,9 +61,52 @@ pub(super) fn plan_cluster(
             |o| Object::PodDisruptionBudget(Box::new(o)),
         );
     }
+    prune(cell, key, objects, draft);
     workloads::plan_workloads(cell, key, objects, elastic, &identity, draft);
     if let (Identity::Known(_), Some(facts)) = (&identity, elastic) {
         settings::plan_settings(cell, key, facts, draft);
+    }
+}
+
+/// True when taking one node away takes nothing that is not there twice: every master and data node that ought to
+/// be there is ready and a member, and every copy of every shard is started.
+fn is_whole(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    objects: &CellObjects,
+    elastic: Option<&ElasticFacts>,
+) -> bool {
+    let Some(facts) = elastic.filter(|facts| facts.master.is_some()) else { return false };
+    let masters = workloads::master_layout(cell, key, objects)
+        .into_iter()
+        .map(|(zone, count)| (Role::Master, zone, count));
+    let data = cell.zones.iter().map(|zone| (Role::Data, zone.name.clone(), cell.data_per_zone));
+    let is_member = |name: &str| {
+        facts.nodes.contains_key(name)
+            && objects.pods.iter().any(|pod| pod.metadata.name.as_deref() == Some(name) && is_ready(pod))
+    };
+    masters.chain(data).all(|(role, zone, count)| (0..count).all(|n| is_member(&key.pod(role, &zone, n))))
+        && facts.indices.values().all(|index| {
+            let wanted = i64::from(index.primaries) * i64::from(index.replicas.saturating_add(1));
+            let started = index.copies.iter().filter(|copy| copy.state.is_started()).count();
+            i64::try_from(started).is_ok_and(|started| started >= wanted)
+        })
+}
+
+/// Services and budgets of ours that the spec does not ask for any more.
+fn prune(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draft: &mut Draft) {
+    let services: Vec<String> =
+        build::services(cell, key).into_iter().filter_map(|o| o.metadata.name).collect();
+    let budgets: Vec<String> =
+        build::disruption_budgets(cell, key, true).into_iter().filter_map(|o| o.metadata.name).collect();
+    let services = objects.services.iter().map(|o| (Kind::Service, &o.metadata, &services));
+    let budgets = objects.budgets.iter().map(|o| (Kind::PodDisruptionBudget, &o.metadata, &budgets));
+    for (kind, meta, wanted) in services.chain(budgets) {
+        let is_wanted = meta.name.as_ref().is_some_and(|name| wanted.contains(name));
+        if !is_wanted && meta.deletion_timestamp.is_none() && is_owned_by(meta, &cell.uid) {
+            let target = drift::target(kind, meta);
+            draft.step(&key.cluster, "the spec does not ask for it any more", Action::Delete { target });
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use searchcell_crds::Reason;
 
-pub use removal::plan_deletion;
+pub use removal::{has_workloads, plan_deletion};
 pub use settings::{setting_text, wanted_settings};
 pub use workloads::master_layout;
 

@@ -1,4 +1,4 @@
-//! Plans what is to go: clusters that left the spec, and cells that are being deleted. Never asks Elasticsearch
+//! Plans what is to go: cells that are being deleted. Clusters that left the spec are held. Never asks Elasticsearch
 //! for anything. Pure.
 
 use std::time::Duration;
@@ -11,63 +11,38 @@ use super::cluster::recorded_in_status;
 use super::{Draft, WAKE_WHILE_BUSY, has_finalizer};
 use crate::domain::ValidCell;
 use crate::drift;
-use crate::names::{ANNOTATION_CLUSTER_UUID, ClusterKey};
-use crate::snapshot::{CellObjects, CellSnapshot, annotation, is_owned_by};
+use crate::names::{ANNOTATION_CLUSTER_UUID, ClusterKey, LABEL_CLUSTER};
+use crate::snapshot::{CellObjects, CellSnapshot, annotation, is_owned_by, label};
 use crate::step::{Action, Kind, Plan, Step, Target};
 
 /// How long a deletion waits for nodes to stop before their volumes are deleted anyway. Kubernetes keeps a volume
 /// that is still mounted until its pod is gone.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Clusters that are no longer in the spec: their objects go, and under `Delete` their volumes after the nodes.
+/// Clusters that are no longer in the spec: nothing of them is touched.
 pub(super) fn plan_removed_clusters(cell: &ValidCell, snapshot: &CellSnapshot, draft: &mut Draft) {
     for name in snapshot.objects.cluster_names() {
-        if cell.clusters.iter().any(|cluster| cluster.name == name) {
+        if cell.clusters.iter().any(|cluster| cluster.name == name) || !has_workloads(snapshot, &name) {
             continue;
         }
-        let objects = snapshot.objects.of_cluster(&name);
-        let key = cell.key(&name);
-        let targets = workload_targets(&objects, &cell.uid);
-        let is_leaving = (snapshot.cell.status.as_ref())
-            .is_some_and(|status| status.clusters.iter().any(|cluster| cluster.name == name));
-        if targets.is_empty() && !is_leaving {
-            continue; // volumes that an earlier removal retained
-        }
-        if let Some(placement) = placement_on(snapshot, &key) {
-            draft.hold(
-                &name,
-                Reason::Held,
-                format!(
-                    "cluster {name} is not in spec.clusters any more, but IndexPlacement {placement} has indices on it: put it \
-                     back, or delete the placement first"
-                ),
-            );
-            continue;
-        }
-        let claims =
-            if cell.deletion_policy == DeletionPolicy::Delete { claim_targets(&objects) } else { Vec::new() };
-        retain_identity(&key, &objects, recorded_in_status(snapshot, &name), |why, action| {
-            draft.step(&name, why, action)
-        });
-        let nodes_are_gone = targets.is_empty() && objects.pods.is_empty();
-        for target in targets {
-            draft.step(&name, format!("cluster {name} left spec.clusters"), Action::Delete { target });
-        }
-        if nodes_are_gone {
-            for target in claims {
-                draft.step(&name, "spec.deletionPolicy is Delete", Action::Delete { target });
-            }
-        }
+        draft.hold(
+            &name,
+            Reason::NotSupportedYet,
+            format!(
+                "cluster {name} is not in spec.clusters any more and goes on as it is: taking a cluster away comes with a later \
+                 version of the operator; put it back"
+            ),
+        );
     }
 }
 
-/// A placement that still has indices on a cluster.
-fn placement_on(snapshot: &CellSnapshot, key: &ClusterKey) -> Option<String> {
-    let on_cluster = |placement: &&searchcell_crds::IndexPlacement| {
-        (placement.status.iter().flat_map(|status| &status.clusters))
-            .any(|cluster| cluster.name == key.name() && cluster.indices > 0)
-    };
-    snapshot.placements.iter().find(on_cluster)?.metadata.name.clone()
+/// True while nodes of a cluster are there that this cell owns. Volumes that were retained are no cluster.
+pub fn has_workloads(snapshot: &CellSnapshot, cluster: &str) -> bool {
+    let uid = text(&snapshot.cell.metadata.uid);
+    let objects = &snapshot.objects;
+    let mut metas = (objects.stateful_sets.iter().map(|o| &o.metadata))
+        .chain(objects.deployments.iter().map(|o| &o.metadata));
+    metas.any(|meta| label(meta, LABEL_CLUSTER) == Some(cluster) && is_owned_by(meta, uid))
 }
 
 /// Plans one pass over a cell that is being deleted, valid or not.

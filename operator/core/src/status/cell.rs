@@ -1,24 +1,21 @@
 //! The status of a SearchCell. Pure.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::conditions::{DEGRADED, READY};
 use searchcell_crds::{
-    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, SearchCellStatus, ZoneStatus,
+    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, SearchCellStatus,
 };
 
+use super::trouble::trouble;
+use super::wanted::Wanted;
 use super::{Conditions, join, some_of, two_significant_digits};
-use crate::build;
-use crate::domain::{EsVersion, IngestScale, ValidCell};
+use crate::domain::{EsVersion, ValidCell};
 use crate::identity::{Identity, identity};
-use crate::names::{
-    ANNOTATION_CLUSTER_UUID, ANNOTATION_INPUT_HASH, ClusterKey, LABEL_ROLE, LABEL_ZONE, Role,
-};
+use crate::names::ClusterKey;
 use crate::placement::{Copies, verify};
-use crate::plan::master_layout;
-use crate::snapshot::{CellObjects, CellSnapshot, ElasticFacts, Reading, annotation, is_ready, label};
+use crate::plan::has_workloads;
+use crate::snapshot::{CellSnapshot, ElasticFacts, Reading, is_ready};
 use crate::step::{Outcome, Plan};
 use crate::validate::Problem;
 
@@ -34,15 +31,16 @@ pub fn cell_status(
     let previous = snapshot.cell.status.clone().unwrap_or_default();
     let generation = snapshot.cell.metadata.generation;
     let is_deleting = snapshot.cell.metadata.deletion_timestamp.is_some();
-    let reports: Vec<Report> = match valid {
-        Ok(cell) => (cell.clusters.iter())
-            .map(|cluster| Report::new(snapshot, Some(cell), &cell.key(&cluster.name), &previous, plan))
-            .collect(),
-        Err(_) => (previous.clusters.iter())
-            .map(|status| Report::new(snapshot, None, &key_of(snapshot, &status.name), &previous, plan))
-            .collect(),
-    };
-    let leaving = leaving_clusters(snapshot, &previous, &reports);
+    let in_spec: Vec<&str> =
+        valid.iter().flat_map(|cell| &cell.clusters).map(|cluster| cluster.name.as_str()).collect();
+    // With an invalid spec, and for a cluster that left it, what was there before goes on being reported.
+    let others = (previous.clusters.iter().map(|status| status.name.as_str()))
+        .filter(|name| !in_spec.contains(name))
+        .filter(|name| valid.is_err() || has_workloads(snapshot, name));
+    let reports: Vec<Report> = (in_spec.iter().map(|name| (*name, valid.ok())))
+        .chain(others.map(|name| (name, None)))
+        .map(|(name, cell)| Report::new(snapshot, cell, &key_of(snapshot, name), &previous, plan))
+        .collect();
 
     let mut conditions = Conditions::new(generation, now);
     if is_deleting {
@@ -68,7 +66,7 @@ pub fn cell_status(
         clusters_ready: Some(format!("{serving}/{}", reports.len())),
         nodes_ready: Some(format!("{nodes_ready}/{total}")),
         rollout: previous.rollout,
-        clusters: reports.into_iter().map(|report| report.status).chain(leaving).collect(),
+        clusters: reports.into_iter().map(|report| report.status).collect(),
     }
 }
 
@@ -77,6 +75,7 @@ struct Report {
     status: ClusterStatus,
     why_not_serving: Option<(Reason, String)>,
     missing_nodes: Vec<String>,
+    trouble: Option<(Reason, String)>,
     copies: Copies,
 }
 
@@ -112,19 +111,25 @@ impl Report {
             if wanted.workloads_exist { ClusterPhase::Forming } else { ClusterPhase::Pending }
         } else if !is_whole && wanted.only_new_nodes_missing(&objects, &missing_nodes) {
             ClusterPhase::Scaling
-        } else if !is_whole || !copies.is_whole() && copies.unassigned > 0 {
+        } else if !is_whole || copies.lost > 0 {
             ClusterPhase::Degraded
         } else {
             ClusterPhase::Ready
         };
+        let trouble = objects.pods.iter().filter(|pod| !is_ready(pod)).find_map(trouble);
         // The first time, "serves" means that everything is there that was asked for.
-        let why_not_serving = why_not_serving.or_else(|| {
-            matches!(phase, ClusterPhase::Pending | ClusterPhase::Forming).then(|| {
-                let waiting =
-                    if missing_nodes.is_empty() { "its objects".to_owned() } else { some_of(&missing_nodes) };
-                (Reason::Forming, format!("cluster {} forms: waiting for {waiting}", key.cluster))
-            })
-        });
+        let forms = matches!(phase, ClusterPhase::Pending | ClusterPhase::Forming);
+        let why_not_serving =
+            why_not_serving.map(|why| trouble.clone().filter(|_| forms).unwrap_or(why)).or_else(|| {
+                forms.then(|| {
+                    let waiting = if missing_nodes.is_empty() {
+                        "its objects".to_owned()
+                    } else {
+                        some_of(&missing_nodes)
+                    };
+                    (Reason::Forming, format!("cluster {} forms: waiting for {waiting}", key.cluster))
+                })
+            });
 
         let uuid = match identity {
             Identity::Known(uuid) => Some(uuid),
@@ -156,7 +161,7 @@ impl Report {
             operation: before.operation,
             holds,
         };
-        Self { status, why_not_serving, missing_nodes, copies }
+        Self { status, why_not_serving, missing_nodes, trouble, copies }
     }
 
     fn total(&self) -> i32 {
@@ -170,6 +175,13 @@ impl Report {
     /// What is happening by itself.
     fn under_way(&self) -> Option<(Reason, String)> {
         let name = &self.status.name;
+        let is_moving = matches!(
+            self.status.phase,
+            ClusterPhase::Pending | ClusterPhase::Forming | ClusterPhase::Scaling
+        );
+        if let Some(trouble) = self.trouble.clone().filter(|_| is_moving) {
+            return Some(trouble);
+        }
         match self.status.phase {
             ClusterPhase::Pending => {
                 Some((Reason::Progressing, format!("objects of cluster {name} are being created")))
@@ -183,120 +195,6 @@ impl Report {
             )),
             _ => None,
         }
-    }
-}
-
-/// Nodes that a cluster ought to have: as the spec asks, and never fewer than its workloads run.
-struct Wanted {
-    /// (role, zone) → number; the zone of ingest nodes is empty.
-    nodes: BTreeMap<(Role, String), i32>,
-    workloads_exist: bool,
-    updated: i32,
-    key: ClusterKey,
-}
-
-impl Wanted {
-    fn new(cell: Option<&ValidCell>, key: &ClusterKey, objects: &CellObjects) -> Self {
-        let mut nodes: BTreeMap<(Role, String), i32> = BTreeMap::new();
-        let mut updated = 0;
-        for set in &objects.stateful_sets {
-            let role =
-                Role::ALL.into_iter().find(|role| label(&set.metadata, LABEL_ROLE) == Some(role.as_str()));
-            let (Some(role), Some(zone)) = (role, label(&set.metadata, LABEL_ZONE)) else { continue };
-            nodes.insert(
-                (role, zone.to_owned()),
-                set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
-            );
-            let valid_zone = cell.and_then(|cell| cell.zones.iter().find(|valid| valid.name == zone));
-            let hash = cell.zip(valid_zone).map(|(cell, zone)| build::input_hash(cell, role, Some(zone)));
-            if hash.is_none() || hash.as_deref() == annotation(&set.metadata, ANNOTATION_INPUT_HASH) {
-                updated += set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-            }
-        }
-        for deployment in &objects.deployments {
-            let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-            nodes.insert((Role::Ingest, String::new()), replicas);
-            let hash = cell.map(|cell| build::input_hash(cell, Role::Ingest, None));
-            if hash.is_none() || hash.as_deref() == annotation(&deployment.metadata, ANNOTATION_INPUT_HASH) {
-                updated += deployment.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-            }
-        }
-        let mut workloads_exist = !nodes.is_empty();
-        if let Some(cell) = cell {
-            let mut want = |role: Role, zone: &str, count: i32| {
-                let entry = nodes.entry((role, zone.to_owned()));
-                workloads_exist &=
-                    matches!(entry, std::collections::btree_map::Entry::Occupied(_)) || count == 0;
-                let live = entry.or_insert(0);
-                *live = (*live).max(count);
-            };
-            for (zone, count) in master_layout(cell, key, objects) {
-                want(Role::Master, &zone, count);
-            }
-            for zone in &cell.zones {
-                want(Role::Data, &zone.name, cell.data_per_zone);
-            }
-            match &cell.ingest {
-                Some((IngestScale::Fixed(count), _)) => want(Role::Ingest, "", *count),
-                Some((IngestScale::Autoscaled { min, .. }, _)) => want(Role::Ingest, "", *min),
-                None => {}
-            }
-        }
-        Self { nodes, workloads_exist, updated, key: key.clone() }
-    }
-
-    fn total(&self) -> i32 {
-        self.nodes.values().sum()
-    }
-
-    /// Names of nodes that ought to be there and are not ready. Ingest nodes have no stable names.
-    fn missing(&self, objects: &CellObjects) -> Vec<String> {
-        let ready = |name: &str| {
-            objects.pods.iter().any(|pod| pod.metadata.name.as_deref() == Some(name) && is_ready(pod))
-        };
-        let mut missing = Vec::new();
-        for ((role, zone), count) in &self.nodes {
-            if *role == Role::Ingest {
-                let is_ingest =
-                    |pod: &&Pod| label(&pod.metadata, LABEL_ROLE) == Some(role.as_str()) && is_ready(pod);
-                let there = i32::try_from(objects.pods.iter().filter(is_ingest).count()).unwrap_or(i32::MAX);
-                if there < *count {
-                    missing.push(format!("nodes of {}", self.key.ingest()));
-                }
-                continue;
-            }
-            missing.extend((0..*count).map(|n| self.key.pod(*role, zone, n)).filter(|name| !ready(name)));
-        }
-        missing
-    }
-
-    /// True when no missing node has ever been a member: its volume carries no UUID yet, or it has no volume.
-    fn only_new_nodes_missing(&self, objects: &CellObjects, missing: &[String]) -> bool {
-        missing.iter().all(|name| {
-            let claim = objects
-                .claims
-                .iter()
-                .find(|claim| claim.metadata.name.as_deref() == Some(&format!("data-{name}")));
-            claim.is_none_or(|claim| annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).is_none())
-        })
-    }
-
-    fn zones(&self, ready: &[&Pod]) -> Vec<ZoneStatus> {
-        let mut zones: BTreeMap<&str, ZoneStatus> = BTreeMap::new();
-        for ((role, zone), count) in &self.nodes {
-            if *role != Role::Ingest {
-                let entry = zones
-                    .entry(zone)
-                    .or_insert_with(|| ZoneStatus { name: zone.clone(), ..ZoneStatus::default() });
-                entry.total += count;
-            }
-        }
-        for pod in ready {
-            if let Some(entry) = label(&pod.metadata, LABEL_ZONE).and_then(|zone| zones.get_mut(zone)) {
-                entry.ready += 1;
-            }
-        }
-        zones.into_values().collect()
     }
 }
 
@@ -327,7 +225,7 @@ fn why_not_serving(
         }
         (_, Some(facts)) => {
             let unstarted =
-                |index: &&crate::snapshot::IndexFacts| verify(index, facts, 1).primaries_unstarted > 0;
+                |index: &&crate::snapshot::IndexFacts| verify(index, facts, 1).has_lost_primaries();
             let red: Vec<String> = (facts.indices.iter())
                 .filter(|(_, index)| index.mark.is_some() && unstarted(index))
                 .map(|(index, _)| index.clone())
@@ -354,9 +252,26 @@ fn ready(conditions: &mut Conditions, reports: &[Report], valid: Result<&ValidCe
             conditions.set(READY, false, reason, "no cluster has been created");
         }
         None => {
-            conditions.set(READY, true, Reason::Serving, "every cluster has an elected master and serves")
+            let notices = valid.map(notices).unwrap_or_default();
+            let texts =
+                ["every cluster has an elected master and serves".to_owned()].into_iter().chain(notices);
+            conditions.set(READY, true, Reason::Serving, join(texts));
         }
     }
+}
+
+/// What is accepted, and worth knowing.
+fn notices(cell: &ValidCell) -> Vec<String> {
+    let few = cell.master_count < 3 || cell.zones.len() < 3;
+    let quorum = few.then(|| {
+        format!(
+            "notice {}: with {} master(s) in {} zone(s) the loss of one zone can stop a cluster",
+            Reason::NoZoneQuorum.as_str(),
+            cell.master_count,
+            cell.zones.len()
+        )
+    });
+    quorum.into_iter().collect()
 }
 
 fn degraded(conditions: &mut Conditions, reports: &[Report]) {
@@ -374,7 +289,9 @@ fn degraded(conditions: &mut Conditions, reports: &[Report]) {
             .filter(|zone| zone.total > 0 && zone.ready == 0)
             .map(|zone| zone.name.clone())
             .collect();
-        if !empty.is_empty() {
+        if let Some(trouble) = &report.trouble {
+            causes.push(trouble.clone());
+        } else if !empty.is_empty() {
             causes.push((
                 Reason::ZoneMissing,
                 format!("zone {} of cluster {name} has no ready node", some_of(&empty)),
@@ -385,7 +302,7 @@ fn degraded(conditions: &mut Conditions, reports: &[Report]) {
                 format!("nodes of cluster {name} are not ready: {}", some_of(&report.missing_nodes)),
             ));
         }
-        if report.copies.unassigned > 0 {
+        if report.copies.lost > 0 {
             causes
                 .push((Reason::CopiesUnassigned, format!("copies of shards in cluster {name} have no node")));
         }
@@ -405,29 +322,6 @@ fn degraded(conditions: &mut Conditions, reports: &[Report]) {
             "all nodes are there and all copies are started",
         ),
     }
-}
-
-/// Clusters that left the spec, as long as anything but volumes is left of them.
-fn leaving_clusters(
-    snapshot: &CellSnapshot,
-    previous: &SearchCellStatus,
-    reports: &[Report],
-) -> Vec<ClusterStatus> {
-    let uid = snapshot.cell.metadata.uid.as_deref().unwrap_or_default();
-    let is_deleting_volumes = snapshot.cell.spec.deletion_policy == searchcell_crds::DeletionPolicy::Delete;
-    (previous.clusters.iter())
-        .filter(|status| !reports.iter().any(|report| report.status.name == status.name))
-        .filter(|status| {
-            let objects = snapshot.objects.of_cluster(&status.name);
-            let owned = |meta| crate::snapshot::is_owned_by(meta, uid);
-            objects.stateful_sets.iter().any(|o| owned(&o.metadata))
-                || objects.deployments.iter().any(|o| owned(&o.metadata))
-                || objects.services.iter().any(|o| owned(&o.metadata))
-                || !objects.pods.is_empty()
-                || (is_deleting_volumes && !objects.claims.is_empty())
-        })
-        .map(|status| ClusterStatus { phase: ClusterPhase::Deleting, ..status.clone() })
-        .collect()
 }
 
 fn lowest_version(snapshot: &CellSnapshot) -> Option<EsVersion> {

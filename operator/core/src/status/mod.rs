@@ -4,6 +4,8 @@
 //! pieces. A status that differs in nothing but transition times is not published.
 
 mod cell;
+mod trouble;
+mod wanted;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};

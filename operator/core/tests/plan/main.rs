@@ -16,6 +16,11 @@ fn reasons(world: &World) -> Vec<Reason> {
     world.plan().holds.iter().map(|hold| hold.reason).collect()
 }
 
+/// Budgets follow the state of the cluster by `Apply`; nothing else in these tests does.
+fn without_budgets(actions: Vec<&'static str>) -> Vec<&'static str> {
+    actions.into_iter().filter(|action| *action != "Apply").collect()
+}
+
 fn uuid(world: &World) -> Option<String> {
     world.snapshot.cell.status.as_ref()?.clusters.first()?.uuid.clone()
 }
@@ -82,7 +87,7 @@ fn a_wiped_status_finds_its_uuid_on_the_claims() {
     let mut world = World::formed();
     world.snapshot.cell.status = None;
     world.snapshot.elastic.clear();
-    assert_eq!(world.settle(), Vec::<&str>::new());
+    assert_eq!(without_budgets(world.settle()), Vec::<&str>::new());
     assert_eq!(uuid(&world).as_deref(), Some(UUID));
 }
 
@@ -180,7 +185,7 @@ fn data_nodes_grow_in_place_and_do_not_shrink() {
     let mut world = World::formed();
     world.edit(|cell| cell["spec"]["nodes"]["data"]["perZone"] = json!(2));
     let scales: Vec<&str> = world.plan().steps.iter().map(|step| step.action.name()).collect();
-    assert_eq!(scales, ["Scale", "Scale", "Scale"]);
+    assert_eq!(without_budgets(scales), ["Scale", "Scale", "Scale"]);
     world.settle();
     world.form(UUID);
     world.settle();
@@ -202,8 +207,8 @@ fn a_new_zone_restarts_nobody_and_joins_the_forced_values() {
     world.edit(|cell| {
         cell["spec"]["zones"] = json!([{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "d"}])
     });
-    let actions = world.settle();
-    assert_eq!(actions, ["Create", "PutSettings"]);
+    // The budgets are shut while the new node has not joined.
+    assert_eq!(without_budgets(world.settle()), ["Create", "PutSettings"]);
     assert!(world.has_wanted_settings());
 }
 
@@ -307,22 +312,74 @@ fn a_deletion_is_bounded_even_when_nodes_do_not_stop() {
 }
 
 #[test]
-fn a_removed_cluster_goes_unless_a_placement_is_on_it() {
+fn a_cluster_that_leaves_the_spec_is_held_and_goes_on_being_reported() {
     let mut world = World::formed();
     world.edit(|cell| cell["spec"]["clusters"] = json!([{"name": "b"}]));
-    world.snapshot.placements = serde_json::from_value(json!([{
-        "apiVersion": "searchcell.dev/v1alpha1", "kind": "IndexPlacement",
-        "metadata": {"name": "messages", "namespace": "search"},
-        "spec": {"cell": "guilds", "collection": "messages", "tenant": {"field": "guild_id"}, "pool": {"indices": 1}},
-        "status": {"clusters": [{"name": "guilds-a", "indices": 1}]},
-    }]))
+    let plan = world.plan();
+    assert!(plan.steps.iter().all(|step| step.cluster.as_deref() == Some("b")));
+    assert_eq!(reasons(&world), [Reason::NotSupportedYet]);
+    let status = world.status();
+    assert!(is_true(&status.conditions, "Stalled"));
+    assert_eq!(status.clusters.iter().map(|cluster| cluster.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
+}
+
+fn allowed(world: &World, name: &str) -> Option<String> {
+    let budget = world.snapshot.objects.budgets.iter().find(|o| o.metadata.name.as_deref() == Some(name))?;
+    Some(serde_json::to_value(budget.spec.as_ref()?.max_unavailable.as_ref()?).unwrap().to_string())
+}
+
+#[test]
+fn masters_and_data_nodes_may_be_evicted_only_while_the_cluster_is_whole() {
+    let mut world = World::new(cell_object());
+    world.settle();
+    let of = |world: &World| {
+        ["master", "data", "ingest"].map(|role| allowed(world, &format!("guilds-a-{role}")).unwrap())
+    };
+    assert_eq!(of(&world), ["0", "0", "1"], "while it forms");
+    world.form(UUID);
+    world.settle();
+    assert_eq!(of(&world), ["1", "1", "1"], "whole");
+    let Some(Reading::Known(facts)) = world.snapshot.elastic.get_mut("a") else { unreachable!() };
+    let index = searchcell_core::snapshot::IndexFacts { primaries: 1, replicas: 2, ..Default::default() };
+    facts.indices.insert("messages".into(), index);
+    world.settle();
+    assert_eq!(of(&world), ["0", "0", "1"], "copies are missing");
+    world.snapshot.elastic.insert("a".into(), Reading::Unavailable("no answer".into()));
+    world.settle();
+    assert_eq!(of(&world), ["0", "0", "1"], "nobody knows");
+}
+
+#[test]
+fn a_budget_that_nobody_needs_any_more_goes() {
+    let mut world = World::formed();
+    let mut surplus = world.snapshot.objects.budgets[0].clone();
+    surplus.metadata.name = Some("guilds-a-former".into());
+    surplus.metadata.uid = Some("former".into());
+    world.snapshot.objects.budgets.push(surplus);
+    assert_eq!(world.settle(), ["Delete"]);
+    assert!(allowed(&world, "guilds-a-former").is_none());
+}
+
+#[test]
+fn a_pod_that_cannot_start_says_why() {
+    let mut world = World::formed();
+    let pod = world
+        .snapshot
+        .objects
+        .pods
+        .iter_mut()
+        .find(|o| o.metadata.name.as_deref() == Some("guilds-a-data-b-0"))
+        .unwrap();
+    pod.status = serde_json::from_value(json!({"initContainerStatuses": [{
+        "name": "configure", "image": "", "imageID": "", "ready": false, "restartCount": 3,
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 78, "message": "vm.max_map_count of this Kubernetes node is 65530"}},
+    }]}))
     .unwrap();
-    let of_a =
-        |world: &World| world.plan().steps.iter().filter(|step| step.cluster.as_deref() == Some("a")).count();
-    assert_eq!(of_a(&world), 0);
-    assert!(reasons(&world).contains(&Reason::Held));
-    world.snapshot.placements.clear();
-    assert!(of_a(&world) > 0);
+    let status = world.status();
+    let degraded = find(&status.conditions, "Degraded").unwrap();
+    assert_eq!(degraded.reason, "MapCountTooLow", "{degraded:?}");
+    assert!(degraded.message.contains("65530"), "{}", degraded.message);
 }
 
 #[test]
