@@ -66,7 +66,7 @@ pub struct Operator {
 
 impl Operator {
     /// Starts the binary for one namespace; its rights are installed there already.
-    pub async fn start(binary: &Path, namespace: &str, log: PathBuf) -> Operator {
+    pub async fn start(binary: &Path, namespace: &str, flags: &[&str], log: PathBuf) -> Operator {
         let kubeconfig = log.with_extension("kubeconfig");
         std::fs::write(&kubeconfig, kubeconfig_of(namespace).await).expect("the kubeconfig");
         // processes of one test follow each other quickly: each gets a port of its own
@@ -76,6 +76,7 @@ impl Operator {
         let name = log.file_stem().unwrap().to_string_lossy().into_owned();
         let child = Command::new(binary)
             .args(["--namespace", namespace, "--lease-name", OPERATOR, "--metrics-address", &address])
+            .args(flags)
             .env_clear()
             .env("KUBECONFIG", &kubeconfig)
             .env("POD_NAME", &name)

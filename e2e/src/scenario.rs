@@ -143,10 +143,17 @@ impl Scenario {
             return;
         }
         let deployed = *self.deployed.lock().unwrap();
-        let mut own = if deployed { None } else { Some(self.start_operator().await) };
+        let mut own = None;
+        if !deployed {
+            // alone: the lease of the one that the test has killed need not run out first
+            let mut operator = self.spawn(&["--leader-elect=false"]).await;
+            operator.ready().await;
+            own = Some(operator);
+        }
         for placement in &placements {
             self.objects.delete("indexplacements", text(placement, "/metadata/name")).await.unwrap();
         }
+        self.gone("indexplacements", "").await;
         for cell in &left {
             self.objects.delete("searchcells", text(cell, "/metadata/name")).await.unwrap();
         }
@@ -170,9 +177,13 @@ impl Scenario {
 
     /// Starts a process of the operator and does not wait.
     pub async fn spawn_operator(&self) -> Operator {
+        self.spawn(&[]).await
+    }
+
+    async fn spawn(&self, flags: &[&str]) -> Operator {
         let number = self.operators.fetch_add(1, Ordering::Relaxed) + 1;
         let binary = self.binary.lock().unwrap().clone();
-        Operator::start(&binary, &self.namespace, self.folder.join(format!("operator-{number}.log"))).await
+        Operator::start(&binary, &self.namespace, flags, self.folder.join(format!("operator-{number}.log"))).await
     }
 
     /// Processes that start from now on run this binary.

@@ -30,7 +30,8 @@ pub async fn wait_for<T>(what: &str, limit: Duration, mut check: impl AsyncFnMut
                 let waited = began.elapsed();
                 assert!(waited < limit, "{what}: not within {} s; last: {not_yet}", limit.as_secs());
                 if waited >= next_word {
-                    say(format!("{what}: {} s, {not_yet}", waited.as_secs()));
+                    let short: String = not_yet.chars().take(160).collect();
+                    say(format!("{what}: {} s, {short}", waited.as_secs()));
                     next_word = waited + Duration::from_secs(20);
                 }
             }

@@ -33,24 +33,38 @@ fn refused_by_the_api_server() -> Vec<(Value, &'static str)> {
     ]
 }
 
-/// Rules that only the operator can check: `Stalled`, with every problem and its path.
+/// Rules that only the operator can check: `Stalled`, with every problem and its path. Problems of several sorts are
+/// an `InvalidSpec` together.
 fn refused_by_the_operator() -> Vec<(Value, &'static str, Vec<&'static str>)> {
     vec![
         (
             json!({
                 "settings": {"cluster.name": "mine", "node.attr.zone": "x"},
                 "clusterSettings": {"cluster.routing.allocation.awareness.attributes": "rack"},
+                "nodes": {"data": {"settings": {"path.data": "/tmp"}}},
+                "secureSettings": [{"secretName": "s3"}],
             }),
             "InvalidSpec",
-            vec!["spec.settings", "cluster.name", "node.attr.zone", "spec.clusterSettings", "awareness"],
+            vec![
+                "spec.settings[\"cluster.name\"]", "spec.settings[\"node.attr.zone\"]",
+                "spec.clusterSettings[\"cluster.routing.allocation.awareness.attributes\"]",
+                "spec.nodes.data.settings[\"path.data\"]", "spec.secureSettings",
+            ],
         ),
         (
-            json!({"nodes": {"data": {"podTemplate": {"spec": {"nodeSelector": {"x": "y"}, "serviceAccountName": "root"}}}}}),
-            "",
-            vec!["spec.nodes.data.podTemplate"],
+            json!({"nodes": {"data": {"podTemplate": {"spec": {"nodeSelector": {"topology.kubernetes.io/zone": "x"}}}}}}),
+            "ReservedPodField",
+            vec!["spec.nodes.data.podTemplate", "nodeSelector"],
         ),
-        (json!({"security": {"mode": "Managed"}}), "", vec!["security"]),
-        (json!({"version": "6.8.0"}), "", vec!["version"]),
+        // valid, but it would restart nodes
+        (
+            json!({"nodes": {"data": {"podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}}}}),
+            "NotSupportedYet",
+            vec!["data nodes", "rolling restart"],
+        ),
+        (json!({"settings": {"node.store.allow_mmap": true}}), "NotSupportedYet", vec!["rolling restart"]),
+        (json!({"security": {"mode": "Managed"}}), "NotSupportedYet", vec!["spec.security.mode"]),
+        (json!({"version": "6.8.0"}), "UnsupportedVersion", vec!["spec.version"]),
     ]
 }
 
