@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use http::Method;
 use bytes::Bytes;
+use http::Method;
 
 use crate::objects::{items, text};
 use crate::{Elastic, Env, shell};
@@ -56,8 +56,11 @@ pub async fn collect(env: &Env, namespace: &str, folder: &Path) {
     kubectl(&["get", "pods", "-n", namespace, "-o", "wide"], "pods.txt").await;
     kubectl(&["describe", "pods", "-n", namespace], "pods-described.txt").await;
     kubectl(&["get", "nodes", "-o", "yaml"], "nodes.yaml").await;
-    kubectl(&["logs", "-n", crate::operator::SYSTEM_NAMESPACE, "deployment/searchcell-operator"], "operator-deployed.log")
-        .await;
+    kubectl(
+        &["logs", "-n", crate::operator::SYSTEM_NAMESPACE, "deployment/searchcell-operator"],
+        "operator-deployed.log",
+    )
+    .await;
 
     let pods = shell::kubectl(&["get", "pods", "-n", namespace, "-o", "name"], None, limit).await;
     for pod in pods.stdout.lines() {

@@ -44,7 +44,8 @@ pub struct AuditLog {
 impl AuditLog {
     /// The log from now on; `None` where this kind of cluster keeps none.
     pub async fn mark(env: &Env) -> Option<AuditLog> {
-        let output = shell::run(env.cluster_script(), &["audit-log"], None, Duration::from_secs(20)).await.unwrap();
+        let output =
+            shell::run(env.cluster_script(), &["audit-log"], None, Duration::from_secs(20)).await.unwrap();
         if output.code == 3 {
             return None;
         }

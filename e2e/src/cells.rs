@@ -80,7 +80,8 @@ impl Cell {
                 "resources": {"requests": {"cpu": cpu, "memory": "512Mi"}, "limits": {"memory": "700Mi"}},
             })
         };
-        let stored = |fields: Value| merged(merged(node("30m"), &json!({"storage": {"size": "1Gi"}})), &fields);
+        let stored =
+            |fields: Value| merged(merged(node("30m"), &json!({"storage": {"size": "1Gi"}})), &fields);
         let mut nodes = json!({
             "master": stored(json!({"count": self.masters})),
             "data": stored(json!({"perZone": self.per_zone})),
@@ -89,8 +90,7 @@ impl Cell {
             Ingest::None => {}
             Ingest::Fixed(replicas) => nodes["ingest"] = merged(node("100m"), &json!({"replicas": replicas})),
             Ingest::Auto(fewest, most, target) => {
-                let bounds =
-                    json!({"minReplicas": fewest, "maxReplicas": most, "targetCPUUtilizationPercentage": target});
+                let bounds = json!({"minReplicas": fewest, "maxReplicas": most, "targetCPUUtilizationPercentage": target});
                 nodes["ingest"] = merged(node("100m"), &json!({"autoscaling": bounds}));
             }
         }
@@ -132,7 +132,8 @@ pub fn placement(name: &str, cell: &str, target: Value, replicas: i32) -> Value 
         "deletionPolicy": "Delete",
     });
     // a dedicated placement takes its mappings from the pool
-    let index = if target.get("pool").is_some() { json!({"index": {"mappings": mappings}}) } else { json!({}) };
+    let index =
+        if target.get("pool").is_some() { json!({"index": {"mappings": mappings}}) } else { json!({}) };
     json!({
         "apiVersion": "searchcell.dev/v1alpha1",
         "kind": "IndexPlacement",
@@ -149,7 +150,11 @@ pub fn merged(mut base: Value, patch: &Value) -> Value {
                 fields.remove(key);
             } else {
                 let field = fields.remove(key).unwrap_or_else(|| json!({}));
-                let field = if change.is_object() && field.is_object() { merged(field, change) } else { change.clone() };
+                let field = if change.is_object() && field.is_object() {
+                    merged(field, change)
+                } else {
+                    change.clone()
+                };
                 fields.insert(key.clone(), field);
             }
         }

@@ -76,7 +76,8 @@ impl Elastic {
         limit: Duration,
     ) -> Result<(u16, Bytes), String> {
         let what = format!("{method} {path}");
-        let mut request = Request::builder().method(method).uri(format!("{}/{}", self.base, path.trim_start_matches('/')));
+        let mut request =
+            Request::builder().method(method).uri(format!("{}/{}", self.base, path.trim_start_matches('/')));
         if !body.is_empty() {
             request = request.header("content-type", content_type);
         }
@@ -97,7 +98,8 @@ impl Elastic {
     pub async fn json(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, String> {
         let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
         let what = format!("{method} {path}");
-        let (status, answer) = self.request(method, path, "application/json", bytes, Duration::from_secs(20)).await?;
+        let (status, answer) =
+            self.request(method, path, "application/json", bytes, Duration::from_secs(20)).await?;
         if !(200..300).contains(&status) {
             return Err(format!("{what}: {status} {}", String::from_utf8_lossy(&answer)));
         }
@@ -179,10 +181,15 @@ impl Elastic {
             body.push_str(&format!("{action}\n{source}\n"));
         }
         let limit = Duration::from_secs(60);
-        let (status, answer) =
-            self.request(Method::POST, "/_bulk?refresh=true", "application/x-ndjson", body.into(), limit).await?;
+        let (status, answer) = self
+            .request(Method::POST, "/_bulk?refresh=true", "application/x-ndjson", body.into(), limit)
+            .await?;
         let answer: Value = serde_json::from_slice(&answer).map_err(|error| error.to_string())?;
-        if status == 200 && answer["errors"] == false { Ok(()) } else { Err(format!("_bulk: {status} {answer}")) }
+        if status == 200 && answer["errors"] == false {
+            Ok(())
+        } else {
+            Err(format!("_bulk: {status} {answer}"))
+        }
     }
 
     /// Number of documents of an index (or pattern).
@@ -211,7 +218,8 @@ pub fn in_different_zones(copies: &[Copy], wanted: usize) -> Result<(), String> 
     }
     for ((index, shard), copies) in shards {
         let started = copies.iter().filter(|copy| copy.state == "STARTED");
-        let zones: BTreeSet<&str> = started.map(|copy| copy.zone.as_str()).filter(|zone| !zone.is_empty()).collect();
+        let zones: BTreeSet<&str> =
+            started.map(|copy| copy.zone.as_str()).filter(|zone| !zone.is_empty()).collect();
         if zones.len() != wanted || copies.len() != wanted {
             return Err(format!("{index}[{shard}] has {} copies, started in zones {zones:?}", copies.len()));
         }

@@ -39,7 +39,8 @@ impl Env {
     pub fn current() -> Result<&'static Env, &'static str> {
         static ENV: OnceLock<Option<Env>> = OnceLock::new();
         ENV.get_or_init(|| {
-            let asked = ["SEARCHCELL_E2E", "SEARCHCELL_E2E_LEVEL"].iter().any(|name| variable(name).is_some());
+            let asked =
+                ["SEARCHCELL_E2E", "SEARCHCELL_E2E_LEVEL"].iter().any(|name| variable(name).is_some());
             asked.then(|| runtime().block_on(Env::find()))
         })
         .as_ref()

@@ -62,14 +62,17 @@ impl Objects {
 
     fn api(&self, plural: &str) -> Api<DynamicObject> {
         match plural {
-            "nodes" | "namespaces" | "persistentvolumes" => Api::all_with(self.client.clone(), &resource(plural)),
+            "nodes" | "namespaces" | "persistentvolumes" => {
+                Api::all_with(self.client.clone(), &resource(plural))
+            }
             _ => Api::namespaced_with(self.client.clone(), &self.namespace, &resource(plural)),
         }
     }
 
     /// One object; none when it is not there.
     pub async fn get(&self, plural: &str, name: &str) -> Result<Option<Value>, String> {
-        let found = self.api(plural).get_opt(name).await.map_err(|error| format!("get {plural}/{name}: {error}"))?;
+        let found =
+            self.api(plural).get_opt(name).await.map_err(|error| format!("get {plural}/{name}: {error}"))?;
         Ok(found.map(json))
     }
 
@@ -82,7 +85,8 @@ impl Objects {
     /// All objects that a label selector (or the empty text) selects, by name.
     pub async fn list(&self, plural: &str, selector: &str) -> Result<Vec<Value>, String> {
         let listed = self.api(plural).list(&ListParams::default().labels(selector)).await;
-        let mut items: Vec<Value> = listed.map_err(|error| format!("list {plural}: {error}"))?.into_iter().map(json).collect();
+        let mut items: Vec<Value> =
+            listed.map_err(|error| format!("list {plural}: {error}"))?.into_iter().map(json).collect();
         items.sort_by_key(|item| text(item, "/metadata/name").to_owned());
         Ok(items)
     }

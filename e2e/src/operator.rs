@@ -22,10 +22,13 @@ pub const SYSTEM_NAMESPACE: &str = "searchcell-system";
 /// All objects of the overlay for tests, as `kubectl apply -k` would send them.
 pub async fn manifests(env: &Env) -> Vec<Value> {
     let overlay = env.repository.join("manifests/overlays/e2e");
-    let rendered = shell::kubectl(&["kustomize", &overlay.display().to_string()], None, Duration::from_secs(60)).await;
+    let rendered =
+        shell::kubectl(&["kustomize", &overlay.display().to_string()], None, Duration::from_secs(60)).await;
     let rendered = rendered.ok("kubectl kustomize");
     let documents = serde_yaml::Deserializer::from_str(&rendered);
-    documents.map(|document| serde::Deserialize::deserialize(document).expect("YAML of the overlay")).collect()
+    documents
+        .map(|document| serde::Deserialize::deserialize(document).expect("YAML of the overlay"))
+        .collect()
 }
 
 /// Applies objects as the installer.
@@ -82,7 +85,10 @@ impl Operator {
             .env("POD_NAME", &name)
             .env("POD_NAMESPACE", namespace)
             .env("RUST_BACKTRACE", "1")
-            .env("RUST_LOG", std::env::var("SEARCHCELL_E2E_OPERATOR_LOG").unwrap_or_else(|_| "info".to_owned()))
+            .env(
+                "RUST_LOG",
+                std::env::var("SEARCHCELL_E2E_OPERATOR_LOG").unwrap_or_else(|_| "info".to_owned()),
+            )
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("the operator's log"))
             .stderr(output)
@@ -113,7 +119,8 @@ impl Operator {
 
     /// Its metrics, as text.
     pub async fn metrics(&self) -> String {
-        let answer = self.metrics.request(Method::GET, "/metrics", "", Bytes::new(), Duration::from_secs(5)).await;
+        let answer =
+            self.metrics.request(Method::GET, "/metrics", "", Bytes::new(), Duration::from_secs(5)).await;
         let (status, body) = answer.expect("/metrics");
         assert_eq!(status, 200, "/metrics");
         String::from_utf8_lossy(&body).into_owned()
@@ -128,7 +135,8 @@ impl Operator {
     pub async fn terminate(mut self) -> Duration {
         let began = Instant::now();
         if let Some(pid) = self.child.id() {
-            let killed = shell::run("/bin/kill", &["-TERM", &pid.to_string()], None, Duration::from_secs(5)).await;
+            let killed =
+                shell::run("/bin/kill", &["-TERM", &pid.to_string()], None, Duration::from_secs(5)).await;
             killed.unwrap().ok("kill");
         }
         let ended = tokio::time::timeout(Duration::from_secs(60), self.child.wait()).await;
@@ -154,7 +162,8 @@ impl Operator {
         let status = self.proc("status");
         let kib = |name: &str| {
             let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            line.split_whitespace().nth(1).and_then(|value| value.parse::<f64>().ok()).unwrap_or_default() / 1024.0
+            line.split_whitespace().nth(1).and_then(|value| value.parse::<f64>().ok()).unwrap_or_default()
+                / 1024.0
         };
         (kib("VmRSS:"), kib("VmHWM:"))
     }
@@ -169,6 +178,13 @@ impl Operator {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        // its log may become evidence of a failure; its token need not
+        let _ = std::fs::remove_file(self.log.with_extension("kubeconfig"));
     }
 }
 
@@ -189,8 +205,7 @@ async fn kubeconfig_of(namespace: &str) -> String {
 pub async fn deploy(manifests: &[Value]) {
     install(manifests).await;
     scale_deployed(1).await;
-    let arguments =
-        ["rollout", "status", "deployment", OPERATOR, "-n", SYSTEM_NAMESPACE, "--timeout=300s"];
+    let arguments = ["rollout", "status", "deployment", OPERATOR, "-n", SYSTEM_NAMESPACE, "--timeout=300s"];
     shell::kubectl(&arguments, None, Duration::from_secs(310)).await.ok("the operator's Deployment");
     say("the operator is deployed from its image");
 }
@@ -199,7 +214,8 @@ pub async fn deploy(manifests: &[Value]) {
 /// it has to rest while a test runs one of its own.
 pub async fn scale_deployed(replicas: i32) {
     let limit = Duration::from_secs(120);
-    let arguments = ["get", "deployment", OPERATOR, "-n", SYSTEM_NAMESPACE, "--ignore-not-found", "-o", "name"];
+    let arguments =
+        ["get", "deployment", OPERATOR, "-n", SYSTEM_NAMESPACE, "--ignore-not-found", "-o", "name"];
     if shell::kubectl(&arguments, None, limit).await.ok("kubectl get").trim().is_empty() {
         return;
     }

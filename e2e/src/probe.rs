@@ -39,7 +39,8 @@ impl Probe {
         Self::start(Duration::from_millis(50), move |turn| {
             let (elastic, index) = (elastic.clone(), index.clone());
             async move {
-                let body = json!({"guild_id": "1", "content": format!("message {turn}"), "sent": turn}).to_string();
+                let body =
+                    json!({"guild_id": "1", "content": format!("message {turn}"), "sent": turn}).to_string();
                 let path = format!("/{index}/_doc/w{turn}?routing=1");
                 let limit = Duration::from_secs(30);
                 elastic.request(Method::PUT, &path, "application/json", body.into(), limit).await
@@ -53,7 +54,9 @@ impl Probe {
         Self::start(Duration::from_millis(50), move |_| {
             let (elastic, path) = (elastic.clone(), path.clone());
             async move {
-                elastic.request(Method::GET, &path, "application/json", Bytes::new(), Duration::from_secs(30)).await
+                elastic
+                    .request(Method::GET, &path, "application/json", Bytes::new(), Duration::from_secs(30))
+                    .await
             }
         })
     }
@@ -148,8 +151,9 @@ impl Load {
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
                     let limit = Duration::from_secs(30);
-                    let answer =
-                        elastic.request(Method::POST, "/_bulk", "application/x-ndjson", body.clone(), limit).await;
+                    let answer = elastic
+                        .request(Method::POST, "/_bulk", "application/x-ndjson", body.clone(), limit)
+                        .await;
                     let failure = match answer {
                         Ok((200, _)) => {
                             done.fetch_add(1, Ordering::Relaxed);

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::FutureExt;
 use serde_json::{Value, json};
 
-use crate::objects::{Objects, conditions_line, condition, items, number, text};
+use crate::objects::{Objects, condition, conditions_line, items, number, text};
 use crate::wait::{LIMIT, ensure};
-use crate::{Cell, Elastic, Env, Level, Operator, artifacts, env, nodes, operator, raw, say, shell, skipped, wait_for};
+use crate::{
+    Cell, Elastic, Env, Level, Operator, artifacts, env, nodes, operator, raw, say, shell, skipped, wait_for,
+};
 
 /// Label of the namespaces of tests; what an interrupted run left is found by it.
 const LABEL: &str = "searchcell.dev/e2e";
@@ -146,7 +148,7 @@ impl Scenario {
         let mut own = None;
         if !deployed {
             // alone: the lease of the one that the test has killed need not run out first
-            let mut operator = self.spawn(&["--leader-elect=false"]).await;
+            let mut operator = self.spawn_operator_alone().await;
             operator.ready().await;
             own = Some(operator);
         }
@@ -180,10 +182,16 @@ impl Scenario {
         self.spawn(&[]).await
     }
 
+    /// The same without a lease: it acts at once. No other may run meanwhile.
+    pub async fn spawn_operator_alone(&self) -> Operator {
+        self.spawn(&["--leader-elect=false"]).await
+    }
+
     async fn spawn(&self, flags: &[&str]) -> Operator {
         let number = self.operators.fetch_add(1, Ordering::Relaxed) + 1;
         let binary = self.binary.lock().unwrap().clone();
-        Operator::start(&binary, &self.namespace, flags, self.folder.join(format!("operator-{number}.log"))).await
+        Operator::start(&binary, &self.namespace, flags, self.folder.join(format!("operator-{number}.log")))
+            .await
     }
 
     /// Processes that start from now on run this binary.
@@ -243,7 +251,8 @@ impl Scenario {
             let object = self.objects.get(plural, name).await?.ok_or("it is not there")?;
             let generation = number(&object, "/metadata/generation");
             let holds = number(&object, "/status/observedGeneration") == generation
-                && condition(&object, kind).is_some_and(|(is, why, _)| is == status && (reason.is_empty() || why == reason));
+                && condition(&object, kind)
+                    .is_some_and(|(is, why, _)| is == status && (reason.is_empty() || why == reason));
             ensure(holds, || conditions_line(&object))?;
             Ok(object)
         })
@@ -266,7 +275,9 @@ impl Scenario {
     /// UID and restarts of every pod that a label selector selects.
     pub async fn pods(&self, selector: &str) -> BTreeMap<String, (String, i64)> {
         let pods = self.objects.list("pods", selector).await.unwrap();
-        let restarts = |pod: &Value| items(pod, "/status/containerStatuses").iter().map(|c| number(c, "/restartCount")).sum();
+        let restarts = |pod: &Value| {
+            items(pod, "/status/containerStatuses").iter().map(|c| number(c, "/restartCount")).sum()
+        };
         let entry = |pod: &Value| {
             (text(pod, "/metadata/name").to_owned(), (text(pod, "/metadata/uid").to_owned(), restarts(pod)))
         };
@@ -275,9 +286,11 @@ impl Scenario {
 
     /// Waits until one object is gone.
     pub async fn gone_one(&self, plural: &str, name: &str) {
-        wait_for(&format!("{plural}/{name} gone"), LIMIT, async || match self.objects.get(plural, name).await? {
-            None => Ok(()),
-            Some(object) => Err(conditions_line(&object)),
+        wait_for(&format!("{plural}/{name} gone"), LIMIT, async || {
+            match self.objects.get(plural, name).await? {
+                None => Ok(()),
+                Some(object) => Err(conditions_line(&object)),
+            }
         })
         .await
     }
@@ -328,7 +341,8 @@ async fn prepare(env: &Env, manifests: &[Value]) {
         .cloned()
         .collect();
     operator::install(&shared).await;
-    let arguments = ["wait", "--for=condition=Established", "--timeout=60s", "crd/searchcells.searchcell.dev"];
+    let arguments =
+        ["wait", "--for=condition=Established", "--timeout=60s", "crd/searchcells.searchcell.dev"];
     shell::kubectl(&arguments, None, Duration::from_secs(70)).await.ok("the CRDs");
     build_operator(env).await;
     operator::scale_deployed(0).await;
@@ -346,7 +360,10 @@ async fn build_operator(env: &Env) {
         arguments.push("--release");
     }
     let cargo = env::variable("CARGO").unwrap_or_else(|| "cargo".to_owned());
-    shell::run(cargo, &arguments, None, Duration::from_secs(3600)).await.unwrap().ok("cargo build of the operator");
+    shell::run(cargo, &arguments, None, Duration::from_secs(3600))
+        .await
+        .unwrap()
+        .ok("cargo build of the operator");
 }
 
 /// Removes the namespaces of tests, whatever is in them, and waits until their processes are gone.
@@ -377,9 +394,9 @@ pub async fn image(env: &Env, version: &str) {
     let reference = format!("docker.elastic.co/elasticsearch/elasticsearch:{version}");
     let nodes = Objects::new(env.client.clone(), "").list("nodes", "").await.unwrap();
     let has = |node: &Value| {
-        items(node, "/status/images").iter().any(|image| {
-            items(image, "/names").iter().any(|name| name.as_str() == Some(reference.as_str()))
-        })
+        items(node, "/status/images")
+            .iter()
+            .any(|image| items(image, "/names").iter().any(|name| name.as_str() == Some(reference.as_str())))
     };
     if nodes.iter().filter(|node| text(node, "/metadata/name") != "searchcell-control-plane").all(has) {
         return;

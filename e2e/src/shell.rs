@@ -47,7 +47,12 @@ pub async fn run(
     }
     match tokio::time::timeout(limit, child.wait_with_output()).await {
         Err(_) => {
-            let stderr = format!("{} {}: not done after {} s", program.display(), arguments.join(" "), limit.as_secs());
+            let stderr = format!(
+                "{} {}: not done after {} s",
+                program.display(),
+                arguments.join(" "),
+                limit.as_secs()
+            );
             Ok(Output { code: -1, stdout: String::new(), stderr })
         }
         Ok(Err(error)) => Err(error.to_string()),

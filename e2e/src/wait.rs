@@ -9,7 +9,11 @@ pub const LIMIT: Duration = Duration::from_secs(600);
 
 /// Calls `check` until it answers `Ok`, and panics with its last answer when `limit` is over. Says every 20 seconds
 /// what it still waits for.
-pub async fn wait_for<T>(what: &str, limit: Duration, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
+pub async fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut check: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
     let began = Instant::now();
     let limit = limit.mul_f64(patience());
     let mut next_word = Duration::from_secs(20);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use searchcell_e2e::objects::{annotation, conditions_line, text};
+use searchcell_e2e::objects::{annotation, text};
 use searchcell_e2e::wait::{LIMIT, ensure};
 use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
 use serde_json::{Value, json};
@@ -15,16 +15,22 @@ fn operator_killed_while_forming_makes_one_cluster() {
         t.apply(&cell.object()).await;
         let mut seen = Vec::new();
         let mut kills = 0;
-        // ten lives of 0.2 to 6 seconds: together about as long as forming takes
-        while kills < 10 {
-            let operator = t.spawn_operator().await;
-            let life = Duration::from_millis(200 + random_below(5800));
+        // Lives of 0.1 to 4 seconds; at least ten, and on until the moments after the election are among them. They do
+        // not wait for the lease (each is alone): else all but the first would die waiting for it.
+        while kills < 10 || (kills < 40 && seen.is_empty()) {
+            let operator = t.spawn_operator_alone().await;
+            let life = Duration::from_millis(100 + random_below(3900));
             tokio::time::sleep(life).await;
             operator.kill().await;
             kills += 1;
             let object = t.objects.expect("searchcells", "cell").await;
             let uuid = text(&object, "/status/clusters/0/uuid");
-            say(format!("kill {kills} after {life:?}: {uuid} {}", conditions_line(&object)));
+            let map = t.objects.get("configmaps", "cell-a-bootstrap").await.unwrap();
+            let workloads = t.workloads("").await.len();
+            say(format!(
+                "kill {kills} after {life:?}: {workloads} workloads, bootstrap map {}, {uuid}",
+                map.is_some()
+            ));
             if !uuid.is_empty() {
                 seen.push(uuid.to_owned());
             }
@@ -48,7 +54,12 @@ async fn one_cluster(t: &Scenario, cell: &Cell, uuid: &str) {
     assert_eq!(elastic.uuid().await.unwrap(), uuid);
     assert_eq!(i32::try_from(elastic.nodes().await.unwrap().len()).unwrap(), cell.nodes());
     for claim in t.objects.list("persistentvolumeclaims", "").await.unwrap() {
-        assert_eq!(annotation(&claim, "searchcell.dev/cluster-uuid"), uuid, "{}", text(&claim, "/metadata/name"));
+        assert_eq!(
+            annotation(&claim, "searchcell.dev/cluster-uuid"),
+            uuid,
+            "{}",
+            text(&claim, "/metadata/name")
+        );
     }
 }
 
@@ -105,8 +116,8 @@ fn restored_without_status_and_one_master_volume_is_the_same_cluster() {
         t.gone_one("persistentvolumeclaims", lost).await;
 
         t.apply(&cell.object()).await;
-        let _operator = t.start_operator().await;
         let watched = watch_for_bootstrap(t);
+        let _operator = t.start_operator().await;
         assert_eq!(uuid_of(&t.cell_ready(&cell).await), before);
         assert!(!watched.await.unwrap(), "a bootstrap map was there, if only for a moment");
         one_cluster(t, &cell, &before).await;
@@ -145,8 +156,8 @@ fn a_lost_master_volume_of_a_running_cell_is_no_new_cluster() {
         t.objects.delete("pods", pod).await.unwrap();
         t.gone_claim(claim, pod).await;
 
-        let _operator = t.start_operator().await;
         let watched = watch_for_bootstrap(t);
+        let _operator = t.start_operator().await;
         assert_eq!(uuid_of(&t.cell_ready(&cell).await), before);
         assert!(!watched.await.unwrap(), "a bootstrap map was there, if only for a moment");
         wait_for("the UUID on the new volume", LIMIT, async || {

@@ -26,7 +26,8 @@ const KINDS: [&str; 7] = [
 fn figures() {
     run("figures", Level::Full, async |t| {
         let watched = Duration::from_secs(
-            env::variable("SEARCHCELL_E2E_FIGURES_SECONDS").map_or(180, |text| text.parse().expect("seconds")),
+            env::variable("SEARCHCELL_E2E_FIGURES_SECONDS")
+                .map_or(180, |text| text.parse().expect("seconds")),
         );
         let script = t.env.repository.join("e2e/operator");
         let built = shell::run(&script, &["binary"], None, Duration::from_secs(3600)).await.unwrap();
@@ -102,7 +103,8 @@ async fn apply_to_ready(t: &Scenario, cell: &Cell, table: &mut Table) -> Vec<Val
     table.add("apply to Ready, 3 masters and 3 data nodes", format!("{seconds:.1} s"));
     let mut children = 0;
     for plural in KINDS {
-        children += t.objects.list(plural, &format!("searchcell.dev/cell={}", cell.name)).await.unwrap().len();
+        children +=
+            t.objects.list(plural, &format!("searchcell.dev/cell={}", cell.name)).await.unwrap().len();
     }
     children += t.objects.list("persistentvolumeclaims", "").await.unwrap().len();
     table.add("objects of that cluster, pods and claims included", children.to_string());
@@ -134,7 +136,10 @@ async fn bare_processes(t: &Scenario, cell: &Cell, parts: Vec<Value>, table: &mu
         ensure(nodes == 6, || format!("{nodes} nodes"))
     })
     .await;
-    table.add("the same processes by themselves, create to six joined", format!("{:.1} s", began.elapsed().as_secs_f64()));
+    table.add(
+        "the same processes by themselves, create to six joined",
+        format!("{:.1} s", began.elapsed().as_secs_f64()),
+    );
     for part in &parts {
         let plural = format!("{}s", part["kind"].as_str().unwrap().to_lowercase());
         t.objects.delete(&plural, text(part, "/metadata/name")).await.unwrap();
@@ -146,7 +151,14 @@ async fn bare_processes(t: &Scenario, cell: &Cell, parts: Vec<Value>, table: &mu
     t.gone("persistentvolumeclaims", "").await;
 }
 
-async fn at_rest(t: &Scenario, operator: &Operator, watched: Duration, what: &str, services: &[&str], table: &mut Table) {
+async fn at_rest(
+    t: &Scenario,
+    operator: &Operator,
+    watched: Duration,
+    what: &str,
+    services: &[&str],
+    table: &mut Table,
+) {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let log = AuditLog::mark(t.env).await;
     let mut before = Vec::new();
@@ -179,10 +191,13 @@ async fn at_rest(t: &Scenario, operator: &Operator, watched: Duration, what: &st
 async fn requests_served(elastic: &Elastic) -> i64 {
     fn counts(value: &Value) -> i64 {
         match value {
-            Value::Object(fields) => fields.iter().map(|(key, value)| match (key.as_str(), value) {
-                ("requests", Value::Object(requests)) => requests["count"].as_i64().unwrap_or_default(),
-                (_, value) => counts(value),
-            }).sum(),
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(key, value)| match (key.as_str(), value) {
+                    ("requests", Value::Object(requests)) => requests["count"].as_i64().unwrap_or_default(),
+                    (_, value) => counts(value),
+                })
+                .sum(),
             _ => 0,
         }
     }
@@ -195,7 +210,8 @@ async fn thirty_pending_cells(t: &Scenario, operator: &Operator, watched: Durati
     let names: Vec<String> = (0..30).map(|n| format!("pending{n}")).collect();
     for name in &names {
         let mut cell = Cell::small(name);
-        cell.extra = json!({"zones": [{"name": "a", "value": "nowhere-a"}, {"name": "b", "value": "nowhere-b"}]});
+        cell.extra =
+            json!({"zones": [{"name": "a", "value": "nowhere-a"}, {"name": "b", "value": "nowhere-b"}]});
         t.apply(&cell.object()).await;
     }
     wait_for("thirty cells whose pods are Pending", LIMIT, async || {
@@ -211,13 +227,17 @@ async fn thirty_pending_cells(t: &Scenario, operator: &Operator, watched: Durati
     let cores = (operator.cpu() - cpu).as_secs_f64() / began.elapsed().as_secs_f64();
     let (now, most) = operator.memory();
     table.add("CPU, 30 cells whose pods stay Pending", format!("{cores:.4} cores"));
-    table.add("memory, 30 cells whose pods stay Pending", format!("{now:.1} MiB (most so far {most:.1} MiB)"));
+    table
+        .add("memory, 30 cells whose pods stay Pending", format!("{now:.1} MiB (most so far {most:.1} MiB)"));
     if let Some(log) = log {
         let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
         for request in log.requests_of(&operator.user) {
             *kinds.entry(format!("{} {}", request.verb, request.resource)).or_default() += 1;
         }
-        table.add(&format!("requests in {} s, 30 cells whose pods stay Pending", watched.as_secs()), format!("{kinds:?}"));
+        table.add(
+            &format!("requests in {} s, 30 cells whose pods stay Pending", watched.as_secs()),
+            format!("{kinds:?}"),
+        );
     }
     for name in &names {
         t.objects.delete("searchcells", name).await.unwrap();

@@ -64,7 +64,8 @@ async fn one_uuid(t: &Scenario, cell: &Cell, object: &Value) -> String {
     assert_eq!(t.elastic(&cell.name, "a").uuid().await.unwrap(), uuid);
     wait_for("the UUID on every volume claim", LIMIT, async || {
         let claims = t.objects.list("persistentvolumeclaims", "").await?;
-        let uuids: BTreeSet<&str> = claims.iter().map(|claim| annotation(claim, "searchcell.dev/cluster-uuid")).collect();
+        let uuids: BTreeSet<&str> =
+            claims.iter().map(|claim| annotation(claim, "searchcell.dev/cluster-uuid")).collect();
         ensure(!claims.is_empty() && uuids == BTreeSet::from([uuid.as_str()]), || format!("{uuids:?}"))?;
         let owned = claims.iter().find(|claim| !items(claim, "/metadata/ownerReferences").is_empty());
         ensure(owned.is_none(), || format!("a volume claim has an owner: {owned:?}"))
@@ -76,7 +77,9 @@ async fn one_uuid(t: &Scenario, cell: &Cell, object: &Value) -> String {
 /// The zone of the Kubernetes node of each pod is the one that Elasticsearch believes in.
 async fn every_pod_is_where_its_attribute_says(t: &Scenario, cell: &Cell) {
     let zone_of: BTreeMap<String, String> = (t.objects.list("nodes", "").await.unwrap().iter())
-        .map(|node| (text(node, "/metadata/name").to_owned(), label(node, "topology.kubernetes.io/zone").to_owned()))
+        .map(|node| {
+            (text(node, "/metadata/name").to_owned(), label(node, "topology.kubernetes.io/zone").to_owned())
+        })
         .collect();
     let nodes = t.elastic(&cell.name, "a").nodes().await.unwrap();
     let pods = t.objects.list("pods", &format!("searchcell.dev/cell={}", cell.name)).await.unwrap();
@@ -87,10 +90,15 @@ async fn every_pod_is_where_its_attribute_says(t: &Scenario, cell: &Cell) {
         let (name, role) = (text(pod, "/metadata/name"), label(pod, "searchcell.dev/role"));
         assert!(pod_ready(pod), "{name} is not ready");
         let kubernetes = &zone_of[text(pod, "/spec/nodeName")];
-        let node = nodes.get(name).unwrap_or_else(|| panic!("no Elasticsearch node is called {name}: {nodes:?}"));
+        let node =
+            nodes.get(name).unwrap_or_else(|| panic!("no Elasticsearch node is called {name}: {nodes:?}"));
         let roles: Vec<&str> = node.roles.iter().map(String::as_str).collect();
         assert!(node.roles.contains(role), "{name} has the roles {roles:?}");
-        assert_eq!(role == "master", node.roles.contains("master"), "masters are dedicated: {name} {roles:?}");
+        assert_eq!(
+            role == "master",
+            node.roles.contains("master"),
+            "masters are dedicated: {name} {roles:?}"
+        );
         if role != "ingest" {
             assert_eq!(&format!("zone-{}", node.zone), kubernetes, "{name}");
             assert_eq!(label(pod, "searchcell.dev/zone"), node.zone, "{name}");
@@ -124,7 +132,8 @@ async fn placements_are_spread(t: &Scenario, cell: &Cell) {
     for copy in &copies {
         shards.entry(&copy.index).or_default().insert(&copy.shard);
     }
-    let found: BTreeMap<String, usize> = shards.iter().map(|(index, shards)| ((*index).to_owned(), shards.len())).collect();
+    let found: BTreeMap<String, usize> =
+        shards.iter().map(|(index, shards)| ((*index).to_owned(), shards.len())).collect();
     let mut expected: BTreeMap<String, usize> = (0..8).map(|n| (format!("messages.p{n:03}.g1"), 1)).collect();
     expected.insert(format!("messages.t.{BFG}.g1"), 4);
     assert_eq!(found, expected);

@@ -65,7 +65,8 @@ fn harness_sees_what_happens() {
         assert_eq!(elastic.nodes().await.unwrap()["bare-0"].zone, "b");
 
         let load = Load::start(&elastic, 2);
-        let (writer, reader) = (Probe::writer(elastic.clone(), "some"), Probe::reader(elastic.clone(), "some"));
+        let (writer, reader) =
+            (Probe::writer(elastic.clone(), "some"), Probe::reader(elastic.clone(), "some"));
         tokio::time::sleep(Duration::from_secs(5)).await;
         let quiet = writer.seen();
         assert!(quiet.ok > 10 && quiet.failed == 0, "{quiet:?}");
@@ -74,8 +75,10 @@ fn harness_sees_what_happens() {
         drop(load);
 
         if t.node("off", 2).await {
-            wait_for("the probes' complaints", LIMIT, async || ensure(writer.seen().failed > 0, || format!("{:?}", writer.seen())))
-                .await;
+            wait_for("the probes' complaints", LIMIT, async || {
+                ensure(writer.seen().failed > 0, || format!("{:?}", writer.seen()))
+            })
+            .await;
             assert!(t.node("on", 2).await);
             wait_for("the pod back", LIMIT, async || {
                 let pod = t.objects.get("pods", "bare-0").await?.ok_or("no pod")?;
@@ -91,9 +94,16 @@ fn harness_sees_what_happens() {
         match log {
             None => skipped("harness_sees_what_happens: this cluster keeps no audit log"),
             Some(log) => {
-                let user = searchcell_e2e::shell::kubectl(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"], None, Duration::from_secs(20)).await;
+                let user = searchcell_e2e::shell::kubectl(
+                    &["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"],
+                    None,
+                    Duration::from_secs(20),
+                )
+                .await;
                 let writes = log.writes_of(user.ok("kubectl auth whoami").trim());
-                let applied = writes.iter().find(|request| request.resource == "statefulsets" && request.name == "bare");
+                let applied = writes
+                    .iter()
+                    .find(|request| request.resource == "statefulsets" && request.name == "bare");
                 assert_eq!(applied.map(|request| request.verb.as_str()), Some("patch"), "{writes:#?}");
             }
         }

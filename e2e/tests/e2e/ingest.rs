@@ -23,7 +23,8 @@ fn ingest_is_scaled_out_and_in_by_the_autoscaler() {
         t.cell_ready(&cell).await;
         operator_owns_no_replicas(t).await;
         wait_for("the autoscaler's first metrics", LIMIT, async || {
-            let scaler = t.objects.get("horizontalpodautoscalers", DEPLOYMENT).await?.ok_or("no autoscaler")?;
+            let scaler =
+                t.objects.get("horizontalpodautoscalers", DEPLOYMENT).await?.ok_or("no autoscaler")?;
             ensure(!items(&scaler, "/status/currentMetrics").is_empty(), || scaler["status"].to_string())
         })
         .await;
@@ -72,7 +73,8 @@ fn ingest_changes_hands_without_a_dip() {
         cell.ingest = Ingest::Auto(2, 4, 50);
         t.apply(&cell.object()).await;
         wait_for("the autoscaler at work", LIMIT, async || {
-            let scaler = t.objects.get("horizontalpodautoscalers", DEPLOYMENT).await?.ok_or("no autoscaler")?;
+            let scaler =
+                t.objects.get("horizontalpodautoscalers", DEPLOYMENT).await?.ok_or("no autoscaler")?;
             ensure(number(&scaler, "/status/currentReplicas") >= 2, || scaler["status"].to_string())
         })
         .await;

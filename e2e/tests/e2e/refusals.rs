@@ -21,12 +21,24 @@ fn refused_by_the_api_server() -> Vec<(Value, &'static str)> {
         (json!({"clusters": [{"name": "a"}, {"name": "data"}]}), "clusters[].name must not be"),
         (json!({"nodes": {"master": {"count": 2}}}), "nodes.master.count must be 1, 3 or 5"),
         (json!({"nodes": {"master": {"storage": {"size": "512Mi"}}}}), "storage.size must not shrink"),
-        (json!({"nodes": {"data": {"storage": {"storageClassName": "sized"}}}}), "storageClassName is immutable"),
+        (
+            json!({"nodes": {"data": {"storage": {"storageClassName": "sized"}}}}),
+            "storageClassName is immutable",
+        ),
         (json!({"nodes": {"data": {"heap": "700Mi"}}}), "heap must be less than"),
         (json!({"nodes": {"data": {"perZone": 0}}}), "spec.nodes.data.perZone"),
-        (json!({"nodes": {"data": {"jvmOptions": ["-Xmx1g"]}}}), "jvmOptions must not set the size of the heap"),
-        (json!({"nodes": {"ingest": {"replicas": 1, "autoscaling": {"minReplicas": 1, "maxReplicas": 2, "targetCPUUtilizationPercentage": 50}}}}), "exactly one of replicas and autoscaling"),
-        (json!({"nodes": {"ingest": {"autoscaling": {"minReplicas": 1, "maxReplicas": 2, "targetCPUUtilizationPercentage": 50}}}}), "needs nodes.ingest.resources.requests.cpu"),
+        (
+            json!({"nodes": {"data": {"jvmOptions": ["-Xmx1g"]}}}),
+            "jvmOptions must not set the size of the heap",
+        ),
+        (
+            json!({"nodes": {"ingest": {"replicas": 1, "autoscaling": {"minReplicas": 1, "maxReplicas": 2, "targetCPUUtilizationPercentage": 50}}}}),
+            "exactly one of replicas and autoscaling",
+        ),
+        (
+            json!({"nodes": {"ingest": {"autoscaling": {"minReplicas": 1, "maxReplicas": 2, "targetCPUUtilizationPercentage": 50}}}}),
+            "needs nodes.ingest.resources.requests.cpu",
+        ),
         (json!({"rollout": {"canary": "z"}}), "rollout.canary must name a cluster"),
         (json!({"rollout": {"soak": "soon"}}), "rollout.soak must be a duration"),
         (json!({"nodes": {"data": null}}), "spec.nodes.data: Required value"),
@@ -46,9 +58,11 @@ fn refused_by_the_operator() -> Vec<(Value, &'static str, Vec<&'static str>)> {
             }),
             "InvalidSpec",
             vec![
-                "spec.settings[\"cluster.name\"]", "spec.settings[\"node.attr.zone\"]",
+                "spec.settings[\"cluster.name\"]",
+                "spec.settings[\"node.attr.zone\"]",
                 "spec.clusterSettings[\"cluster.routing.allocation.awareness.attributes\"]",
-                "spec.nodes.data.settings[\"path.data\"]", "spec.secureSettings",
+                "spec.nodes.data.settings[\"path.data\"]",
+                "spec.secureSettings",
             ],
         ),
         (
@@ -85,7 +99,9 @@ fn invalid_specs_are_refused_or_stalled_and_touch_nothing() {
             let refused = t.objects.merge("searchcells", "cell", &json!({"spec": patch})).await;
             match refused {
                 Ok(_) => panic!("accepted: {patch}"),
-                Err(error) => assert!(error.to_string().contains(message), "{patch} was refused with {error}"),
+                Err(error) => {
+                    assert!(error.to_string().contains(message), "{patch} was refused with {error}")
+                }
             }
         }
         say(format!("{} refused by the API server", refused_by_the_api_server().len()));
@@ -109,7 +125,9 @@ fn invalid_specs_are_refused_or_stalled_and_touch_nothing() {
         assert_eq!(t.elastic("cell", "a").settings().await.unwrap(), settings, "cluster settings stay");
         if let Some(log) = log {
             let touched: Vec<Request> = (log.writes_of(&operator.user).into_iter())
-                .filter(|request| !["leases", "events", "searchcells/status"].contains(&request.resource.as_str()))
+                .filter(|request| {
+                    !["leases", "events", "searchcells/status"].contains(&request.resource.as_str())
+                })
                 .collect();
             assert!(touched.is_empty(), "the operator wrote more than status: {touched:#?}");
         }
@@ -130,7 +148,8 @@ fn invalid_placements_are_stalled_and_create_nothing() {
         t.apply(&placement("first", "cell", tenants("1"), 0)).await;
         t.placement_ready("first").await;
 
-        stalled(t, placement("pool2", "cell", json!({"pool": {"indices": 2}}), 0), "PoolConflict", "pool").await;
+        stalled(t, placement("pool2", "cell", json!({"pool": {"indices": 2}}), 0), "PoolConflict", "pool")
+            .await;
         stalled(t, placement("second", "cell", tenants("1"), 0), "TenantConflict", "first").await;
         // one data node cannot hold three copies
         stalled(t, placement("copies", "cell", tenants("2"), 2), "", "replicas").await;

@@ -61,7 +61,9 @@ fn operator_restart_changes_no_generation() {
         if let Some(log) = log {
             let writes = log.writes_of(&operator.user);
             let unexpected: Vec<&Request> = (writes.iter())
-                .filter(|request| !["leases", "events", "searchcells/status"].contains(&request.resource.as_str()))
+                .filter(|request| {
+                    !["leases", "events", "searchcells/status"].contains(&request.resource.as_str())
+                })
                 .collect();
             assert!(unexpected.is_empty(), "{unexpected:#?}");
         }
@@ -80,7 +82,8 @@ async fn restarted(t: &Scenario) -> Operator {
 #[test]
 fn at_rest_and_while_indexing_nothing_is_written() {
     run("at_rest_and_while_indexing_nothing_is_written", Level::Full, async |t| {
-        let seconds = env::variable("SEARCHCELL_E2E_REST_SECONDS").map_or(600, |text| text.parse().expect("seconds"));
+        let seconds =
+            env::variable("SEARCHCELL_E2E_REST_SECONDS").map_or(600, |text| text.parse().expect("seconds"));
         let watched = Duration::from_secs(seconds);
         let operator = t.start_operator().await;
         let cell = Cell { ingest: searchcell_e2e::Ingest::Fixed(1), ..Cell::small("cell") };
@@ -126,5 +129,8 @@ async fn silent_for(t: &Scenario, operator: &Operator, watched: Duration, what: 
     // one coarse refresh in five minutes at most, of each of the two objects
     let allowed = 2 * (1 + usize::try_from(watched.as_secs()).unwrap() / 300);
     assert!(refreshes.len() <= allowed, "{what}: {} writes of status: {refreshes:#?}", refreshes.len());
-    assert!(!requests.iter().any(|request| request.verb == "list"), "{what}: watches, not lists: {by_kind:?}");
+    assert!(
+        !requests.iter().any(|request| request.verb == "list"),
+        "{what}: watches, not lists: {by_kind:?}"
+    );
 }

@@ -29,7 +29,13 @@ fn kubectl_wait_and_explain() {
         let _operator = t.start_operator().await;
         let began = Instant::now();
         let arguments = [
-            "wait", "-n", namespace, "--for=condition=Ready", "searchcell/cell", "indexplacement/pool", "--timeout=600s",
+            "wait",
+            "-n",
+            namespace,
+            "--for=condition=Ready",
+            "searchcell/cell",
+            "indexplacement/pool",
+            "--timeout=600s",
         ];
         kubectl(&arguments, None, limit).await.ok("kubectl wait");
         say(format!("kubectl wait returned after {:.1} s", began.elapsed().as_secs_f64()));
@@ -39,22 +45,50 @@ fn kubectl_wait_and_explain() {
         assert_ne!(health["status"], "red", "{health}");
         assert_eq!(elastic.count("messages.p001.g1").await, Ok(0));
 
-        let explained = kubectl(&["explain", "searchcell.spec.rollout"], None, limit).await.ok("kubectl explain");
-        for word in ["KIND:", "SearchCell", "unit", "canary", "maxUnavailableClusters", "soak", "approval", "restartedAt",
-            "Default: Auto", "Default: 60s", "restarts"]
-        {
+        let explained =
+            kubectl(&["explain", "searchcell.spec.rollout"], None, limit).await.ok("kubectl explain");
+        for word in [
+            "KIND:",
+            "SearchCell",
+            "unit",
+            "canary",
+            "maxUnavailableClusters",
+            "soak",
+            "approval",
+            "restartedAt",
+            "Default: Auto",
+            "Default: 60s",
+            "restarts",
+        ] {
             assert!(explained.contains(word), "no word of {word} in:\n{explained}");
         }
         assert!(!explained.contains("<no description>"), "{explained}");
-        let explained = kubectl(&["explain", "ipl.spec.dedicated.tenants"], None, limit).await.ok("kubectl explain");
+        let explained =
+            kubectl(&["explain", "ipl.spec.dedicated.tenants"], None, limit).await.ok("kubectl explain");
         assert!(explained.contains("expectedDocuments"), "{explained}");
 
         let arguments = ["get", "searchcell,indexplacement", "-n", namespace, "-o", "wide"];
         let shown = kubectl(&arguments, None, limit).await.ok("kubectl get");
         say(format!("kubectl get searchcell,indexplacement -o wide\n{shown}"));
-        for word in ["READY", "VERSION", "CLUSTERS", "NODES", "ROLLOUT", "AGE", "REASON", "MESSAGE", "CELL", "COLLECTION",
-            "INDICES", "SHARDS", "9.5.3", "1/1", "2/2", "messages", "Serving"]
-        {
+        for word in [
+            "READY",
+            "VERSION",
+            "CLUSTERS",
+            "NODES",
+            "ROLLOUT",
+            "AGE",
+            "REASON",
+            "MESSAGE",
+            "CELL",
+            "COLLECTION",
+            "INDICES",
+            "SHARDS",
+            "9.5.3",
+            "1/1",
+            "2/2",
+            "messages",
+            "Serving",
+        ] {
             assert!(shown.contains(word), "no {word} in:\n{shown}");
         }
         for short in ["cell", "ipl", "placement", "searchcell"] {
@@ -62,7 +96,7 @@ fn kubectl_wait_and_explain() {
             let shown = kubectl(&arguments, None, limit).await.ok("kubectl get");
             assert!(shown.contains("searchcell.dev/"), "{short}: {shown}");
         }
-        let arguments = ["describe", "searchcell", "cell", "-n", namespace];
+        let arguments = ["describe", "searchcell/cell", "-n", namespace];
         let described = kubectl(&arguments, None, limit).await.ok("kubectl describe");
         assert!(described.contains("Events:"), "{described}");
     });

@@ -36,11 +36,18 @@ fn a_zone_off_is_degraded_and_back_is_clean() {
             Ok(object)
         })
         .await;
-        assert_eq!(condition(&placed, "Ready").unwrap().0, "True", "primaries are started: {}", conditions_line(&placed));
+        assert_eq!(
+            condition(&placed, "Ready").unwrap().0,
+            "True",
+            "primaries are started: {}",
+            conditions_line(&placed)
+        );
         assert_eq!(condition(&placed, "Degraded").unwrap().1, "CopiesUnassigned");
         assert_eq!(number(&placed, "/status/shards/started"), 8);
-        let reasons: Vec<&str> =
-            items(&placed, "/status/problems").iter().map(|problem| problem["reason"].as_str().unwrap()).collect();
+        let reasons: Vec<&str> = items(&placed, "/status/problems")
+            .iter()
+            .map(|problem| problem["reason"].as_str().unwrap())
+            .collect();
         assert_eq!(reasons, ["CopiesUnassigned"; 4], "{:#}", placed["status"]);
         let degraded = wait_for("the cell Degraded", LIMIT, async || {
             let object = t.objects.get("searchcells", "cell").await?.ok_or("gone")?;
