@@ -40,7 +40,7 @@ fn operator_killed_while_forming_makes_one_cluster() {
         let uuid = text(&object, "/status/clusters/0/uuid").to_owned();
         seen.push(uuid.clone());
         seen.dedup();
-        assert_eq!(seen, [uuid.clone()], "one UUID, from the first time it was seen");
+        assert_eq!(seen, std::slice::from_ref(&uuid), "one UUID, from the first time it was seen");
         one_cluster(t, &cell, &uuid).await;
         let leftover = t.objects.get("configmaps", "cell-a-bootstrap").await.unwrap();
         assert!(leftover.is_none(), "{leftover:?}");
@@ -182,5 +182,5 @@ fn uuid_on(claim: &Value) -> String {
 /// Good enough for moments: the sub-second part of the clock.
 fn random_below(limit: u64) -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    u64::from(now.subsec_nanos() / 1000) % limit
+    u64::from(now.subsec_micros()) % limit
 }
