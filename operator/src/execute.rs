@@ -139,6 +139,8 @@ fn subject(action: &Action) -> &str {
         Action::Scale { target, .. }
         | Action::ReleaseReplicas { target }
         | Action::AnnotateClaim { target, .. }
+        | Action::GrowClaim { target, .. }
+        | Action::RecreateAroundPods { target, .. }
         | Action::Delete { target } => &target.name,
         Action::CreateIndex { name, .. } | Action::DeleteIndex { name, .. } => name,
         Action::AddFinalizer | Action::RemoveFinalizer | Action::PutSettings(_) => "",
@@ -165,6 +167,10 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
         Action::ReleaseReplicas { target } => kube.release_replicas(namespace, target).await?,
         Action::AnnotateClaim { target, annotations } => {
             kube.annotate(namespace, target, annotations).await?
+        }
+        Action::GrowClaim { target, size } => kube.grow_claim(namespace, target, size).await?,
+        Action::RecreateAroundPods { target, size } => {
+            kube.recreate_around_pods(namespace, target, size).await?;
         }
         Action::Delete { target } => kube.delete(namespace, target).await?,
         Action::PutSettings(settings) => {

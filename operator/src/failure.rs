@@ -31,6 +31,7 @@ impl Failure for KubeError {
     fn reason(&self) -> Reason {
         match self {
             KubeError::NotOurs { .. } => Reason::NameConflict,
+            KubeError::FixedSize(_) => Reason::StorageClassFixed,
             KubeError::Conflict(_) | KubeError::Refused(_) | KubeError::Unreachable(_) => {
                 Reason::KubernetesError
             }
@@ -40,7 +41,7 @@ impl Failure for KubeError {
     fn class(&self) -> Class {
         match self {
             KubeError::Conflict(_) => Class::Conflict,
-            KubeError::NotOurs { .. } | KubeError::Refused(_) => Class::UserFixable,
+            KubeError::NotOurs { .. } | KubeError::FixedSize(_) | KubeError::Refused(_) => Class::UserFixable,
             KubeError::Unreachable(_) => Class::Transient,
         }
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::snapshot::{CellObjects, ElasticNode, IndexCounts, IndexFacts};
 use searchcell_core::step::{Object, Target};
@@ -28,6 +29,9 @@ pub enum KubeError {
         /// Its name.
         name: String,
     },
+    /// The storage class of a claim does not let volumes grow: the text is the API server's.
+    #[error("{0}")]
+    FixedSize(String),
     /// The API server refuses the request itself (invalid, forbidden, quota): the text is its own.
     #[error("{0}")]
     Refused(String),
@@ -67,6 +71,16 @@ pub trait KubeApi: Send + Sync {
         namespace: &str,
         target: &Target,
         annotations: &BTreeMap<String, String>,
+    ) -> Result<(), KubeError>;
+    /// Asks for a bigger volume; the UID is a precondition. A storage class that cannot grow is
+    /// [`KubeError::FixedSize`].
+    async fn grow_claim(&self, namespace: &str, target: &Target, size: &Quantity) -> Result<(), KubeError>;
+    /// Deletes a StatefulSet without its pods, and creates it as it was, template included, with claims of `size`.
+    async fn recreate_around_pods(
+        &self,
+        namespace: &str,
+        target: &Target,
+        size: &Quantity,
     ) -> Result<(), KubeError>;
     /// Deletes with UID (and resource version, if given) as preconditions. Already gone is success.
     async fn delete(&self, namespace: &str, target: &Target) -> Result<(), KubeError>;

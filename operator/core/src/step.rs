@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_crds::Reason;
 use serde_json::Value;
@@ -168,6 +169,21 @@ pub enum Action {
         /// Annotations to set.
         annotations: BTreeMap<String, String>,
     },
+    /// Asks for a bigger volume.
+    GrowClaim {
+        /// The claim.
+        target: Target,
+        /// New size.
+        size: Quantity,
+    },
+    /// Deletes a StatefulSet without its pods and makes it anew as it was, with a claim template of another size. The
+    /// new one takes the pods over; no pod restarts.
+    RecreateAroundPods {
+        /// The StatefulSet, with its resource version.
+        target: Target,
+        /// New size.
+        size: Quantity,
+    },
     /// Deletes an object, with its UID (and resource version, if given) as a precondition.
     Delete {
         /// The object.
@@ -203,6 +219,8 @@ impl Action {
             Action::Scale { .. } => "Scale",
             Action::ReleaseReplicas { .. } => "ReleaseReplicas",
             Action::AnnotateClaim { .. } => "AnnotateClaim",
+            Action::GrowClaim { .. } => "GrowClaim",
+            Action::RecreateAroundPods { .. } => "RecreateAroundPods",
             Action::Delete { .. } => "Delete",
             Action::PutSettings(_) => "PutSettings",
             Action::CreateIndex { .. } => "CreateIndex",

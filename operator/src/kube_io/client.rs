@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Client, Config, Resource};
 use searchcell_core::names::{ClusterKey, FINALIZER};
 use searchcell_core::snapshot::CellObjects;
@@ -17,6 +18,7 @@ use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCe
 use serde_json::json;
 
 use crate::kube_io::fanout::Caches;
+use crate::kube_io::recreate::recreate_around_pods;
 use crate::kube_io::requests::{self, Kindly};
 use crate::ports::{KubeApi, KubeError};
 
@@ -49,7 +51,7 @@ impl KubeIo {
         let outcome = match &result {
             Ok(_) => "success",
             Err(KubeError::Conflict(_) | KubeError::NotOurs { .. }) => "conflict",
-            Err(KubeError::Refused(_)) => "refused",
+            Err(KubeError::Refused(_) | KubeError::FixedSize(_)) => "refused",
             Err(KubeError::Unreachable(_)) => "unreachable",
         };
         (self.on_request)(verb, outcome);
@@ -239,6 +241,28 @@ impl KubeApi for KubeIo {
             requests::merge::<T>(&self.client, namespace, target, metadata, json!({})).await
         });
         self.count("annotate", result)
+    }
+
+    async fn grow_claim(&self, namespace: &str, target: &Target, size: &Quantity) -> Result<(), KubeError> {
+        let patch = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+        let result =
+            requests::merge::<PersistentVolumeClaim>(&self.client, namespace, target, json!({}), patch).await;
+        self.count("grow", result).map_err(|error| match error {
+            // The admission plugin's words; there is no reason code for it.
+            KubeError::Refused(text) if text.contains("only dynamically provisioned pvc can be resized") => {
+                KubeError::FixedSize(text)
+            }
+            error => error,
+        })
+    }
+
+    async fn recreate_around_pods(
+        &self,
+        namespace: &str,
+        target: &Target,
+        size: &Quantity,
+    ) -> Result<(), KubeError> {
+        self.count("recreate", recreate_around_pods(&self.client, namespace, target, size).await)
     }
 
     async fn delete(&self, namespace: &str, target: &Target) -> Result<(), KubeError> {

@@ -5,5 +5,6 @@ pub mod cache;
 pub mod client;
 pub mod fanout;
 pub mod queue;
+pub mod recreate;
 pub mod requests;
 pub mod trim;

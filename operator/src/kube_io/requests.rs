@@ -262,8 +262,18 @@ fn release_operations(resource_version: &str, entries: &[ManagedFieldsEntry]) ->
 
 /// DELETE with preconditions; already gone is success.
 pub async fn delete<T: Kindly>(client: &Client, namespace: &str, target: &Target) -> Result<(), Failed> {
+    delete_with::<T>(client, namespace, target, PropagationPolicy::Background).await
+}
+
+/// DELETE with preconditions, and what becomes of what the object owns; already gone is success.
+pub async fn delete_with<T: Kindly>(
+    client: &Client,
+    namespace: &str,
+    target: &Target,
+    propagation: PropagationPolicy,
+) -> Result<(), Failed> {
     let params = DeleteParams {
-        propagation_policy: Some(PropagationPolicy::Background),
+        propagation_policy: Some(propagation),
         preconditions: Some(Preconditions {
             uid: Some(target.uid.clone()),
             resource_version: target.resource_version.clone(),
@@ -274,6 +284,12 @@ pub async fn delete<T: Kindly>(client: &Client, namespace: &str, target: &Target
         Ok(_) | Err(Failed::NotFound(_)) => Ok(()),
         Err(failed) => Err(failed),
     }
+}
+
+/// POST, and nothing else.
+pub async fn create_new<T: Kindly>(client: &Client, namespace: &str, object: &T) -> Result<(), Failed> {
+    call(api::<T>(client, namespace).create(&post_params(), object)).await?;
+    Ok(())
 }
 
 /// Replaces the status of an object; its resource version is the precondition.

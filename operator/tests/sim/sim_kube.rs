@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::names::{ClusterKey, FIELD_MANAGER, FINALIZER, LABEL_CELL, LABEL_CLUSTER};
 use searchcell_core::snapshot::{CellObjects, is_owned_by, label};
@@ -63,7 +64,8 @@ impl Cache {
     }
 
     fn of_cell<T: Stored>(&self, cell: &str) -> Vec<T> {
-        let objects = self.objects.get(&T::KIND).into_iter().flatten().filter_map(|(_, object)| T::of(object));
+        let objects =
+            self.objects.get(&T::KIND).into_iter().flatten().filter_map(|(_, object)| T::of(object));
         objects.filter(|object| label(object.meta(), LABEL_CELL) == Some(cell)).cloned().collect()
     }
 }
@@ -83,7 +85,8 @@ impl SimKube {
     /// The cells and placements that the caches know.
     pub fn keys(&self) -> Vec<Key> {
         let cache = self.cache.lock().unwrap();
-        let names = |kind: K| cache.objects.get(&kind).into_iter().flat_map(|objects| objects.keys().cloned());
+        let names =
+            |kind: K| cache.objects.get(&kind).into_iter().flat_map(|objects| objects.keys().cloned());
         (names(K::Cell).map(|name| Key::Cell(NAMESPACE.to_owned(), name)))
             .chain(names(K::Placement).map(|name| Key::Placement(NAMESPACE.to_owned(), name)))
             .collect()
@@ -135,7 +138,11 @@ fn check(world: &mut World, target: &Target, stripped: bool) -> Result<Option<Ar
     let same = meta.uid.as_deref() == Some(&target.uid)
         && target.resource_version.is_none() | (meta.resource_version == target.resource_version);
     if !same && !stripped {
-        return Err(KubeError::Conflict(format!("{} {} was replaced or changed", target.kind.as_str(), target.name)));
+        return Err(KubeError::Conflict(format!(
+            "{} {} was replaced or changed",
+            target.kind.as_str(),
+            target.name
+        )));
     }
     if !same {
         let name = format!("{} {}", target.kind.as_str(), target.name);
@@ -179,7 +186,10 @@ impl KubeApi for SimKube {
         if blind {
             return Ok(self.cache.lock().unwrap().get(name));
         }
-        let read = self.line.call(Peer::ApiServer, false, |world| world.store.get::<SearchCell>(name).cloned()).await;
+        let read = self
+            .line
+            .call(Peer::ApiServer, false, |world| world.store.get::<SearchCell>(name).cloned())
+            .await;
         let read = read.map_err(|NoAnswer(why)| KubeError::Unreachable(why))?;
         self.line.pass.lock().unwrap().cell_read_live = true;
         Ok(read)
@@ -195,7 +205,12 @@ impl KubeApi for SimKube {
             return Ok(cached.into_iter().filter(ours).collect());
         }
         let read = self.line.call(Peer::ApiServer, false, |world| {
-            world.store.all::<PersistentVolumeClaim>().filter(|claim| ours(claim)).cloned().collect::<Vec<_>>()
+            world
+                .store
+                .all::<PersistentVolumeClaim>()
+                .filter(|claim| ours(claim))
+                .cloned()
+                .collect::<Vec<_>>()
         });
         let read = read.await.map_err(|NoAnswer(why)| KubeError::Unreachable(why))?;
         self.line.pass.lock().unwrap().claims_read_live.insert(cluster.cluster.clone());
@@ -275,10 +290,51 @@ impl KubeApi for SimKube {
         annotations: &BTreeMap<String, String>,
     ) -> Result<(), KubeError> {
         let stripped = self.strips_preconditions();
-        self.write(format!("annotate {} {} {annotations:?}", target.kind.as_str(), target.name), |world, pass| {
+        self.write(
+            format!("annotate {} {} {annotations:?}", target.kind.as_str(), target.name),
+            |world, pass| {
+                let Some(old) = check(world, target, stripped)? else { return Err(gone(target)) };
+                world.store.update::<PersistentVolumeClaim>(FIELD_MANAGER, &target.name, |claim| {
+                    claim.metadata.annotations.get_or_insert_default().extend(annotations.clone());
+                });
+                let new = world.store.object(target.kind.into(), &target.name).cloned();
+                invariants::on_change(world, pass, Some(&old), new.as_ref());
+                Ok(())
+            },
+        )
+        .await
+    }
+
+    async fn grow_claim(&self, _namespace: &str, target: &Target, size: &Quantity) -> Result<(), KubeError> {
+        let stripped = self.strips_preconditions();
+        self.write(format!("grow {} to {}", target.name, size.0), |world, pass| {
             let Some(old) = check(world, target, stripped)? else { return Err(gone(target)) };
             world.store.update::<PersistentVolumeClaim>(FIELD_MANAGER, &target.name, |claim| {
-                claim.metadata.annotations.get_or_insert_default().extend(annotations.clone());
+                let resources = claim.spec.get_or_insert_default().resources.get_or_insert_default();
+                resources.requests.get_or_insert_default().insert("storage".to_owned(), size.clone());
+            });
+            let new = world.store.object(target.kind.into(), &target.name).cloned();
+            invariants::on_change(world, pass, Some(&old), new.as_ref());
+            Ok(())
+        })
+        .await
+    }
+
+    /// In one go, and the StatefulSet keeps its identity here: what matters is that its template stays.
+    async fn recreate_around_pods(
+        &self,
+        _namespace: &str,
+        target: &Target,
+        size: &Quantity,
+    ) -> Result<(), KubeError> {
+        let stripped = self.strips_preconditions();
+        self.write(format!("recreate {} with {}", target.name, size.0), |world, pass| {
+            let Some(old) = check(world, target, stripped)? else { return Err(gone(target)) };
+            world.store.update::<StatefulSet>(FIELD_MANAGER, &target.name, |set| {
+                for claim in set.spec.iter_mut().flat_map(|spec| &mut spec.volume_claim_templates).flatten() {
+                    let resources = claim.spec.get_or_insert_default().resources.get_or_insert_default();
+                    resources.requests.get_or_insert_default().insert("storage".to_owned(), size.clone());
+                }
             });
             let new = world.store.object(target.kind.into(), &target.name).cloned();
             invariants::on_change(world, pass, Some(&old), new.as_ref());
@@ -302,11 +358,19 @@ impl KubeApi for SimKube {
         self.set_finalizer::<SearchCell>(cell, present).await
     }
 
-    async fn set_placement_finalizer(&self, placement: &IndexPlacement, present: bool) -> Result<(), KubeError> {
+    async fn set_placement_finalizer(
+        &self,
+        placement: &IndexPlacement,
+        present: bool,
+    ) -> Result<(), KubeError> {
         self.set_finalizer::<IndexPlacement>(placement, present).await
     }
 
-    async fn publish_cell_status(&self, cell: &SearchCell, status: &SearchCellStatus) -> Result<(), KubeError> {
+    async fn publish_cell_status(
+        &self,
+        cell: &SearchCell,
+        status: &SearchCellStatus,
+    ) -> Result<(), KubeError> {
         let name = cell.metadata.name.clone().unwrap_or_default();
         let stripped = self.strips_preconditions();
         self.write(format!("status of cell {name}: {}", conditions(&status.conditions)), |world, _| {
@@ -336,7 +400,10 @@ impl KubeApi for SimKube {
 }
 
 fn conditions(list: &[k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition]) -> String {
-    list.iter().map(|c| format!("{}={}({}: {})", c.type_, c.status, c.reason, c.message)).collect::<Vec<_>>().join(" ")
+    list.iter()
+        .map(|c| format!("{}={}({}: {})", c.type_, c.status, c.reason, c.message))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn revision_matches<T: Stored>(world: &mut World, seen: &T, stripped: bool) -> Result<(), KubeError> {
@@ -344,7 +411,8 @@ fn revision_matches<T: Stored>(world: &mut World, seen: &T, stripped: bool) -> R
     let Some(live) = world.store.get::<T>(&name) else {
         return Err(KubeError::Conflict(format!("{} {name} is gone", T::KIND)));
     };
-    let same = live.meta().uid == seen.meta().uid && live.meta().resource_version == seen.meta().resource_version;
+    let same =
+        live.meta().uid == seen.meta().uid && live.meta().resource_version == seen.meta().resource_version;
     if !same && !stripped {
         return Err(KubeError::Conflict(format!("{} {name} was changed", T::KIND)));
     }
@@ -362,7 +430,9 @@ impl SimKube {
         self.write(format!("{verb} finalizer of {} {name}", T::KIND), |world, _| {
             revision_matches::<T>(world, seen, stripped)?;
             if present && seen.meta().deletion_timestamp.is_some() {
-                return Err(KubeError::Refused("no new finalizers can be added while it is being deleted".to_owned()));
+                return Err(KubeError::Refused(
+                    "no new finalizers can be added while it is being deleted".to_owned(),
+                ));
             }
             world.store.update::<T>(FIELD_MANAGER, &name, |object| {
                 let list = object.meta_mut().finalizers.get_or_insert_default();

@@ -1,12 +1,13 @@
 //! From what ought to be and what is to what is done now: a bounded list of steps, the holds, and when to look
 //! again. Pure and infallible.
 //!
-//! `cluster` plans one cluster of the spec, `workloads` its nodes, `settings` its cluster settings, `removal` what
+//! `cluster` plans one cluster of the spec, `workloads` its nodes, `volumes` what they write to, `settings` its cluster settings, `removal` what
 //! is to go: clusters that left the spec, and whole cells.
 
 mod cluster;
 mod removal;
 mod settings;
+mod volumes;
 mod workloads;
 
 use std::time::Duration;

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::api::apps::v1::Deployment;
 use searchcell_crds::Reason;
 
 use super::Draft;
 use super::cluster::{bootstrap_names, name_conflict, plan_simple, terminating};
+use super::volumes::{self, Volumes};
 use crate::build;
 use crate::domain::{IngestScale, ValidCell, ValidZone};
 use crate::drift::{self, Live};
@@ -16,7 +16,6 @@ use crate::identity::{Identity, highest_version};
 use crate::names::{ANNOTATION_INPUT_HASH, ClusterKey, Role};
 use crate::snapshot::{CellObjects, ElasticFacts, annotation, role_and_zone};
 use crate::step::{Action, Kind, Object};
-use crate::validate::quantity::Amount;
 
 pub(super) fn plan_workloads(
     cell: &ValidCell,
@@ -59,6 +58,9 @@ pub(super) fn plan_workloads(
             | hold_ingest_change(cell, key, objects, draft);
     for (role, zone, replicas) in sets {
         plan_stateful_set(cell, key, objects, (role, zone), replicas, held, draft);
+        if !held {
+            volumes::plan_growth(cell, key, objects, (role, zone), draft);
+        }
     }
     plan_ingest(cell, key, objects, held, draft);
 }
@@ -140,13 +142,13 @@ fn hold_template_change(
         hold_roll(key, role, draft);
         return true;
     }
-    if storage_of(live) != storage_of(&build::stateful_set(cell, key, role, zone, 0)) {
+    if volumes::compare(cell, role, live) == Volumes::Other {
         draft.hold(
             &key.cluster,
             Reason::NotSupportedYet,
             format!(
-                "spec.nodes.{role}.storage differs from the volumes that are there: changing volumes comes with a later \
-                 version of the operator; set it back"
+                "spec.nodes.{role}.storage asks for less, or for another class, than the volumes that are there: set it \
+                 back; volumes can only grow in place"
             ),
         );
         return true;
@@ -162,18 +164,6 @@ fn hold_roll(key: &ClusterKey, role: Role, draft: &mut Draft) {
     if !draft.holds.iter().any(|hold| hold.message == message) {
         draft.hold(&key.cluster, Reason::NotSupportedYet, message);
     }
-}
-
-/// Size and class of the volumes of a StatefulSet.
-fn storage_of(set: &StatefulSet) -> Option<(Option<String>, Option<String>)> {
-    let claim = set.spec.as_ref()?.volume_claim_templates.as_ref()?.first()?.spec.as_ref()?;
-    let size = claim.resources.as_ref()?.requests.as_ref()?.get("storage").map(canonical);
-    Some((size, claim.storage_class_name.clone()))
-}
-
-/// `1024Mi` and `1Gi` are the same size, and the API server rewrites one to the other.
-fn canonical(size: &Quantity) -> String {
-    Amount::of(size).map_or_else(|| size.0.clone(), Amount::canonical)
 }
 
 fn hold_ingest_change(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draft: &mut Draft) -> bool {

@@ -195,6 +195,22 @@ fn data_nodes_grow_in_place_and_do_not_shrink() {
 }
 
 #[test]
+fn volumes_grow_claims_first_and_do_not_shrink() {
+    let mut world = World::formed();
+    for claim in &mut world.snapshot.objects.claims {
+        claim.spec = serde_json::from_value(json!({"resources": {"requests": {"storage": "1Gi"}}})).unwrap();
+    }
+    assert_eq!(world.plan().steps, []);
+    world.edit(|cell| cell["spec"]["nodes"]["data"]["storage"]["size"] = json!("2Gi"));
+    let expected = [vec!["GrowClaim"; 3], vec!["RecreateAroundPods"; 3]].concat();
+    assert_eq!(world.settle(), expected);
+    world.edit(|cell| cell["spec"]["nodes"]["data"]["storage"]["size"] = json!("2048Mi"));
+    assert_eq!((world.plan().steps.len(), reasons(&world)), (0, vec![]));
+    world.edit(|cell| cell["spec"]["nodes"]["data"]["storage"]["size"] = json!("1Gi"));
+    assert_eq!((world.plan().steps.len(), reasons(&world)), (0, vec![Reason::NotSupportedYet]));
+}
+
+#[test]
 fn a_second_cluster_leaves_the_first_alone() {
     let mut world = World::formed();
     world.edit(|cell| cell["spec"]["clusters"] = json!([{"name": "a"}, {"name": "b"}]));

@@ -191,6 +191,27 @@ impl World {
                     claim.metadata.annotations.get_or_insert_default().extend(annotations.clone());
                 }
             }
+            Action::GrowClaim { target, size } => {
+                for claim in
+                    objects.claims.iter_mut().filter(|o| o.metadata.uid.as_deref() == Some(&target.uid))
+                {
+                    claim.spec =
+                        serde_json::from_value(json!({"resources": {"requests": {"storage": size}}}))
+                            .unwrap();
+                }
+            }
+            Action::RecreateAroundPods { target, size } => {
+                for set in objects
+                    .stateful_sets
+                    .iter_mut()
+                    .filter(|o| o.metadata.uid.as_deref() == Some(&target.uid))
+                {
+                    set.metadata.uid = Some(format!("uid-{number}"));
+                    let templates = set.spec.as_mut().unwrap().volume_claim_templates.as_mut().unwrap();
+                    let resources = templates[0].spec.as_mut().unwrap().resources.as_mut().unwrap();
+                    resources.requests.as_mut().unwrap().insert("storage".into(), size.clone());
+                }
+            }
             Action::Delete { target } => {
                 let keep = |meta: &ObjectMeta| meta.uid.as_deref() != Some(&target.uid);
                 objects.config_maps.retain(|o| keep(&o.metadata));
