@@ -76,13 +76,12 @@ impl Operator {
         static PORT: AtomicU16 = AtomicU16::new(18080);
         let address = format!("127.0.0.1:{}", PORT.fetch_add(1, Ordering::Relaxed));
         let output = std::fs::File::create(&log).expect("the operator's log");
-        let name = log.file_stem().unwrap().to_string_lossy().into_owned();
         let child = Command::new(binary)
             .args(["--namespace", namespace, "--lease-name", OPERATOR, "--metrics-address", &address])
             .args(flags)
             .env_clear()
             .env("KUBECONFIG", &kubeconfig)
-            .env("POD_NAME", &name)
+            .env("POD_NAME", name_of(&log))
             .env("POD_NAMESPACE", namespace)
             .env("RUST_BACKTRACE", "1")
             .env(
@@ -115,6 +114,11 @@ impl Operator {
             assert!(began.elapsed() < Duration::from_secs(300), "/readyz: {answer:?}; {}", self.log_tail());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// What it calls itself; its name in the lease begins so.
+    pub fn name(&self) -> String {
+        name_of(&self.log)
     }
 
     /// Its metrics, as text.
@@ -179,6 +183,10 @@ impl Operator {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
+}
+
+fn name_of(log: &Path) -> String {
+    log.file_stem().unwrap().to_string_lossy().into_owned()
 }
 
 impl Drop for Operator {

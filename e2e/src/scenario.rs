@@ -177,6 +177,18 @@ impl Scenario {
         operator
     }
 
+    /// Waits until a process of the operator holds the lease: its killed predecessor's has to run out first.
+    pub async fn leads(&self, operator: &Operator) {
+        wait_for(&format!("{} leads", operator.name()), LIMIT, async || {
+            let lease = self.objects.get("leases", operator::OPERATOR).await?.ok_or("no lease")?;
+            let holder = text(&lease, "/spec/holderIdentity");
+            ensure(holder.starts_with(&format!("{}_", operator.name())), || {
+                format!("the lease is held by {holder:?}")
+            })
+        })
+        .await
+    }
+
     /// Starts a process of the operator and does not wait.
     pub async fn spawn_operator(&self) -> Operator {
         self.spawn(&[]).await

@@ -10,8 +10,8 @@ use searchcell_e2e::probe::Probe;
 use searchcell_e2e::{Cell, Level, Operator, Scenario, env, run, say, skipped};
 use serde_json::json;
 
-/// Long enough for a new process to lead, to look at everything, and to look again.
-const SETTLING: Duration = Duration::from_secs(25);
+/// Long enough for a process that leads to look at everything, and to look again.
+const SETTLING: Duration = Duration::from_secs(15);
 
 /// The operator restarted, by SIGTERM and by SIGKILL, and in front of a template that it would render differently:
 /// no generation of any workload changes.
@@ -73,6 +73,7 @@ fn operator_restart_changes_no_generation() {
 /// A new process that leads and has looked at everything at least twice.
 async fn restarted(t: &Scenario) -> Operator {
     let operator = t.start_operator().await;
+    t.leads(&operator).await;
     tokio::time::sleep(SETTLING).await;
     operator
 }
