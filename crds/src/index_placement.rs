@@ -26,7 +26,7 @@ pub const MAX_SHARDS: i64 = 1024;
     singular = "indexplacement",
     shortname = "placement",
     shortname = "ipl",
-    category = "searchcell",
+    category = "search",
     namespaced,
     status = "IndexPlacementStatus",
     derive = "PartialEq",

@@ -26,7 +26,7 @@ pub const DEFAULT_SOAK: Duration = Duration::from_secs(60);
     plural = "searchcells",
     singular = "searchcell",
     shortname = "cell",
-    category = "searchcell",
+    category = "search",
     namespaced,
     status = "SearchCellStatus",
     derive = "PartialEq",

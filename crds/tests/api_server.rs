@@ -151,12 +151,16 @@ fn columns_are_as_promised(server: &Server) {
 }
 
 fn names_and_categories_work(server: &Server) {
-    let both = server.kubectl_ok(&["get", "searchcell", "-o", "name"]);
+    let both = server.kubectl_ok(&["get", "search", "-o", "name"]);
     assert!(
         both.contains("searchcell.searchcell.dev/bfg") && both.contains("indexplacement.searchcell.dev/bfg")
     );
-    for (short, long) in [("cell", "searchcell"), ("placement", "indexplacement"), ("ipl", "indexplacement")]
-    {
+    for (short, long) in [
+        ("cell", "searchcell"),
+        ("searchcell", "searchcell"),
+        ("placement", "indexplacement"),
+        ("ipl", "indexplacement"),
+    ] {
         let found = server.kubectl_ok(&["get", short, "bfg", "-o", "name"]);
         assert_eq!(found.trim(), format!("{long}.searchcell.dev/bfg"));
     }

@@ -291,4 +291,8 @@ fn deletion_leaves_or_takes_the_indices_and_is_bounded() {
     assert_eq!(names(&world), Vec::<&str>::new());
     world.0.placement.metadata.deletion_timestamp = since(10);
     assert_eq!(names(&world), ["RemoveFinalizer"]);
+    world.0.placement.metadata.deletion_timestamp = since(0);
+    let cell = world.0.cell.as_mut().unwrap();
+    (cell.metadata.deletion_timestamp, cell.spec.deletion_policy) = (since(0), DeletionPolicy::Delete);
+    assert_eq!(names(&world), ["RemoveFinalizer"], "the volumes go, and the indices with them");
 }

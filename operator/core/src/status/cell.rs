@@ -164,6 +164,11 @@ impl Report {
         Self { status, why_not_serving, missing_nodes, trouble, copies }
     }
 
+    /// True before everything was there for the first time.
+    fn forms(&self) -> bool {
+        matches!(self.status.phase, ClusterPhase::Pending | ClusterPhase::Forming)
+    }
+
     fn total(&self) -> i32 {
         self.status.nodes.as_ref().map_or(0, |nodes| nodes.total)
     }
@@ -311,7 +316,11 @@ fn degraded(conditions: &mut Conditions, reports: &[Report]) {
                 .push((Reason::CopiesShareZone, format!("copies of shards in cluster {name} share a zone")));
         }
     }
+    let none_is_settled = reports.iter().all(|report| report.forms());
     match causes.first() {
+        None if none_is_settled => {
+            conditions.set(DEGRADED, false, Reason::Forming, "no cluster has formed yet: nothing is lost")
+        }
         Some((reason, _)) => {
             conditions.set(DEGRADED, true, *reason, join(causes.iter().map(|(_, text)| text.clone())))
         }
