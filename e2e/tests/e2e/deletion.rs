@@ -8,8 +8,8 @@ use searchcell_e2e::wait::{LIMIT, ensure};
 use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
 use serde_json::json;
 
-/// A deletion may take this long when nothing of the cell answers. The operator's own bound is shorter.
-const BOUND: Duration = Duration::from_secs(300);
+/// A deletion may take this long when nothing of the cell answers. The operator's own bound is half of it.
+const BOUND: Duration = Duration::from_secs(600);
 
 /// `Retain`: deleted and applied again, it is the same cluster with its documents. `Delete`: no volume is left.
 #[test]
