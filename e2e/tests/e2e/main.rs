@@ -15,4 +15,5 @@ mod ingest;
 mod refusals;
 mod rest;
 mod users;
+mod volumes;
 mod zones;

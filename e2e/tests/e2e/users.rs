@@ -91,12 +91,15 @@ fn kubectl_wait_and_explain() {
         ] {
             assert!(shown.contains(word), "no {word} in:\n{shown}");
         }
-        for short in ["cell", "ipl", "placement", "searchcell"] {
+        for short in ["cell", "ipl", "placement", "searchcell", "indexplacements"] {
             let arguments = ["get", short, "-n", namespace, "-o", "name"];
             let shown = kubectl(&arguments, None, limit).await.ok("kubectl get");
             assert!(shown.contains("searchcell.dev/"), "{short}: {shown}");
         }
-        let arguments = ["describe", "searchcell/cell", "-n", namespace];
+        let arguments = ["get", "search", "-n", namespace, "-o", "name"];
+        let both = kubectl(&arguments, None, limit).await.ok("kubectl get search");
+        assert_eq!(both.lines().count(), 2, "the category lists both kinds: {both}");
+        let arguments = ["describe", "searchcell", "cell", "-n", namespace];
         let described = kubectl(&arguments, None, limit).await.ok("kubectl describe");
         assert!(described.contains("Events:"), "{described}");
     });
