@@ -89,12 +89,8 @@ pub const VOLUME_RULES: &[Rule] = &[
         "isQuantity(string(self)) && quantity(string(self)).isGreaterThan(quantity('0'))",
         "storage.size must be a positive quantity: write it like 100Gi",
     ),
-    forbidden(
-        "",
-        ".size",
-        "!isQuantity(string(self.size)) || !isQuantity(string(oldSelf.size)) || quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
-        "storage.size must not shrink: set it back, or move the placements to a new cell with smaller volumes",
-    ),
+    // That a size may not shrink is the operator's to say: it knows the volumes, and the schema only the old spec. A
+    // size that the class refused to grow to must be possible to take back.
     forbidden(
         "",
         ".storageClassName",

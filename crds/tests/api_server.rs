@@ -119,11 +119,6 @@ fn defaults_are_filled_in(server: &Server) {
         json!({"unit": "Auto", "maxUnavailableClusters": 1, "soak": "60s", "approval": "Automatic"})
     );
     assert_eq!((&spec["deletionPolicy"], &spec["suspend"]), (&json!("Retain"), &json!(false)));
-    let (_, two) = server.request("GET", &format!("{API}/searchcells/direct-messages"), JSON, None);
-    assert_eq!(
-        two["spec"]["rollout"],
-        json!({"unit": "Auto", "maxUnavailableClusters": 1, "soak": "10m", "approval": "Automatic", "canary": "a"})
-    );
     let (_, placement) = server.request("GET", &format!("{API}/indexplacements/bfg"), JSON, None);
     let spec = &placement["spec"];
     assert_eq!(spec["tenant"], json!({"field": "guild_id", "fanOut": false, "idScope": "Tenant"}));
