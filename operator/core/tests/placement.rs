@@ -270,9 +270,42 @@ fn an_index_that_vanished_is_reported_by_name() {
     let status = world.status();
     assert_eq!(find(&status.conditions, "Ready").unwrap().reason, "IndexMissing");
     assert_eq!(status.problems[0].index, "messages.p001.g1");
-    // It is not made anew, however often one looks, until it is back.
+    // It is not made anew, however often one looks, until it is back; nor after the cluster was away for a while.
     world.0.placement.status = Some(status);
+    let facts = world.0.elastic.insert("a".into(), Reading::Unavailable("no answer".into())).unwrap();
+    world.0.placement.status = Some(world.status());
+    world.0.elastic.insert("a".into(), facts);
     assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::IndexMissing]));
+}
+
+#[test]
+fn a_cell_that_goes_with_its_volumes_leaves_a_placement_that_starts_anew() {
+    let mut world = World::new(pool(2), &["a"]);
+    world.create();
+    world.0.placement.status = Some(world.status());
+    let cell = world.0.cell.as_mut().unwrap();
+    cell.metadata.deletion_timestamp = Some(Time(now()));
+    cell.spec.deletion_policy = DeletionPolicy::Delete;
+    world.0.elastic.insert("a".into(), Reading::Unavailable("no answer".into()));
+    world.0.placement.status = Some(world.status());
+    world.0.cell = Some(self::cell(&["a"]));
+    world.0.elastic.insert("a".into(), Reading::Known(facts("a")));
+    assert_eq!(world.create(), 2);
+}
+
+#[test]
+fn what_cannot_be_read_is_reported_as_it_was() {
+    let mut world = World::new(pool(2), &["a"]);
+    world.create();
+    let before = world.status();
+    world.0.placement.status = Some(before.clone());
+    world.0.elastic.insert("a".into(), Reading::Unavailable("no answer".into()));
+    let status = world.status();
+    assert_eq!(
+        (status.indices, &status.shards, &status.clusters),
+        (Some(2), &before.shards, &before.clusters)
+    );
+    assert_eq!(find(&status.conditions, "Ready").unwrap().reason, "Unreachable");
 }
 
 #[test]

@@ -8,8 +8,7 @@ mod verify;
 
 use std::collections::BTreeMap;
 
-use searchcell_crds::conditions::{self, READY};
-use searchcell_crds::{IndexPlacement, Reason, SearchCell};
+use searchcell_crds::{DeletionPolicy, IndexPlacement, Reason, SearchCell};
 
 pub use assign::{Assignment, Candidate, assign};
 pub use plan::{plan_placement, plan_placement_deletion};
@@ -39,6 +38,13 @@ impl PlacementSnapshot {
         (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default())
     }
 
+    /// True while the cell goes and takes its volumes along, as it was told to: its indices are not lost, but deleted.
+    fn goes_with_volumes(&self) -> bool {
+        self.cell.as_ref().is_some_and(|cell| {
+            cell.metadata.deletion_timestamp.is_some() && cell.spec.deletion_policy == DeletionPolicy::Delete
+        })
+    }
+
     /// All indices that carry this placement's mark, on every cluster that could be read.
     fn owned_indices(&self) -> Vec<Found<'_>> {
         let (namespace, name) = self.id();
@@ -65,9 +71,11 @@ impl PlacementSnapshot {
 
 /// True when status remembers that the index was there: all indices were, or its tenant had one.
 fn was_created(snapshot: &PlacementSnapshot, placement: &ValidPlacement, index: &ValidIndex) -> bool {
-    let Some(status) = &snapshot.placement.status else { return false };
-    let is_reported = conditions::find(&status.conditions, READY)
-        .is_some_and(|ready| ready.reason == Reason::IndexMissing.as_str());
+    let Some(status) = snapshot.placement.status.as_ref().filter(|_| !snapshot.goes_with_volumes()) else {
+        return false;
+    };
+    let is_reported = (status.problems.iter())
+        .any(|problem| problem.index == index.name && problem.reason == Reason::IndexMissing.as_str());
     match &index.tenant {
         Some(tenant) => status.tenants.iter().any(|known| known.id == *tenant),
         None => {

@@ -302,11 +302,8 @@ pub fn plan_placement_deletion(snapshot: &PlacementSnapshot, now: Timestamp) -> 
     }
     let done = || step(None, "everything is cleaned up", Action::RemoveFinalizer);
     // Without a cell there is nobody to ask, and with the volumes of one that goes the indices go, too.
-    let goes_with_cell = |cell: &SearchCell| {
-        cell.metadata.deletion_timestamp.is_some() && cell.spec.deletion_policy == DeletionPolicy::Delete
-    };
     let deletes = snapshot.placement.spec.deletion_policy == DeletionPolicy::Delete;
-    let Some(cell) = snapshot.cell.as_ref().filter(|cell| deletes && !goes_with_cell(cell)) else {
+    let Some(cell) = snapshot.cell.as_ref().filter(|_| deletes && !snapshot.goes_with_volumes()) else {
         plan.steps.push(done());
         return plan;
     };

@@ -28,7 +28,12 @@ pub fn placement_status(
     outcomes: &[Outcome],
     now: Timestamp,
 ) -> IndexPlacementStatus {
-    let previous = snapshot.placement.status.clone().unwrap_or_default();
+    let mut previous = snapshot.placement.status.clone().unwrap_or_default();
+    if snapshot.goes_with_volumes() {
+        // A cell of the same name starts empty, and so does this placement on it.
+        previous =
+            IndexPlacementStatus { conditions: previous.conditions, ..IndexPlacementStatus::default() };
+    }
     let meta = &snapshot.placement.metadata;
     let generation = meta.generation;
     let owned = snapshot.owned_indices();
@@ -51,6 +56,14 @@ pub fn placement_status(
         Err(_) => Default::default(),
     };
 
+    // What was gone before a cluster stopped to answer is not forgotten.
+    let missing_before = |problem: &IndexProblem| problem.reason == Reason::IndexMissing.as_str();
+    let remembered: Vec<IndexProblem> = previous
+        .problems
+        .iter()
+        .filter(|problem| !unread.is_empty() && missing_before(problem))
+        .cloned()
+        .collect();
     let mut conditions = Conditions::new(generation, now);
     let previous_total = previous.indices.unwrap_or(0);
     let named = |wrong: fn(&Copies) -> bool| -> Vec<String> {
@@ -107,15 +120,16 @@ pub fn placement_status(
         observed_generation: generation,
         conditions: conditions.finish(&previous.conditions),
         table_generation: previous.table_generation,
-        indices: Some(count(owned.len())),
-        shards: Some(ShardCounts {
+        // What was not read is as it was.
+        indices: previous.indices.filter(|_| !unread.is_empty()).or(Some(count(owned.len()))),
+        shards: previous.shards.clone().filter(|_| !unread.is_empty()).or(Some(ShardCounts {
             primaries: sum.primaries,
             copies: sum.wanted,
             started: sum.started,
             misplaced: sum.misplaced,
             unassigned: sum.unassigned,
             summary: format!("{}/{}", sum.started, sum.wanted),
-        }),
+        })),
         documents: documents(&owned).or(previous.documents),
         largest_shard: largest_shard(&owned).or(previous.largest_shard.clone()),
         clusters: clusters(snapshot, &owned, &unread, &previous),
@@ -123,7 +137,7 @@ pub fn placement_status(
             .ok()
             .map(|valid| tenants(valid, &owned, &previous.tenants))
             .unwrap_or(previous.tenants),
-        problems: problems(&checked, &gone),
+        problems: problems(&checked, &gone, remembered),
     }
 }
 
@@ -245,8 +259,12 @@ fn tenants(
         .collect()
 }
 
-fn problems(checked: &[(Found<'_>, Copies)], gone: &[String]) -> Vec<IndexProblem> {
-    let mut problems: Vec<(u8, IndexProblem)> = Vec::new();
+fn problems(
+    checked: &[(Found<'_>, Copies)],
+    gone: &[String],
+    remembered: Vec<IndexProblem>,
+) -> Vec<IndexProblem> {
+    let mut problems: Vec<(u8, IndexProblem)> = remembered.into_iter().map(|problem| (0, problem)).collect();
     let mut add = |rank: u8, index: &str, reason: Reason, message: &str| {
         let problem = IndexProblem {
             index: index.to_owned(),
