@@ -36,7 +36,9 @@ pub fn identity(
     elastic: Option<&ElasticFacts>,
     cell_created_at: Option<Timestamp>,
 ) -> Identity {
-    let mut recorded: BTreeSet<String> = (objects.claims.iter())
+    // A claim that is being deleted proves nothing: it goes with what is on it.
+    let lasting = || objects.claims.iter().filter(|claim| claim.metadata.deletion_timestamp.is_none());
+    let mut recorded: BTreeSet<String> = lasting()
         .filter_map(|claim| annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID))
         .map(str::to_owned)
         .collect();
@@ -53,7 +55,7 @@ pub fn identity(
         (Some(recorded), _) => Identity::Known(recorded),
         (None, Some(running)) => Identity::Known(running.to_owned()),
         (None, None) => {
-            let older: Vec<String> = (objects.claims.iter())
+            let older: Vec<String> = lasting()
                 .filter(|claim| match (&claim.metadata.creation_timestamp, cell_created_at) {
                     (Some(claimed), Some(cell)) => claimed.0 < cell,
                     _ => false,

@@ -1,6 +1,6 @@
 //! Plans one cluster: its identity first, then its objects, its nodes, its settings. Pure.
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
 use searchcell_crds::Reason;
 
 use super::{Draft, settings, workloads};
@@ -23,6 +23,14 @@ pub(super) fn plan_cluster(
     snapshot: &CellSnapshot,
     draft: &mut Draft,
 ) {
+    // Volumes on their way out belong to a former cluster of this name; new nodes must not come up on them.
+    let is_going = |claim: &&PersistentVolumeClaim| claim.metadata.deletion_timestamp.is_some();
+    if objects.stateful_sets.is_empty()
+        && let Some(claim) = objects.claims.iter().find(is_going)
+    {
+        let name = claim.metadata.name.as_deref().unwrap_or_default();
+        return terminating(key, Kind::PersistentVolumeClaim, name, draft);
+    }
     let elastic = snapshot.elastic(&key.cluster);
     let status_uuid = recorded_in_status(snapshot, &key.cluster);
     let identity = identity(status_uuid, objects, elastic, cell.created_at);
@@ -42,7 +50,7 @@ pub(super) fn plan_cluster(
 
     if let Identity::Known(uuid) = &identity {
         record_identity(key, objects, elastic, uuid, draft);
-        finish_bootstrap(cell, key, objects, status_uuid == Some(uuid), draft);
+        finish_bootstrap(cell, key, objects, elastic, status_uuid == Some(uuid), draft);
     } else {
         bootstrap(cell, key, objects, draft);
     }
@@ -178,21 +186,31 @@ fn record_identity(
     }
 }
 
-/// The bootstrap map goes as soon as the identity is in status *and* on the claims of all masters.
+/// The bootstrap map goes as soon as the identity is in status *and* on the claims of all masters that are members. One
+/// that has not joined yet joins without the map; with it, two blank masters could form another cluster.
 fn finish_bootstrap(
     cell: &ValidCell,
     key: &ClusterKey,
     objects: &CellObjects,
+    elastic: Option<&ElasticFacts>,
     in_status: bool,
     draft: &mut Draft,
 ) {
     let map = drift::find(&objects.config_maps, |o| &o.metadata, &key.bootstrap_config_map(), &cell.uid);
     let Live::Ours(map) = map else { return };
-    let on_claims = (objects.claims.iter())
+    let is_marked =
+        |claim: &PersistentVolumeClaim| annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).is_some();
+    let is_member = |claim: &PersistentVolumeClaim| {
+        let pod = claim.metadata.name.as_deref().and_then(|name| name.strip_prefix("data-"));
+        // Nobody knows who has joined: then everybody may have.
+        elastic.is_none_or(|facts| pod.is_some_and(|pod| facts.nodes.contains_key(pod)))
+    };
+    let masters: Vec<&PersistentVolumeClaim> = (objects.claims.iter())
         .filter(|claim| label(&claim.metadata, LABEL_ROLE) == Some(Role::Master.as_str()))
-        .map(|claim| annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).is_some())
-        .fold(None, |all, recorded| Some(all.unwrap_or(true) && recorded));
-    if in_status && on_claims == Some(true) {
+        .collect();
+    let on_claims = masters.iter().any(|claim| is_marked(claim))
+        && masters.iter().all(|claim| is_marked(claim) || !is_member(claim));
+    if in_status && on_claims {
         let target = drift::target(Kind::ConfigMap, &map.metadata);
         draft.step(
             &key.cluster,

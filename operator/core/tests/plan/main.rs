@@ -70,6 +70,33 @@ fn a_formed_cluster_is_recorded_everywhere_before_the_bootstrap_map_goes() {
 }
 
 #[test]
+fn a_master_that_has_not_joined_does_not_keep_the_bootstrap_map() {
+    let mut world = World::new(cell_object());
+    world.settle();
+    world.form(UUID);
+    let Some(Reading::Known(facts)) = world.snapshot.elastic.get_mut("a") else { unreachable!() };
+    facts.nodes.remove("guilds-a-master-c-0");
+    world.settle();
+    assert!(world.snapshot.objects.config_maps.is_empty());
+}
+
+#[test]
+fn claims_on_their_way_out_are_no_identity_and_are_waited_for() {
+    let mut world = World::formed();
+    let mut claims = world.snapshot.objects.claims.clone();
+    for claim in &mut claims {
+        claim.metadata.deletion_timestamp = Some(Time(now()));
+    }
+    let mut again = World::new(cell_object());
+    again.snapshot.objects.claims = claims;
+    assert_eq!((again.plan().steps.len(), reasons(&again)), (0, vec![Reason::Progressing]));
+    assert_eq!(again.status().clusters[0].uuid, None);
+    again.snapshot.objects.claims.clear();
+    assert!(again.plan().steps.iter().any(|step| step.action.name() == "Bootstrap"));
+    world.settle();
+}
+
+#[test]
 fn at_rest_nothing_is_planned_and_nothing_in_status_changes() {
     let world = World::formed();
     assert_eq!(world.plan().steps, []);
