@@ -67,7 +67,7 @@ unit: ## unit, golden, property, wire and simulation tests: needs nothing but ca
 	@cargo test --workspace --exclude searchcell-e2e --no-fail-fast
 
 sim: ## the simulation alone, with N= schedules (10000)
-	@SEARCHCELL_SIM_SCHEDULES=$(N) cargo test -p searchcell-operator --test sim -- --nocapture
+	@SEARCHCELL_SIM_SCHEDULES=$(N) cargo test --profile simtest -p searchcell-operator --test sim -- --include-ignored --nocapture
 
 api-test: ## CRDs against a real API server
 	@e2e/test api

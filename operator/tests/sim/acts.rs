@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, LABEL_ROLE};
+use searchcell_core::names::{
+    ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE,
+};
 use searchcell_core::snapshot::{ShardState, label};
 use searchcell_crds::{
     Autoscaling, Cluster, ClusterPlacement, DeletionPolicy, IndexPlacement, IndexPlacementSpec, SearchCell,
@@ -42,13 +44,18 @@ pub enum Act {
     DeletePlacement(String),
     /// Claims come back from a backup that knows no annotations.
     StripClaims,
-    /// Somebody reads the message and annotates the claims with the UUID that is on their volumes.
+    /// Somebody reads the message: annotates claims older than the cell with the UUID that is on their volumes, and
+    /// deletes those of a cluster that never formed.
     AnnotateClaims,
     WipeStatus,
     /// A claim and its volume are lost, and its pod with them. Only while nothing else is wrong.
-    LoseClaim { role: String },
+    LoseClaim {
+        role: String,
+    },
     /// A disk is replaced by a blank one; the claim stays. Only while nothing else is wrong.
-    WipeVolume { role: String },
+    WipeVolume {
+        role: String,
+    },
     Foreign(String),
     NodeOff,
     ZoneOff(String),
@@ -59,11 +66,19 @@ pub enum Act {
     Load(i32),
     Documents(i64),
     CutElastic(String),
-    Flaky { refuse: u64, lose: u64, slow: u64, stale: u64 },
+    Flaky {
+        refuse: u64,
+        lose: u64,
+        slow: u64,
+        stale: u64,
+    },
     Steady,
     // To the operator's processes; done by the driver.
     CutApi,
-    Crash { after: u64, with_effect: bool },
+    Crash {
+        after: u64,
+        with_effect: bool,
+    },
     SecondLeader,
     EndSecondLeader,
     ClockJump(i64),
@@ -94,7 +109,9 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
                 return false;
             }
             for name in claims(world, |_| true) {
-                world.store.update::<PersistentVolumeClaim>("user", &name, |claim| claim.metadata.annotations = None);
+                world.store.update::<PersistentVolumeClaim>("user", &name, |claim| {
+                    claim.metadata.annotations = None
+                });
             }
         }
         Act::AnnotateClaims => annotate(world),
@@ -174,7 +191,8 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         }
         Act::Flaky { refuse, lose, slow, stale } => {
             let network = &mut world.network;
-            (network.refuse, network.lose_answer, network.slow, network.stale) = (*refuse, *lose, *slow, *stale);
+            (network.refuse, network.lose_answer, network.slow, network.stale) =
+                (*refuse, *lose, *slow, *stale);
         }
         Act::Steady => world.network = Network::default(),
         Act::CutApi | Act::Crash { .. } | Act::SecondLeader | Act::EndSecondLeader | Act::ClockJump(_) => {}
@@ -253,13 +271,27 @@ fn volume_of(world: &World, claim: &str) -> String {
 }
 
 fn annotate(world: &mut World) {
-    let uuids: BTreeMap<String, String> = claims(world, |_| true)
-        .into_iter()
-        .filter_map(|claim| {
-            let uuid = world.volumes.get(&volume_of(world, &claim))?.cluster_uuid.clone()?;
-            Some((claim, uuid))
-        })
-        .collect();
+    let Some(born) =
+        world.store.get::<SearchCell>(CELL).and_then(|cell| cell.metadata.creation_timestamp.clone())
+    else {
+        return;
+    };
+    let older =
+        claims(world, |claim| claim.metadata.creation_timestamp.as_ref().is_some_and(|at| at.0 < born.0));
+    let uuid = |claim: &String| world.volumes.get(&volume_of(world, claim))?.cluster_uuid.clone();
+    let cluster = |claim: &String| {
+        let claim = world.store.get::<PersistentVolumeClaim>(claim)?;
+        label(&claim.metadata, LABEL_CLUSTER).map(str::to_owned)
+    };
+    let formed: Vec<Option<String>> =
+        older.iter().filter(|claim| uuid(claim).is_some()).map(cluster).collect();
+    let blank: Vec<String> =
+        older.iter().filter(|claim| !formed.contains(&cluster(claim))).cloned().collect();
+    let uuids: BTreeMap<String, String> =
+        older.iter().filter_map(|claim| Some((claim.clone(), uuid(claim)?))).collect();
+    for claim in blank {
+        world.store.delete(world.ms, K::Claim, &claim);
+    }
     for (claim, uuid) in uuids {
         world.store.update::<PersistentVolumeClaim>("user", &claim, |claim| {
             let annotations = claim.metadata.annotations.get_or_insert_default();
@@ -274,6 +306,13 @@ fn random_pod(world: &mut World) -> Option<String> {
     world.rng.pick(&pods).cloned()
 }
 
+/// How many pods a cluster has, the pending ones included.
+fn pods_of(world: &World, identity: &str) -> usize {
+    let of = |key, pod: &Pod| label(&pod.metadata, key).unwrap_or_default().to_owned();
+    let all = world.store.all::<Pod>().filter(|pod| format!("{}/{}", of(LABEL_CELL, pod), of(LABEL_CLUSTER, pod)) == identity);
+    all.count()
+}
+
 /// A claim of a role that may be lost without losing data: everything else is whole.
 fn victim(world: &mut World, role: &str) -> Option<String> {
     let whole = world.nodes.values().all(|node| node.on)
@@ -283,7 +322,7 @@ fn victim(world: &mut World, role: &str) -> Option<String> {
             cluster.master.is_some()
                 && copies().all(|copy| copy.state == ShardState::Started)
                 && cluster.indices.values().all(|index| index.replicas > 0)
-                && world.containers.values().filter(|c| c.identity == cluster.identity).count() == cluster.members.len()
+                && pods_of(world, &cluster.identity) == cluster.members.len()
         });
     if !whole {
         return None;

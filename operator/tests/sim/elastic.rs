@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::Service;
 use searchcell_core::snapshot::ElasticNode;
 use serde_json::Value;
 
+use crate::invariants;
 use crate::shards::{self, Index};
 use crate::world::{Container, World};
-use crate::invariants;
 
 /// One Elasticsearch cluster: whoever has a quorum of its master-eligible nodes' disks has the cluster.
 #[derive(Clone, Debug, Default)]
@@ -76,7 +76,9 @@ fn can_discover(world: &World, identity: &str) -> bool {
 /// A master needs a majority of the voting configuration.
 fn elect(world: &mut World, uuid: &str) {
     let voters: BTreeMap<String, String> = (world.containers.values())
-        .filter(|container| container.role == "master" && disk_uuid(world, container).as_deref() == Some(uuid))
+        .filter(|container| {
+            container.role == "master" && disk_uuid(world, container).as_deref() == Some(uuid)
+        })
         .map(|container| (disk_id(world, container), container.name.clone()))
         .collect();
     let discover = can_discover(world, &world.elastic.clusters[uuid].identity);
@@ -85,7 +87,8 @@ fn elect(world: &mut World, uuid: &str) {
     let cluster = world.elastic.clusters.get_mut(uuid).unwrap();
     let alive = voters.keys().filter(|id| cluster.voting.contains(*id)).count();
     let quorum = alive * 2 > cluster.voting.len() && (discover || cluster.voting.len() == 1);
-    let master_lives = cluster.master.as_ref().is_some_and(|master| voters.values().any(|name| name == master));
+    let master_lives =
+        cluster.master.as_ref().is_some_and(|master| voters.values().any(|name| name == master));
     if quorum && master_lives {
         return;
     }
@@ -171,9 +174,14 @@ fn admit(world: &mut World, uuid: &str, container: &Container, id: String) {
 /// Auto-reconfiguration: live masters vote, an odd number of them, and never fewer than three while there were three.
 fn reconfigure(world: &mut World, uuid: &str) {
     let cluster = world.elastic.clusters.get_mut(uuid).unwrap();
-    let live: BTreeSet<String> =
-        cluster.members.values().filter(|member| member.roles == ["master"]).map(|member| member.id.clone()).collect();
-    let master_id = cluster.master.as_ref().and_then(|name| cluster.members.get(name)).map(|member| member.id.clone());
+    let live: BTreeSet<String> = cluster
+        .members
+        .values()
+        .filter(|member| member.roles == ["master"])
+        .map(|member| member.id.clone())
+        .collect();
+    let master_id =
+        cluster.master.as_ref().and_then(|name| cluster.members.get(name)).map(|member| member.id.clone());
     let size = if live.len().is_multiple_of(2) { live.len().saturating_sub(1) } else { live.len() };
     let next: BTreeSet<String> = if live.len() >= 3 || cluster.voting.len() == 1 {
         let mut order: Vec<&String> = live.iter().collect();
@@ -222,8 +230,10 @@ fn found(world: &mut World, identity: &str, present: &[&Container], bootstrap: &
     let uuid = format!("uuid-{:04}", world.serial);
     invariants::on_formation(world, identity, &uuid);
     let here: BTreeMap<&str, String> = present.iter().map(|c| (c.name.as_str(), disk_id(world, c))).collect();
-    let voting =
-        bootstrap.iter().map(|name| here.get(name.as_str()).cloned().unwrap_or_else(|| name.clone())).collect();
+    let voting = bootstrap
+        .iter()
+        .map(|name| here.get(name.as_str()).cloned().unwrap_or_else(|| name.clone()))
+        .collect();
     let cluster = Cluster {
         uuid: uuid.clone(),
         identity: identity.to_owned(),

@@ -22,7 +22,7 @@ pub const ONE_CLUSTER: &str = "one_cluster_per_identity";
 pub const MAP_STAYS_GONE: &str = "bootstrap_map_stays_gone";
 /// Cell and claims are read from the API server itself before a bootstrap.
 pub const CHECKED_LIVE: &str = "bootstrap_is_checked_live";
-/// The bootstrap map goes only after the UUID is on every master's claim and in status.
+/// The bootstrap map goes only after the UUID is in status and on a master's claim.
 pub const RECORDED_FIRST: &str = "identity_is_recorded_first";
 /// A recorded UUID is never replaced, neither in status nor on a claim.
 pub const UUID_IS_FINAL: &str = "recorded_uuid_is_final";
@@ -103,9 +103,14 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
         (Some(Obj::ConfigMap(map)), None) => unbootstrapped(world, &map.metadata),
         (Some(Obj::Claim(claim)), None) => claim_deleted(world, &claim.metadata),
         (Some(Obj::Claim(before)), Some(Obj::Claim(after))) => {
-            let uuid = |claim: &PersistentVolumeClaim| annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).map(str::to_owned);
+            let uuid = |claim: &PersistentVolumeClaim| {
+                annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).map(str::to_owned)
+            };
             if uuid(before).is_some() && uuid(before) != uuid(after) {
-                world.violated(UUID_IS_FINAL, format!("claim {name}: {:?} -> {:?}", uuid(before), uuid(after)));
+                world.violated(
+                    UUID_IS_FINAL,
+                    format!("claim {name}: {:?} -> {:?}", uuid(before), uuid(after)),
+                );
             }
         }
         (Some(Obj::StatefulSet(set)), None) => workload_deleted(world, &set.metadata),
@@ -116,7 +121,8 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
         }
         (before, Some(Obj::Deployment(after))) => {
             if let Some(Obj::Deployment(before)) = before
-                && before.spec.as_ref().map(|spec| &spec.template) != after.spec.as_ref().map(|spec| &spec.template)
+                && before.spec.as_ref().map(|spec| &spec.template)
+                    != after.spec.as_ref().map(|spec| &spec.template)
             {
                 template_changed(world, &after.metadata);
             }
@@ -135,9 +141,14 @@ fn is_bootstrap_map(meta: &ObjectMeta) -> bool {
     meta.name.as_deref().is_some_and(|name| name.ends_with("-bootstrap"))
 }
 
-fn claims<'a>(world: &'a World, cell: &'a str, cluster: &'a str) -> impl Iterator<Item = &'a PersistentVolumeClaim> {
+fn claims<'a>(
+    world: &'a World,
+    cell: &'a str,
+    cluster: &'a str,
+) -> impl Iterator<Item = &'a PersistentVolumeClaim> {
     world.store.all::<PersistentVolumeClaim>().filter(move |claim| {
-        label(&claim.metadata, LABEL_CELL) == Some(cell) && label(&claim.metadata, LABEL_CLUSTER) == Some(cluster)
+        label(&claim.metadata, LABEL_CELL) == Some(cell)
+            && label(&claim.metadata, LABEL_CLUSTER) == Some(cluster)
     })
 }
 
@@ -151,14 +162,18 @@ fn bootstrapped(world: &mut World, pass: &Pass, meta: &ObjectMeta) {
         return;
     }
     let (cell, cluster) = cell_and_cluster(meta);
-    if !pass.cell_read_live || !pass.claims_read_live.contains(&cluster) {
-        world.violated(CHECKED_LIVE, format!("{cell}/{cluster} was bootstrapped from caches"));
-    }
     let recorded = recorded_in_status(world, &cell, &cluster).or_else(|| {
-        claims(world, &cell, &cluster).find_map(|c| annotation(&c.metadata, ANNOTATION_CLUSTER_UUID).map(str::to_owned))
+        claims(world, &cell, &cluster)
+            .find_map(|c| annotation(&c.metadata, ANNOTATION_CLUSTER_UUID).map(str::to_owned))
     });
     if let Some(uuid) = recorded {
-        world.violated(MAP_STAYS_GONE, format!("{cell}/{cluster} was bootstrapped although {uuid} is recorded"));
+        world.violated(
+            MAP_STAYS_GONE,
+            format!("{cell}/{cluster} was bootstrapped although {uuid} is recorded"),
+        );
+    }
+    if !pass.cell_read_live || !pass.claims_read_live.contains(&cluster) {
+        world.violated(CHECKED_LIVE, format!("{cell}/{cluster} was bootstrapped from caches"));
     }
 }
 
@@ -166,9 +181,14 @@ fn unbootstrapped(world: &mut World, meta: &ObjectMeta) {
     let (cell, cluster) = cell_and_cluster(meta);
     let stays = world.store.get::<SearchCell>(&cell).is_some_and(|found| {
         found.metadata.deletion_timestamp.is_none()
-            && meta.owner_references.iter().flatten().any(|owner| Some(&owner.uid) == found.metadata.uid.as_ref())
+            && meta
+                .owner_references
+                .iter()
+                .flatten()
+                .any(|owner| Some(&owner.uid) == found.metadata.uid.as_ref())
     });
-    let leaves = (world.history.recent(world.ms, &cell)).any(|cell| !cell.spec.clusters.iter().any(|c| c.name == cluster));
+    let leaves = (world.history.recent(world.ms, &cell))
+        .any(|cell| !cell.spec.clusters.iter().any(|c| c.name == cluster));
     if !is_bootstrap_map(meta) || !stays || leaves {
         return;
     }
@@ -176,23 +196,22 @@ fn unbootstrapped(world: &mut World, meta: &ObjectMeta) {
         let uid = world.store.get::<SearchCell>(&cell)?.metadata.uid.clone()?;
         world.history.recorded.get(&(uid, cluster.clone())).cloned()
     });
-    let bare = claims(world, &cell, &cluster)
+    let on_claims = claims(world, &cell, &cluster)
         .filter(|claim| label(&claim.metadata, LABEL_ROLE) == Some("master"))
-        .filter(|claim| annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).is_none())
-        .filter(|claim| claim.metadata.creation_timestamp.as_ref().is_some_and(|at| {
-            // A claim that was made a moment ago may be unknown to the caches.
-            at.0 < crate::store::timestamp(world.ms.saturating_sub(LAG_MS))
-        }))
-        .count();
-    if recorded.is_none() || bare > 0 {
-        world.violated(RECORDED_FIRST, format!("{cell}/{cluster}: status {recorded:?}, {bare} claims without UUID"));
+        .any(|claim| annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).is_some());
+    if recorded.is_none() || !on_claims {
+        world.violated(
+            RECORDED_FIRST,
+            format!("{cell}/{cluster}: status {recorded:?}, on a master's claim: {on_claims}"),
+        );
     }
 }
 
 fn claim_deleted(world: &mut World, meta: &ObjectMeta) {
     let (cell, cluster) = cell_and_cluster(meta);
     let allowed = world.history.recent(world.ms, &cell).any(|cell| {
-        let leaves = cell.metadata.deletion_timestamp.is_some() || !cell.spec.clusters.iter().any(|c| c.name == cluster);
+        let leaves = cell.metadata.deletion_timestamp.is_some()
+            || !cell.spec.clusters.iter().any(|c| c.name == cluster);
         leaves && cell.spec.deletion_policy == DeletionPolicy::Delete
     });
     if !allowed {
@@ -219,7 +238,8 @@ fn inputs(cell: &SearchCell) -> String {
 
 fn template_changed(world: &mut World, meta: &ObjectMeta) {
     let (cell, _) = cell_and_cluster(meta);
-    let all: BTreeSet<String> = world.history.specs.get(&cell).into_iter().flatten().map(|(_, cell)| inputs(cell)).collect();
+    let all: BTreeSet<String> =
+        world.history.specs.get(&cell).into_iter().flatten().map(|(_, cell)| inputs(cell)).collect();
     if all.len() < 2 {
         let name = meta.name.clone().unwrap_or_default();
         world.violated(TEMPLATES_FROZEN, format!("the template of {name} changed, the inputs did not"));
@@ -236,7 +256,10 @@ fn ingest_scaled(world: &mut World, deployment: &Deployment) {
     let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     if replicas < least {
         let name = deployment.metadata.name.clone().unwrap_or_default();
-        world.violated(INGEST_MINIMUM, format!("{name} has {replicas} replicas, the spec asks for at least {least}"));
+        world.violated(
+            INGEST_MINIMUM,
+            format!("{name} has {replicas} replicas, the spec asks for at least {least}"),
+        );
     }
 }
 
@@ -248,7 +271,10 @@ fn workload_deleted(world: &mut World, meta: &ObjectMeta) {
     }
     let since = world.history.placed.get(&(cell.clone(), cluster.clone())).copied();
     if since.is_some_and(|since| since + LAG_MS < world.ms) {
-        world.violated(REMOVAL_WAITS, format!("nodes of {cell}/{cluster} were deleted under a placement's indices"));
+        world.violated(
+            REMOVAL_WAITS,
+            format!("nodes of {cell}/{cluster} were deleted under a placement's indices"),
+        );
     }
 }
 
@@ -263,7 +289,9 @@ pub fn on_formation(world: &mut World, identity: &str, uuid: &str) {
     if !on_disks.is_empty() || recorded.is_some() {
         world.violated(
             ONE_CLUSTER,
-            format!("{identity} forms again as {uuid}: {on_disks:?} is on its volumes, {recorded:?} in status"),
+            format!(
+                "{identity} forms again as {uuid}: {on_disks:?} is on its volumes, {recorded:?} in status"
+            ),
         );
     }
 }
@@ -272,13 +300,16 @@ pub fn on_cell_status(world: &mut World, name: &str, status: &SearchCellStatus) 
     let Some(cell) = world.store.get::<SearchCell>(name).cloned() else { return };
     generations(world, &cell.metadata, status.observed_generation, &status.conditions);
     let uid = cell.metadata.uid.clone().unwrap_or_default();
-    for entry in &status.clusters {
+    let in_spec = |name: &String| cell.spec.clusters.iter().any(|cluster| cluster.name == *name);
+    for entry in status.clusters.iter().filter(|entry| in_spec(&entry.name)) {
         let key = (uid.clone(), entry.name.clone());
         match (&entry.uuid, world.history.recorded.get(&key).cloned()) {
             (Some(new), None) => {
                 world.history.recorded.insert(key, new.clone());
             }
-            (new, Some(old)) if new.as_ref() != Some(&old) && cell_knows(&cell, &entry.name) => {
+            (new, Some(old))
+                if new.as_ref() != Some(&old) && (new.is_some() || cell_knows(&cell, &entry.name)) =>
+            {
                 world.violated(UUID_IS_FINAL, format!("status of {name}/{}: {old} -> {new:?}", entry.name));
             }
             _ => {}
@@ -288,7 +319,10 @@ pub fn on_cell_status(world: &mut World, name: &str, status: &SearchCellStatus) 
 
 /// True when the stored status has a UUID: after a wipe it may be missing for a while.
 fn cell_knows(cell: &SearchCell, cluster: &str) -> bool {
-    cell.status.iter().flat_map(|status| &status.clusters).any(|entry| entry.name == cluster && entry.uuid.is_some())
+    cell.status
+        .iter()
+        .flat_map(|status| &status.clusters)
+        .any(|entry| entry.name == cluster && entry.uuid.is_some())
 }
 
 pub fn on_placement_status(world: &mut World, name: &str, status: &IndexPlacementStatus) {
@@ -306,7 +340,10 @@ fn generations(world: &mut World, meta: &ObjectMeta, observed: Option<i64>, cond
     for condition in conditions {
         if condition.observed_generation.is_none_or(|of| of > observed) {
             let of = condition.observed_generation;
-            world.violated(GENERATIONS, format!("{name}: {} is of {of:?}, status of {observed}", condition.type_));
+            world.violated(
+                GENERATIONS,
+                format!("{name}: {} is of {of:?}, status of {observed}", condition.type_),
+            );
         }
     }
 }
@@ -331,7 +368,11 @@ pub fn on_elastic_write(
             let unknown = |name: &String| readings.get(&format!("{}/{name}", key.cell)) != Some(&true);
             let old = world.history.recent(world.ms, &key.cell).next()?;
             let in_both = |name: &String| old.spec.clusters.iter().any(|cluster| cluster.name == *name);
-            cell.spec.clusters.iter().map(|cluster| cluster.name.clone()).find(|name| unknown(name) && in_both(name))
+            cell.spec
+                .clusters
+                .iter()
+                .map(|cluster| cluster.name.clone())
+                .find(|name| unknown(name) && in_both(name))
         });
         if let Some(unread) = unread {
             world.violated(READINGS_KNOWN, format!("{identity}: {what}, though {unread} could not be read"));
@@ -370,13 +411,18 @@ pub fn on_tick(world: &mut World) {
         let key = |cell: &SearchCell| (cell.metadata.uid.clone(), cell.metadata.generation);
         if known.last().is_none_or(|(_, last)| key(last) != key(cell)) {
             known.push((ms, Arc::new(cell.clone())));
+            // A cluster that left the spec may come back as another one.
+            let stays = |name: &String| cell.spec.clusters.iter().any(|cluster| cluster.name == *name);
+            let uid = cell.metadata.uid.clone().unwrap_or_default();
+            world.history.recorded.retain(|(of, cluster), _| *of != uid || stays(cluster));
         }
         earned(world, cell, &name);
     }
     let placed: BTreeSet<(String, String)> = (world.store.all::<IndexPlacement>())
         .flat_map(|placement| {
             let cell = placement.spec.cell.clone();
-            let clusters = placement.status.iter().flat_map(|status| &status.clusters).filter(|entry| entry.indices > 0);
+            let clusters =
+                placement.status.iter().flat_map(|status| &status.clusters).filter(|entry| entry.indices > 0);
             clusters.filter_map(move |entry| {
                 let cluster = entry.name.strip_prefix(&format!("{cell}-"))?.to_owned();
                 Some((cell.clone(), cluster))
@@ -402,7 +448,10 @@ fn earned(world: &mut World, cell: &SearchCell, name: &str) {
         let since = *world.history.masterless.entry(identity.clone()).or_insert(world.ms);
         let since = world.history.undisturbed_since.map(|undisturbed| undisturbed.max(since));
         if ready && since.is_some_and(|since| since + BLIND_MS < world.ms) {
-            world.violated(READY_IS_EARNED, format!("{name} is Ready, {identity} has had no master for minutes"));
+            world.violated(
+                READY_IS_EARNED,
+                format!("{name} is Ready, {identity} has had no master for minutes"),
+            );
         }
     }
 }

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
-    PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodStatus, PodTemplateSpec, Volume,
+    Container, PersistentVolumeClaim, PersistentVolumeClaimVolumeSource, Pod, PodStatus, PodTemplateSpec, Volume,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
-use crate::objects::{K, Obj};
+use crate::objects::{K, Obj, Stored};
 use crate::world::World;
 
 /// Keeps a claim while a pod uses it.
@@ -59,14 +59,19 @@ fn revision(world: &mut World, meta: &ObjectMeta, template: &PodTemplateSpec) ->
     let key = (meta.uid.clone().unwrap(), meta.generation.unwrap_or(1));
     let text = world.revisions.entry(key).or_insert_with(|| {
         let bytes = serde_json::to_vec(template).unwrap();
-        let hash = bytes.iter().fold(0xcbf2_9ce4_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+        let hash = bytes
+            .iter()
+            .fold(0xcbf2_9ce4_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
         format!("{hash:08x}")
     });
     text.clone()
 }
 
 fn pods_of<'a>(world: &'a World, uid: &'a str) -> impl Iterator<Item = &'a Pod> {
-    world.store.all::<Pod>().filter(move |pod| pod.metadata.owner_references.iter().flatten().any(|o| o.uid == uid))
+    world
+        .store
+        .all::<Pod>()
+        .filter(move |pod| pod.metadata.owner_references.iter().flatten().any(|o| o.uid == uid))
 }
 
 fn is_ready(pod: &Pod) -> bool {
@@ -74,8 +79,8 @@ fn is_ready(pod: &Pod) -> bool {
 }
 
 fn stateful_sets(world: &mut World) {
-    let sets: Vec<StatefulSet> = world.store.all::<StatefulSet>().cloned().collect();
-    for set in sets {
+    let sets = world.store.shared::<StatefulSet>();
+    for set in sets.iter().filter_map(|object| StatefulSet::of(object)) {
         if set.metadata.deletion_timestamp.is_some() || !world.soon(60) {
             continue;
         }
@@ -85,14 +90,16 @@ fn stateful_sets(world: &mut World) {
         let hash = revision(world, &set.metadata, &spec.template);
         for ordinal in 0..replicas {
             let pod = format!("{name}-{ordinal}");
-            if world.store.get::<Pod>(&pod).is_none() && ensure_claims(world, &set, &pod) {
-                create_stateful_pod(world, &set, &pod, ordinal, &hash);
+            if world.store.get::<Pod>(&pod).is_none() && ensure_claims(world, set, &pod) {
+                create_stateful_pod(world, set, &pod, ordinal, &hash);
             }
         }
         let surplus: Vec<String> = pods_of(world, &uid)
             .filter(|pod| pod.metadata.deletion_timestamp.is_none())
             .filter_map(|pod| pod.metadata.name.clone())
-            .filter(|pod| pod.rsplit('-').next().and_then(|n| n.parse::<i32>().ok()).is_some_and(|n| n >= replicas))
+            .filter(|pod| {
+                pod.rsplit('-').next().and_then(|n| n.parse::<i32>().ok()).is_some_and(|n| n >= replicas)
+            })
             .collect();
         for pod in surplus {
             world.write_log("statefulset-controller", "delete", K::Pod, &pod, "");
@@ -101,9 +108,20 @@ fn stateful_sets(world: &mut World) {
         let count = pods_of(world, &uid).count() as i32;
         let ready = pods_of(world, &uid).filter(|pod| is_ready(pod)).count() as i32;
         let updated = pods_of(world, &uid)
-            .filter(|pod| pod.metadata.labels.as_ref().is_some_and(|l| l.get("controller-revision-hash") == Some(&hash)))
+            .filter(|pod| {
+                pod.metadata.labels.as_ref().is_some_and(|l| l.get("controller-revision-hash") == Some(&hash))
+            })
             .count() as i32;
         let generation = set.metadata.generation;
+        let unchanged = set.status.as_ref().is_some_and(|status| {
+            status.observed_generation == generation
+                && status.replicas == count
+                && status.ready_replicas == Some(ready)
+                && status.updated_replicas == Some(updated)
+        });
+        if unchanged {
+            continue;
+        }
         world.store.update::<StatefulSet>("kube-controller-manager", &name, |set| {
             let status = set.status.get_or_insert_default();
             status.observed_generation = generation;
@@ -167,6 +185,19 @@ fn create_stateful_pod(world: &mut World, set: &StatefulSet, name: &str, ordinal
 
 fn pod_from(template: &PodTemplateSpec, name: &str) -> Pod {
     let meta = template.metadata.clone().unwrap_or_default();
+    let mut spec = template.spec.clone();
+    if let Some(spec) = &mut spec {
+        // Nobody looks at the rest of a pod's spec, and every pass would copy it.
+        (spec.init_containers, spec.security_context) = (None, None);
+        for container in &mut spec.containers {
+            *container = Container {
+                name: std::mem::take(&mut container.name),
+                image: container.image.take(),
+                env: container.env.take(),
+                ..Container::default()
+            };
+        }
+    }
     Pod {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -174,14 +205,14 @@ fn pod_from(template: &PodTemplateSpec, name: &str) -> Pod {
             annotations: meta.annotations,
             ..ObjectMeta::default()
         },
-        spec: template.spec.clone(),
+        spec,
         status: Some(PodStatus { phase: Some("Pending".to_owned()), ..PodStatus::default() }),
     }
 }
 
 fn deployments(world: &mut World) {
-    let all: Vec<Deployment> = world.store.all::<Deployment>().cloned().collect();
-    for deployment in all {
+    let all = world.store.shared::<Deployment>();
+    for deployment in all.iter().filter_map(|object| Deployment::of(object)) {
         if deployment.metadata.deletion_timestamp.is_some() || !world.soon(60) {
             continue;
         }
@@ -190,7 +221,9 @@ fn deployments(world: &mut World) {
         let spec = deployment.spec.as_ref().unwrap();
         let replicas = spec.replicas.unwrap_or(1);
         let hash = revision(world, meta, &spec.template);
-        let is_new = |pod: &Pod| pod.metadata.labels.as_ref().is_some_and(|l| l.get("pod-template-hash") == Some(&hash));
+        let is_new = |pod: &Pod| {
+            pod.metadata.labels.as_ref().is_some_and(|l| l.get("pod-template-hash") == Some(&hash))
+        };
         let pods: Vec<Pod> =
             pods_of(world, &uid).filter(|pod| pod.metadata.deletion_timestamp.is_none()).cloned().collect();
         let (count, new) = (pods.len() as i32, pods.iter().filter(|pod| is_new(pod)).count() as i32);
@@ -237,7 +270,8 @@ fn autoscalers(world: &mut World) {
     for autoscaler in all {
         let spec = &autoscaler.spec;
         let target = spec.scale_target_ref.name.clone();
-        let Some(current) = world.store.get::<Deployment>(&target).and_then(|d| d.spec.as_ref()?.replicas) else {
+        let Some(current) = world.store.get::<Deployment>(&target).and_then(|d| d.spec.as_ref()?.replicas)
+        else {
             continue;
         };
         let load = world.load.get(&target).copied().unwrap_or(0);

@@ -5,7 +5,7 @@ use searchcell_core::names::{INITIAL_MASTER_NODES, LABEL_CELL, LABEL_CLUSTER, LA
 use searchcell_core::snapshot::label;
 
 use crate::kubernetes::claims_of;
-use crate::objects::K;
+use crate::objects::{K, Stored};
 use crate::store::api_time;
 use crate::world::{Container, Volume, World};
 
@@ -49,14 +49,20 @@ fn schedule(world: &mut World) {
 
 fn choose_node(world: &World, pod: &Pod) -> Option<String> {
     let bound_zone = claims_of(pod)
-        .filter_map(|claim| world.store.get::<PersistentVolumeClaim>(claim)?.spec.as_ref()?.volume_name.clone())
+        .filter_map(|claim| {
+            world.store.get::<PersistentVolumeClaim>(claim)?.spec.as_ref()?.volume_name.clone()
+        })
         .find_map(|volume| world.volumes.get(&volume).map(|volume| volume.zone.clone()));
     if claims_of(pod).any(|claim| world.store.get::<PersistentVolumeClaim>(claim).is_none()) {
         return None;
     }
     let wanted = required_zones(pod);
     let load = |node: &str| {
-        world.store.all::<Pod>().filter(|pod| pod.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some(node))).count()
+        world
+            .store
+            .all::<Pod>()
+            .filter(|pod| pod.spec.as_ref().is_some_and(|s| s.node_name.as_deref() == Some(node)))
+            .count()
     };
     (world.nodes.iter())
         .filter(|(_, node)| node.on && !node.cordoned)
@@ -75,8 +81,13 @@ fn required_zones(pod: &Pod) -> Option<Vec<String>> {
     if let Some(zone) = spec.node_selector.as_ref().and_then(|selector| selector.get(KEY)) {
         return Some(vec![zone.clone()]);
     }
-    let required =
-        spec.affinity.as_ref()?.node_affinity.as_ref()?.required_during_scheduling_ignored_during_execution.as_ref()?;
+    let required = spec
+        .affinity
+        .as_ref()?
+        .node_affinity
+        .as_ref()?
+        .required_during_scheduling_ignored_during_execution
+        .as_ref()?;
     (required.node_selector_terms.iter())
         .flat_map(|term| term.match_expressions.iter().flatten())
         .find(|expression| expression.key == KEY && expression.operator == "In")
@@ -97,8 +108,8 @@ fn bind(world: &mut World, claim: &str, zone: &str) {
 
 /// Kubelets start containers, and let go of deleted pods. A dead node does neither.
 fn run(world: &mut World) {
-    let pods: Vec<Pod> = world.store.all::<Pod>().cloned().collect();
-    for pod in &pods {
+    let pods = world.store.shared::<Pod>();
+    for pod in pods.iter().filter_map(|object| Pod::of(object)) {
         let name = pod.metadata.name.clone().unwrap();
         let uid = pod.metadata.uid.clone().unwrap();
         let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
@@ -128,8 +139,7 @@ fn run(world: &mut World) {
         }
         start(world, pod, &node);
     }
-    let alive: Vec<String> = pods.iter().filter_map(|pod| pod.metadata.name.clone()).collect();
-    world.containers.retain(|name, _| alive.contains(name));
+    world.containers.retain(|name, _| pods.iter().any(|pod| pod.meta().name.as_ref() == Some(name)));
     let disks: Vec<String> = world.containers.values().map(|container| container.disk.clone()).collect();
     world.volumes.retain(|name, volume| !volume.ephemeral || disks.contains(name));
 }
@@ -137,7 +147,16 @@ fn run(world: &mut World) {
 /// A container waits until every ConfigMap that it mounts is there, optional ones excepted.
 fn mounts_exist(world: &World, pod: &Pod) -> bool {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    config_maps(volumes).all(|(name, optional)| optional || world.store.get::<ConfigMap>(&name).is_some())
+    (config_maps(volumes).chain(environment(pod).map(|(name, _, optional)| (name, optional))))
+        .all(|(name, optional)| optional || world.store.get::<ConfigMap>(&name).is_some())
+}
+
+/// ConfigMaps, and their keys, that the environment of a pod's containers takes values from.
+fn environment(pod: &Pod) -> impl Iterator<Item = (String, String, bool)> {
+    (pod.spec.iter().flat_map(|spec| &spec.containers))
+        .flat_map(|container| container.env.iter().flatten())
+        .filter_map(|variable| variable.value_from.as_ref()?.config_map_key_ref.as_ref())
+        .map(|from| (from.name.clone(), from.key.clone(), from.optional.unwrap_or(false)))
 }
 
 fn config_maps<'a>(volumes: impl Iterator<Item = &'a PodVolume>) -> impl Iterator<Item = (String, bool)> {
@@ -163,18 +182,29 @@ fn start(world: &mut World, pod: &Pod, node: &str) {
     let claim = claims_of(pod).next().map(str::to_owned);
     let disk = match claim {
         Some(claim) => {
-            let volume = world.store.get::<PersistentVolumeClaim>(&claim).and_then(|c| c.spec.as_ref()?.volume_name.clone());
+            let volume = world
+                .store
+                .get::<PersistentVolumeClaim>(&claim)
+                .and_then(|c| c.spec.as_ref()?.volume_name.clone());
             let Some(volume) = volume else { return };
             volume
         }
         None => world.new_volume(&zone, true),
     };
-    let bootstrap = config_maps(spec.volumes.iter().flatten())
-        .filter_map(|(name, _)| world.store.get::<ConfigMap>(&name)?.data.as_ref()?.get(INITIAL_MASTER_NODES).cloned())
+    let mounted =
+        config_maps(spec.volumes.iter().flatten()).map(|(name, _)| (name, INITIAL_MASTER_NODES.to_owned()));
+    let bootstrap = (environment(pod).map(|(name, key, _)| (name, key)).chain(mounted))
+        .filter(|(_, key)| key == INITIAL_MASTER_NODES)
+        .filter_map(|(name, key)| world.store.get::<ConfigMap>(&name)?.data.as_ref()?.get(&key).cloned())
         .flat_map(|names| names.split(',').map(|name| name.trim().to_owned()).collect::<Vec<_>>())
         .filter(|name| !name.is_empty())
         .collect();
-    let image = spec.containers.iter().find(|c| c.name == "elasticsearch").and_then(|c| c.image.clone()).unwrap_or_default();
+    let image = spec
+        .containers
+        .iter()
+        .find(|c| c.name == "elasticsearch")
+        .and_then(|c| c.image.clone())
+        .unwrap_or_default();
     let version = image.rsplit(':').next().unwrap_or_default().to_owned();
     let started = world.ms;
     let join_at = started + world.rng.range(500, 9_000);
@@ -197,7 +227,10 @@ fn start(world: &mut World, pod: &Pod, node: &str) {
 
 /// `node.attr.zone` as the pod's `elasticsearch.yml` has it.
 fn zone_attribute(pod: &Pod) -> Option<String> {
-    let yml = searchcell_core::snapshot::annotation(&pod.metadata, searchcell_core::names::ANNOTATION_ELASTICSEARCH_YML)?;
+    let yml = searchcell_core::snapshot::annotation(
+        &pod.metadata,
+        searchcell_core::names::ANNOTATION_ELASTICSEARCH_YML,
+    )?;
     let line = yml.lines().find(|line| line.trim_start().trim_matches('"').starts_with("node.attr.zone"))?;
     Some(line.split_once(':')?.1.trim().trim_matches(['"', '\'']).to_owned())
 }
@@ -207,6 +240,7 @@ fn report(world: &mut World) {
     let pods: Vec<(String, bool, bool, Option<u64>)> = (world.store.all::<Pod>())
         .filter_map(|pod| {
             let name = pod.metadata.name.clone()?;
+            let told = is_reported(pod);
             let node = pod.spec.as_ref()?.node_name.clone();
             let off_for = node.and_then(|node| {
                 let node = world.nodes.get(&node)?;
@@ -214,9 +248,11 @@ fn report(world: &mut World) {
             });
             let running = world.containers.contains_key(&name);
             let serves = world.containers.get(&name).is_some_and(|c| {
-                c.pod_uid == *pod.metadata.uid.as_ref().unwrap() && world.elastic.has_master(c.member_of.as_deref())
+                c.pod_uid == *pod.metadata.uid.as_ref().unwrap()
+                    && world.elastic.has_master(c.member_of.as_deref())
             });
-            Some((name, running, serves, off_for))
+            let news = off_for.is_some() || told != (running, serves);
+            news.then_some((name, running, serves, off_for))
         })
         .collect();
     let ms = world.ms;
@@ -241,6 +277,12 @@ fn report(world: &mut World) {
             world.store.delete(ms, K::Pod, &name);
         }
     }
+}
+
+/// Whether a pod is said to run, and to be ready.
+fn is_reported(pod: &Pod) -> (bool, bool) {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    (phase == Some("Running"), condition_is_true(pod))
 }
 
 fn condition_is_true(pod: &Pod) -> bool {

@@ -38,7 +38,8 @@ const SCHEDULES: u64 = 2_000;
 const SCHEDULES_PER_BUG: u64 = 60;
 
 fn simulate(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(driver::run(seed, kind, bug))
 }
 
@@ -70,7 +71,7 @@ fn describe(seed: u64, report: &Report) -> String {
 }
 
 #[test]
-#[ignore = "being written"]
+#[ignore = "takes minutes, also when optimised: make sim runs it"]
 fn no_schedule_breaks_an_invariant() {
     if let Some(seed) = number("SEARCHCELL_SIM_SEED") {
         let report = simulate(seed, None, None);
@@ -96,7 +97,10 @@ fn no_schedule_breaks_an_invariant() {
     let failures = failures.into_inner().unwrap();
     let took = started.elapsed().as_secs_f64();
     let hours = simulated.into_inner() / 3_600;
-    println!("{schedules} schedules, {hours} simulated hours in {took:.0} s: {:.0} a second", schedules as f64 / took);
+    println!(
+        "{schedules} schedules, {hours} simulated hours in {took:.0} s: {:.0} a second",
+        schedules as f64 / took
+    );
     for (seed, report) in &failures {
         let violation = report.violation.as_ref().unwrap();
         println!("seed {seed} {:?}: {}: {}", report.kind, violation.invariant, violation.message);
@@ -107,7 +111,7 @@ fn no_schedule_breaks_an_invariant() {
 }
 
 #[test]
-#[ignore = "being written"]
+#[ignore = "takes minutes, also when optimised: make sim runs it"]
 fn a_seed_reproduces_a_run() {
     for seed in 0..6 {
         let (first, second) = (simulate(seed, None, None), simulate(seed, None, None));
@@ -116,7 +120,7 @@ fn a_seed_reproduces_a_run() {
 }
 
 #[test]
-#[ignore = "being written"]
+#[ignore = "takes minutes, also when optimised: make sim runs it"]
 fn every_deliberate_bug_is_caught() {
     let missed: Mutex<Vec<String>> = Mutex::default();
     on_all_cores(|number| {
@@ -133,7 +137,8 @@ fn every_deliberate_bug_is_caught() {
                 None => {}
             }
         }
-        let text = format!("{bug:?}: none of {expected:?} broke in {SCHEDULES_PER_BUG} schedules, but {others:?}");
+        let text =
+            format!("{bug:?}: none of {expected:?} broke in {SCHEDULES_PER_BUG} schedules, but {others:?}");
         missed.lock().unwrap().push(text);
         true
     });

@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use searchcell_core::domain::{ValidCell, ValidPlacement};
 use searchcell_core::placement::{self, PlacementSnapshot};
 use searchcell_core::plan;
-use searchcell_core::snapshot::CellSnapshot;
+use searchcell_core::names::LABEL_CLUSTER;
+use searchcell_core::snapshot::{CellSnapshot, label};
 use searchcell_core::status;
 use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};
 use searchcell_core::validate::Problem;
@@ -19,8 +20,8 @@ use crate::settled;
 /// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// The planner sees no placements: the gate of a removal is gone.
-    NoPlacements,
+    /// A cluster that left the spec goes at once.
+    RemovesClusters,
     /// A failed reading of details is taken for one without indices.
     UnavailableIsEmpty,
     /// The step that deletes the bootstrap map is left out.
@@ -63,9 +64,10 @@ pub enum Bug {
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
 pub const TABLE: &[(Bug, Kind, &[&str])] = &[
-    (Bug::NoPlacements, Kind::Removal, &[inv::REMOVAL_WAITS]),
+    (Bug::RemovesClusters, Kind::Removal, &[inv::REMOVAL_WAITS]),
     (Bug::UnavailableIsEmpty, Kind::Faults, &[inv::READINGS_KNOWN, inv::INDEX_ONCE]),
     (Bug::MapIsKept, Kind::Faults, &[settled::NO_MAP_AT_REST]),
+    (Bug::MapIsKept, Kind::LostMaster, &[inv::ONE_CLUSTER]),
     (Bug::MapGoesEarly, Kind::Faults, &[inv::RECORDED_FIRST]),
     (Bug::RepeatsElsewhere, Kind::Removal, &[inv::INDEX_ONCE, inv::READINGS_KNOWN]),
     (Bug::StatusAlways, Kind::Faults, &[settled::REST_IS_SILENT]),
@@ -110,17 +112,26 @@ fn target(kind: ObjectKind, meta: &k8s_openapi::apimachinery::pkg::apis::meta::v
 impl Decide for Mutant {
     fn plan_cell(&self, cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> Plan {
         let (mut cell, mut snapshot) = (cell.clone(), snapshot.clone());
-        match self.0 {
-            Bug::NoPlacements => snapshot.placements.clear(),
-            Bug::SuspendIgnored => (cell.suspend, snapshot.cell.spec.suspend) = (false, false),
-            _ => {}
+        if self.is(Bug::SuspendIgnored) {
+            (cell.suspend, snapshot.cell.spec.suspend) = (false, false);
         }
         let mut plan = plan::plan_cell(&cell, &snapshot, now);
         let is_map = |target: &Target| target.kind == ObjectKind::ConfigMap;
         match self.0 {
-            Bug::MapIsKept => plan.steps.retain(|s| !matches!(&s.action, Action::Delete { target } if is_map(target))),
+            Bug::MapIsKept => {
+                plan.steps.retain(|s| !matches!(&s.action, Action::Delete { target } if is_map(target)))
+            }
             Bug::ClaimsUnmarked => plan.steps.retain(|s| !matches!(s.action, Action::AnnotateClaim { .. })),
             Bug::NoAwareness => plan.steps.retain(|s| !matches!(s.action, Action::PutSettings(_))),
+            Bug::RemovesClusters => {
+                for set in &snapshot.objects.stateful_sets {
+                    let of = label(&set.metadata, LABEL_CLUSTER).unwrap_or_default();
+                    if !cell.clusters.iter().any(|cluster| cluster.name == of) {
+                        let target = target(ObjectKind::StatefulSet, &set.metadata);
+                        plan.steps.push(step(of, Action::Delete { target }));
+                    }
+                }
+            }
             Bug::MapGoesEarly => {
                 for map in &snapshot.objects.config_maps {
                     let target = target(ObjectKind::ConfigMap, &map.metadata);
@@ -131,9 +142,11 @@ impl Decide for Mutant {
                 for set in &snapshot.objects.stateful_sets {
                     let target = target(ObjectKind::StatefulSet, &set.metadata);
                     let mut set = set.clone();
-                    (set.metadata.managed_fields, set.metadata.resource_version, set.status) = (None, None, None);
+                    (set.metadata.managed_fields, set.metadata.resource_version, set.status) =
+                        (None, None, None);
                     let template = &mut set.spec.get_or_insert_default().template;
-                    let annotations = template.metadata.get_or_insert_default().annotations.get_or_insert_default();
+                    let annotations =
+                        template.metadata.get_or_insert_default().annotations.get_or_insert_default();
                     annotations.insert("rendered-by".to_owned(), "this build".to_owned());
                     let object = Object::StatefulSet(Box::new(set));
                     plan.steps.push(step(&cell.clusters[0].name, Action::Apply { object, target }));
@@ -143,7 +156,11 @@ impl Decide for Mutant {
                 let mut dips = Vec::new();
                 for s in &mut plan.steps {
                     let Action::ReleaseReplicas { target } = &s.action else { continue };
-                    let found = snapshot.objects.deployments.iter().find(|d| d.metadata.name.as_ref() == Some(&target.name));
+                    let found = snapshot
+                        .objects
+                        .deployments
+                        .iter()
+                        .find(|d| d.metadata.name.as_ref() == Some(&target.name));
                     let Some(mut deployment) = found.cloned() else { continue };
                     (deployment.metadata.managed_fields, deployment.status) = (None, None);
                     let with = Object::Deployment(Box::new(deployment.clone()));
@@ -151,7 +168,10 @@ impl Decide for Mutant {
                     let without = Object::Deployment(Box::new(deployment));
                     let target = target.clone();
                     let _ = with;
-                    dips.push(Action::Apply { object: without, target: Target { resource_version: None, ..target } });
+                    dips.push(Action::Apply {
+                        object: without,
+                        target: Target { resource_version: None, ..target },
+                    });
                 }
                 plan.steps.extend(dips.into_iter().map(|action| step(&cell.clusters[0].name, action)));
             }
@@ -162,9 +182,10 @@ impl Decide for Mutant {
                     elastic: Default::default(),
                     placements: Vec::new(),
                 };
-                let lost = snapshot.cell.status.iter().flat_map(|status| &status.clusters).any(|c| c.uuid.is_some())
-                    && snapshot.elastic.values().all(|reading| reading.known().is_none())
-                    && snapshot.objects.config_maps.is_empty();
+                let lost =
+                    snapshot.cell.status.iter().flat_map(|status| &status.clusters).any(|c| c.uuid.is_some())
+                        && snapshot.elastic.values().all(|reading| reading.known().is_none())
+                        && snapshot.objects.config_maps.is_empty();
                 if lost {
                     let anew = plan::plan_cell(&cell, &forgetful, now).steps;
                     for s in anew {
@@ -186,7 +207,8 @@ impl Decide for Mutant {
             snapshot.cell.spec.deletion_policy = DeletionPolicy::Delete;
         }
         let mut plan = plan::plan_deletion(&snapshot, now);
-        if self.is(Bug::FinalizerWaits) && snapshot.elastic.values().any(|reading| reading.known().is_none()) {
+        if self.is(Bug::FinalizerWaits) && snapshot.elastic.values().any(|reading| reading.known().is_none())
+        {
             plan.steps.retain(|s| !matches!(s.action, Action::RemoveFinalizer));
         }
         plan

@@ -7,8 +7,11 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use searchcell_core::names::{FIELD_MANAGER, LABEL_MANAGED_BY};
+use searchcell_core::snapshot::label;
 use searchcell_core::step::{Kind, Object};
 use searchcell_crds::{IndexPlacement, SearchCell};
+use searchcell_operator::kube_io::trim::Trim;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -53,6 +56,23 @@ macro_rules! kinds {
             }
             pub fn from_value(kind: K, value: Value) -> Obj {
                 match kind { $(K::$name => Obj::$name(serde_json::from_value(value).unwrap())),+ }
+            }
+            /// What the operator's watch keeps of it, if it selects it at all.
+            pub fn watched(&self) -> Option<Obj> {
+                let managed = label(self.meta(), LABEL_MANAGED_BY) == Some(FIELD_MANAGER);
+                if !managed && !matches!(self.kind(), K::Cell | K::Placement) {
+                    return None;
+                }
+                let mut kept = self.clone();
+                match &mut kept { $(Obj::$name(o) => o.trim()),+ }
+                Some(kept)
+            }
+            /// True when nothing that wakes the operator differs.
+            pub fn same(&self, other: &Obj) -> bool {
+                match (self, other) {
+                    $((Obj::$name(a), Obj::$name(b)) => Trim::same(a, b),)+
+                    _ => false,
+                }
             }
             /// True when the desired state differs.
             pub fn spec_differs(&self, other: &Obj) -> bool {

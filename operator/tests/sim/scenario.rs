@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use searchcell_crds::{
-    Cluster, DataNodes, Dedicated, DedicatedTenant, DeletionPolicy, IndexPlacementSpec, IngestNodes, MasterNodes,
-    NodeOptions, Nodes, Pool, Quantity, Resources, SearchCellSpec, Security, SecurityMode, Storage, Tenant, Zone,
+    Cluster, DataNodes, Dedicated, DedicatedTenant, DeletionPolicy, IndexPlacementSpec, IngestNodes,
+    MasterNodes, NodeOptions, Nodes, Pool, Quantity, Resources, SearchCellSpec, Security, SecurityMode,
+    Storage, Tenant, Zone,
 };
 
 use crate::acts::{Act, CELL, Edit};
@@ -94,12 +95,14 @@ struct Story<'a> {
     acts: Vec<(u64, Act)>,
     expect: Expect,
     elastic_stays_down: bool,
+    /// When the placement is made, and what it is.
+    placed: Option<(u64, IndexPlacementSpec)>,
 }
 
 impl<'a> Story<'a> {
     fn new(rng: &'a mut Rng, kind: Kind) -> Self {
         let spec = cell_spec(rng, kind);
-        Story { rng, kind, spec, acts: Vec::new(), expect: Expect::Ready, elastic_stays_down: false }
+        Story { rng, kind, spec, acts: Vec::new(), expect: Expect::Ready, elastic_stays_down: false, placed: None }
     }
 
     fn at(&mut self, second: u64, act: Act) {
@@ -113,9 +116,10 @@ impl<'a> Story<'a> {
     fn tell(&mut self) {
         let spec = Box::new(self.spec.clone());
         self.at(1, Act::CreateCell(spec));
-        let after = self.rng.range(0, 100);
+        let after = self.rng.range(0, 60);
         if self.rng.chance(70) || self.kind == Kind::Removal {
             let placement = self.placement();
+            self.placed = Some((1 + after, placement.clone()));
             self.at(1 + after, Act::CreatePlacement("messages".to_owned(), Box::new(placement)));
         }
         match self.kind {
@@ -142,7 +146,11 @@ impl<'a> Story<'a> {
         if self.rng.chance(75) {
             spec.pool = Some(Pool { indices: self.rng.range(1, 6) as i32 });
         } else {
-            let tenant = |id: &str, expected_documents| DedicatedTenant { id: id.to_owned(), expected_documents, shards: None };
+            let tenant = |id: &str, expected_documents| DedicatedTenant {
+                id: id.to_owned(),
+                expected_documents,
+                shards: None,
+            };
             let tenants = vec![tenant("81384788765712384", 2_500_000_000), tenant("42", 10)];
             spec.dedicated = Some(Dedicated { tenants, ..Dedicated::default() });
         }
@@ -153,7 +161,7 @@ impl<'a> Story<'a> {
     }
 
     fn second(&mut self) -> u64 {
-        self.rng.range(2, 200)
+        self.rng.range(2, 140)
     }
 
     fn faults(&mut self, least: u64, most: u64) {
@@ -207,13 +215,14 @@ impl<'a> Story<'a> {
                     // A single master's volume is another story.
                     let masters = self.spec.nodes.master.count > 1 && self.rng.chance(50);
                     let role = if masters { "master" } else { "data" }.to_owned();
-                    let act = if self.rng.chance(50) { Act::LoseClaim { role } } else { Act::WipeVolume { role } };
+                    let act =
+                        if self.rng.chance(50) { Act::LoseClaim { role } } else { Act::WipeVolume { role } };
                     self.at(at + 60, act);
                 }
             }
         }
         let documents = self.rng.range(0, 4_000_000) as i64;
-        self.at(150, Act::Documents(documents));
+        self.at(100, Act::Documents(documents));
     }
 
     fn edits(&mut self) {
@@ -233,7 +242,8 @@ impl<'a> Story<'a> {
                     self.edit(until, Edit::Invalid(false));
                 }
                 4 => {
-                    let placement = IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
+                    let placement =
+                        IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
                     self.at(at, Act::CreatePlacement("direct".to_owned(), Box::new(placement)));
                     if self.rng.chance(30) {
                         let later = at + self.rng.range(1, 90);
@@ -265,27 +275,33 @@ impl<'a> Story<'a> {
         self.faults(0, 3);
         let policy = if self.rng.chance(50) { DeletionPolicy::Delete } else { DeletionPolicy::Retain };
         self.edit(2, Edit::Policy(policy));
-        let at = self.rng.range(20, 240);
+        let at = self.rng.range(20, 150);
         self.at(at, Act::DeleteCell);
         let back = at + self.rng.range(0, 40);
         self.at(back, Act::CreateCell(Box::new(self.spec.clone())));
         // A cluster that formed and was deleted before its UUID was recorded comes back only by a person's word.
         self.at(back + 120, Act::AnnotateClaims);
+        if let (DeletionPolicy::Delete, Some((_, placement))) = (policy, self.placed.clone()) {
+            // The documents went with the volumes, and nobody makes empty indices in their place unasked.
+            self.at(back + 121, Act::DeletePlacement("messages".to_owned()));
+            self.at(back + 122, Act::CreatePlacement("messages".to_owned(), Box::new(placement)));
+        }
     }
 
     fn restore(&mut self) {
         self.faults(0, 2);
-        let at = self.rng.range(150, 240);
+        let at = self.rng.range(80, 150);
         self.at(at, Act::DeleteCell);
-        if self.rng.chance(60) {
+        let stripped = self.rng.chance(60);
+        if stripped {
             self.at(at + 1, Act::StripClaims);
         }
         let back = at + 2 + self.rng.range(0, 20);
         self.at(back, Act::Flaky { refuse: 5, lose: 5, slow: 20, stale: 85 });
         self.at(back + 1, Act::CreateCell(Box::new(self.spec.clone())));
-        self.at(back + 90, Act::Steady);
-        if self.rng.chance(70) {
-            self.at(back + 120, Act::AnnotateClaims);
+        self.at(back + 50, Act::Steady);
+        if !stripped || self.rng.chance(70) {
+            self.at(back + 60, Act::AnnotateClaims);
         } else {
             self.expect = Expect::Held;
         }
@@ -295,11 +311,12 @@ impl<'a> Story<'a> {
         self.faults(0, 2);
         let policy = if self.rng.chance(50) { DeletionPolicy::Delete } else { DeletionPolicy::Retain };
         self.edit(3, Edit::Policy(policy));
-        let at = self.rng.range(10, 260);
+        let at = self.rng.range(10, 150);
         for cluster in self.spec.clusters.clone() {
             self.at(at.saturating_sub(1), Act::CutElastic(cluster.name));
         }
-        self.at(at, Act::DeletePlacement("messages".to_owned()));
+        let placed = self.placed.as_ref().map_or(at, |(second, _)| at.max(second + 1));
+        self.at(placed, Act::DeletePlacement("messages".to_owned()));
         self.at(at, Act::DeleteCell);
         (self.expect, self.elastic_stays_down) = (Expect::Gone, true);
     }
@@ -315,7 +332,7 @@ impl<'a> Story<'a> {
     }
 
     fn lost_master(&mut self) {
-        let at = self.rng.range(150, 220);
+        let at = self.rng.range(90, 140);
         let role = "master".to_owned();
         let act = if self.rng.chance(50) { Act::LoseClaim { role } } else { Act::WipeVolume { role } };
         self.at(at, act);
@@ -351,9 +368,9 @@ impl<'a> Story<'a> {
     }
 
     fn finish(self) -> Scenario {
-        let Story { rng, kind, spec, mut acts, expect, elastic_stays_down } = self;
+        let Story { rng, kind, spec, mut acts, expect, elastic_stays_down, placed: _ } = self;
         acts.sort_by_key(|(second, _)| *second);
-        let rest = if rng.chance(6) { 7_200 } else { 900 };
+        let rest = if rng.chance(4) { 7_200 } else { 300 };
         let zones = spec.zones.iter().map(|zone| zone.name.clone()).collect();
         Scenario { kind, zones, acts, expect, elastic_stays_down, rest }
     }
@@ -364,8 +381,10 @@ fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
     let clusters = if kind == Kind::Removal || rng.chance(35) { 2 } else { 1 };
     let storage = Storage { size: Quantity("10Gi".to_owned()), storage_class_name: None };
     let cpu = BTreeMap::from([("cpu".to_owned(), Quantity("1".to_owned()))]);
-    let options =
-        NodeOptions { resources: Some(Resources { requests: cpu, limits: BTreeMap::new() }), ..NodeOptions::default() };
+    let options = NodeOptions {
+        resources: Some(Resources { requests: cpu, limits: BTreeMap::new() }),
+        ..NodeOptions::default()
+    };
     let ingest = (kind == Kind::Ingest || rng.chance(25)).then(|| IngestNodes {
         replicas: Some(2),
         autoscaling: None,
@@ -376,8 +395,14 @@ fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
     SearchCellSpec {
         version: "9.5.3".to_owned(),
         topology_key: "topology.kubernetes.io/zone".to_owned(),
-        zones: ["a", "b", "c"][..zones].iter().map(|zone| Zone { name: (*zone).to_owned(), ..Zone::default() }).collect(),
-        clusters: ["a", "b"][..clusters].iter().map(|name| Cluster { name: (*name).to_owned(), ..Cluster::default() }).collect(),
+        zones: ["a", "b", "c"][..zones]
+            .iter()
+            .map(|zone| Zone { name: (*zone).to_owned(), ..Zone::default() })
+            .collect(),
+        clusters: ["a", "b"][..clusters]
+            .iter()
+            .map(|name| Cluster { name: (*name).to_owned(), ..Cluster::default() })
+            .collect(),
         nodes: Nodes {
             master: MasterNodes { count: masters, storage: storage.clone(), options: options.clone() },
             ingest,

@@ -57,8 +57,10 @@ pub fn unsettled(world: &World, expect: Expect) -> Unsettled {
             .map(|(name, _)| (FINALIZERS_GO, format!("{name} is still there"))),
         (Expect::Gone, Some(_)) => Some((FINALIZERS_GO, "the cell is still there".to_owned())),
         (_, None) => Some((CONVERGES, "there is no cell".to_owned())),
-        (Expect::Ready, Some(cell)) => cell_is_whole(world, cell).or_else(|| placements_are_whole(world, cell)),
-        (Expect::Held, Some(cell)) => held(cell),
+        (Expect::Ready, Some(cell)) => {
+            cell_is_whole(world, cell).or_else(|| placements_are_whole(world, cell))
+        }
+        (Expect::Held, Some(cell)) => held(cell).and_then(|_| cell_is_whole(world, cell)),
     }
 }
 
@@ -77,16 +79,26 @@ fn held(cell: &SearchCell) -> Unsettled {
         return Some((HOLDS_ARE_TOLD, format!("generation {:?} is not observed", cell.metadata.generation)));
     }
     let all = &status.conditions;
-    let waits = is_true(all, "Stalled") || is_true(all, "Reconciling") || !is_true(all, "Ready") || is_true(all, "Degraded");
+    let waits = is_true(all, "Stalled")
+        || is_true(all, "Reconciling")
+        || !is_true(all, "Ready")
+        || is_true(all, "Degraded");
     (!waits).then(|| (HOLDS_ARE_TOLD, format!("the conditions tell of no trouble: {all:?}")))
 }
 
 fn clear(name: &str, generation: Option<i64>, observed: Option<i64>, all: &[Condition]) -> Unsettled {
-    let told = || all.iter().map(|c| format!("{}={} {}: {}", c.type_, c.status, c.reason, c.message)).collect::<Vec<_>>();
+    let told = || {
+        all.iter()
+            .map(|c| format!("{}={} {}: {}", c.type_, c.status, c.reason, c.message))
+            .collect::<Vec<_>>()
+    };
     if observed != generation {
         return Some((CONVERGES, format!("{name}: {observed:?} is observed, {generation:?} is the spec's")));
     }
-    let fine = is_true(all, "Ready") && !is_true(all, "Stalled") && !is_true(all, "Reconciling") && !is_true(all, "Degraded");
+    let fine = is_true(all, "Ready")
+        && !is_true(all, "Stalled")
+        && !is_true(all, "Reconciling")
+        && !is_true(all, "Degraded");
     (!fine).then(|| (CONVERGES, format!("{name}: {:?}", told())))
 }
 
@@ -159,8 +171,11 @@ fn objects_are_whole(world: &World, cell: &SearchCell, key: &ClusterKey, live: &
 fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {
     for placement in world.store.all::<IndexPlacement>() {
         let name = placement.metadata.name.clone().unwrap_or_default();
-        let Some(status) = &placement.status else { return Some((CONVERGES, format!("{name} has no status"))) };
-        let unclear = clear(&name, placement.metadata.generation, status.observed_generation, &status.conditions);
+        let Some(status) = &placement.status else {
+            return Some((CONVERGES, format!("{name} has no status")));
+        };
+        let unclear =
+            clear(&name, placement.metadata.generation, status.observed_generation, &status.conditions);
         if unclear.is_some() {
             return unclear;
         }
@@ -186,7 +201,10 @@ fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {
                     .filter_map(|copy| cluster.members.get(&copy.node.as_ref()?.0)?.zone.clone())
                     .collect();
                 if zones.len() < copies.len().min(cell.spec.zones.len()) {
-                    return Some((COPIES_APART, format!("{index}/{shard}: {} copies in {zones:?}", copies.len())));
+                    return Some((
+                        COPIES_APART,
+                        format!("{index}/{shard}: {} copies in {zones:?}", copies.len()),
+                    ));
                 }
             }
         }

@@ -88,7 +88,8 @@ pub fn node_left(cluster: &mut Cluster, name: &str, id: &str, ms: u64) {
                 (copy.target, copy.state) = (None, ShardState::Started);
             }
         }
-        let lost: Vec<usize> = (0..index.copies.len()).filter(|&at| is_left(&index.copies[at].node)).collect();
+        let lost: Vec<usize> =
+            (0..index.copies.len()).filter(|&at| is_left(&index.copies[at].node)).collect();
         for at in lost {
             let shard = index.copies[at].shard;
             let was_started = index.copies[at].state.is_started();
@@ -160,7 +161,9 @@ fn finish(world: &mut World, cluster: &mut Cluster, index: &mut Index) {
                 cluster.version += 1;
             }
             ShardState::Relocating => {
-                let (Some((_, from)), Some(target)) = (copy.node.clone(), copy.target.clone()) else { continue };
+                let (Some((_, from)), Some(target)) = (copy.node.clone(), copy.target.clone()) else {
+                    continue;
+                };
                 if let Some(disk) = disk(world, &from) {
                     disk.copies.remove(&key);
                 }
@@ -193,7 +196,8 @@ fn allocate(world: &mut World, cluster: &mut Cluster, index: &mut Index, at: usi
     if copy.primary {
         if !in_sync.is_empty() {
             nodes.retain(|(_, id)| {
-                in_sync.contains(id) && world.volumes.values().any(|v| v.node_id == *id && v.copies.contains(&key))
+                in_sync.contains(id)
+                    && world.volumes.values().any(|v| v.node_id == *id && v.copies.contains(&key))
             });
         }
     } else {
@@ -219,7 +223,9 @@ fn allocate(world: &mut World, cluster: &mut Cluster, index: &mut Index, at: usi
 
 /// Moves copies that may not stay, and evens out the nodes of a zone, one copy at a time.
 fn rebalance(world: &mut World, cluster: &mut Cluster) {
-    let moving = |index: &Index| index.copies.iter().any(|c| matches!(c.state, ShardState::Relocating | ShardState::Initializing));
+    let moving = |index: &Index| {
+        index.copies.iter().any(|c| matches!(c.state, ShardState::Relocating | ShardState::Initializing))
+    };
     if cluster.indices.values().any(moving) {
         return;
     }
@@ -228,7 +234,9 @@ fn rebalance(world: &mut World, cluster: &mut Cluster) {
         let index = cluster.indices.remove(&name).unwrap();
         let mut found = None;
         for (at, copy) in index.copies.iter().enumerate() {
-            let Some((node, _)) = copy.node.as_ref().filter(|_| copy.state == ShardState::Started) else { continue };
+            let Some((node, _)) = copy.node.as_ref().filter(|_| copy.state == ShardState::Started) else {
+                continue;
+            };
             let Some(zone) = cluster.members.get(node).map(|member| member.zone.clone()) else { continue };
             let may_stay = fits_zone(cluster, &index, at, zone.as_deref());
             let here = copies_on(cluster, &index, node);

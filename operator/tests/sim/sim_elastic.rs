@@ -62,10 +62,16 @@ impl SimElastic {
         key: &ClusterKey,
         view: impl FnOnce(&Cluster) -> R + Send,
     ) -> Result<R, SearchError> {
-        let read = self.line.call(Peer::Elastic(identity(key)), false, |world| cluster(world, key).map(|c| view(c))).await;
+        let read = self
+            .line
+            .call(Peer::Elastic(identity(key)), false, |world| cluster(world, key).map(|c| view(c)))
+            .await;
         let read = read.unwrap_or_else(|NoAnswer(why)| Err(SearchError::Unreachable(why)));
-        self.readings.lock().unwrap().insert(identity(key), read.is_ok());
         read
+    }
+
+    fn record(&self, key: &ClusterKey, known: bool) {
+        self.readings.lock().unwrap().insert(identity(key), known);
     }
 
     async fn write(
@@ -97,8 +103,9 @@ impl SimElastic {
             }
             let number = |setting: &str| setting_of(body, setting).unwrap_or(1);
             let (primaries, replicas) = (number("number_of_shards"), number("number_of_replicas"));
-            let mark: Option<OwnershipMark> =
-                body.pointer("/mappings/_meta/searchcell").and_then(|mark| serde_json::from_value(mark.clone()).ok());
+            let mark: Option<OwnershipMark> = body
+                .pointer("/mappings/_meta/searchcell")
+                .and_then(|mark| serde_json::from_value(mark.clone()).ok());
             found.indices.insert(name.to_owned(), Index::new(index_uuid, primaries, replicas, mark.clone()));
             found.version += 1;
             invariants::on_index_created(world, key, name, mark.as_ref());
@@ -123,13 +130,15 @@ fn setting_of(body: &Value, name: &str) -> Option<i32> {
 #[async_trait]
 impl SearchApi for SimElastic {
     async fn summary(&self, key: &ClusterKey) -> Result<ClusterSummary, SearchError> {
-        self.read(key, |cluster| ClusterSummary {
+        let summary = self.read(key, |cluster| ClusterSummary {
             uuid: Some(cluster.uuid.clone()),
             state_version: cluster.version,
             state_uuid: format!("{}-{}", cluster.uuid, cluster.version),
             master: cluster.master.clone(),
-        })
-        .await
+        });
+        let summary = summary.await;
+        self.record(key, summary.is_ok());
+        summary
     }
 
     async fn details(&self, key: &ClusterKey) -> Result<ClusterDetails, SearchError> {
@@ -140,6 +149,7 @@ impl SearchApi for SimElastic {
                 indices: cluster.indices.iter().map(|(name, index)| (name.clone(), index.facts())).collect(),
             })
             .await;
+        self.record(key, details.is_ok());
         let broken = self.bug == Some(Bug::UnavailableIsEmpty) && details.is_err();
         if broken {
             let uuid = lock(&self.line.world).elastic.of_identity(&identity(key)).next().cloned();
@@ -188,7 +198,10 @@ impl SearchApi for SimElastic {
             let other = {
                 let world = lock(&self.line.world);
                 let others = world.elastic.clusters.values().filter_map(|c| c.identity.split_once('/'));
-                others.filter(|(cell, _)| *cell == key.cell).map(|(_, c)| c.to_owned()).find(|c| *c != key.cluster)
+                others
+                    .filter(|(cell, _)| *cell == key.cell)
+                    .map(|(_, c)| c.to_owned())
+                    .find(|c| *c != key.cluster)
             };
             if let Some(other) = other {
                 return self.create_on(&ClusterKey::new(&key.namespace, &key.cell, other), name, body).await;

@@ -36,7 +36,8 @@ impl Cache {
         let mut cache = Cache::default();
         for kind in K::ALL {
             cache.positions.insert(*kind, store.history(*kind).len());
-            let objects = store.objects(*kind).map(|(name, object)| (name.clone(), object.clone())).collect();
+            let kept = |(name, object): (&String, &Arc<Obj>)| Some((name.clone(), Arc::new(object.watched()?)));
+            let objects = store.objects(*kind).filter_map(kept).collect();
             cache.objects.insert(*kind, objects);
         }
         cache
@@ -46,17 +47,24 @@ impl Cache {
         store.history(kind).len() - self.positions.get(&kind).copied().unwrap_or(0)
     }
 
-    /// Delivers the next events of a kind.
-    pub fn deliver(&mut self, store: &Store, kind: K, events: usize) {
+    /// Delivers the next events of a kind. True when one of them wakes the operator.
+    pub fn deliver(&mut self, store: &Store, kind: K, events: usize) -> bool {
         let position = self.positions.entry(kind).or_default();
         let objects = self.objects.entry(kind).or_default();
+        let mut wakes = false;
         for event in store.history(kind).iter().skip(*position).take(events) {
-            match &event.object {
-                Some(object) => objects.insert(event.name.clone(), object.clone()),
+            *position += 1;
+            let before = match event.object.as_ref().and_then(|object| object.watched()) {
+                Some(object) => {
+                    wakes |= !objects.get(&event.name).is_some_and(|before| before.same(&object));
+                    objects.insert(event.name.clone(), Arc::new(object));
+                    continue;
+                }
                 None => objects.remove(&event.name),
             };
-            *position += 1;
+            wakes |= before.is_some();
         }
+        wakes
     }
 
     fn get<T: Stored>(&self, name: &str) -> Option<T> {

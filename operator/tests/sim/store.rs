@@ -47,7 +47,6 @@ pub struct Store {
 }
 
 impl Store {
-
     pub fn history(&self, kind: K) -> &[WatchEvent] {
         self.history.get(&kind).map_or(&[], Vec::as_slice)
     }
@@ -58,6 +57,11 @@ impl Store {
 
     pub fn all<T: Stored>(&self) -> impl Iterator<Item = &T> {
         self.objects(T::KIND).filter_map(|(_, object)| T::of(object))
+    }
+
+    /// All objects of a type, to look at while the store changes.
+    pub fn shared<T: Stored>(&self) -> Vec<Arc<Obj>> {
+        self.objects(T::KIND).map(|(_, object)| object.clone()).collect()
     }
 
     pub fn get<T: Stored>(&self, name: &str) -> Option<&T> {
@@ -102,10 +106,11 @@ impl Store {
 
     /// Changes an object as `manager`; nothing happens when nothing changes. False when there is none.
     pub fn update<T: Stored>(&mut self, manager: &str, name: &str, change: impl FnOnce(&mut T)) -> bool {
-        let Some(old) = self.get::<T>(name).cloned() else { return false };
+        let Some(stored) = self.object(T::KIND, name).cloned() else { return false };
+        let Some(old) = T::of(&stored) else { return false };
         let mut new = old.clone();
         change(&mut new);
-        if new == old {
+        if new == *old {
             return true;
         }
         if T::KIND == K::Deployment {
@@ -114,7 +119,7 @@ impl Store {
             let uid = old["metadata"]["uid"].as_str().unwrap_or_default();
             self.fields.entry(uid.to_owned()).or_default().changed(manager, subresource, &old, &new);
         }
-        if new.spec_differs(&old) {
+        if new.spec_differs(old) {
             new.meta_mut().generation = Some(old.meta().generation.unwrap_or(1) + 1);
         }
         self.put_or_remove(new.wrap());
@@ -202,9 +207,10 @@ impl Store {
             let unchanged = {
                 let meta = object.meta();
                 let old = self.object(object.kind(), meta.name.as_deref().unwrap());
-                let fields = meta.uid.as_ref().and_then(|uid| self.fields.get(uid)).map(FieldSets::managed_fields);
-                let same_fields = !matches!(object.kind(), K::Deployment | K::StatefulSet)
-                    || fields == meta.managed_fields;
+                let fields =
+                    meta.uid.as_ref().and_then(|uid| self.fields.get(uid)).map(FieldSets::managed_fields);
+                let same_fields =
+                    !matches!(object.kind(), K::Deployment | K::StatefulSet) || fields == meta.managed_fields;
                 old.is_some_and(|old| **old == object) && same_fields
             };
             if !unchanged {

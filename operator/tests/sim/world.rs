@@ -185,7 +185,8 @@ impl World {
     /// Last lines of the log.
     pub fn tail(&self, lines: usize) -> String {
         let from = self.log.len().saturating_sub(lines);
-        let line = |write: &Write| format!("{:>9.3}s  {}", (write.ms - self.started_ms) as f64 / 1000.0, write.text);
+        let line =
+            |write: &Write| format!("{:>9.3}s  {}", (write.ms - self.started_ms) as f64 / 1000.0, write.text);
         self.log[from..].iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }
