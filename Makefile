@@ -63,7 +63,7 @@ clean: ## remove what cargo built (not the caches of the test cluster)
 test: ## everything up to the smoke level of e2e; brings up and removes its own cluster (KEEP=1 keeps it)
 	@e2e/test all
 
-unit: ## unit, golden, property, wire and simulation tests: needs nothing but cargo
+unit: ## unit, golden, property and wire tests: needs nothing but cargo
 	@cargo test --workspace --exclude searchcell-e2e --no-fail-fast
 
 sim: ## the simulation alone, with N= schedules (10000)
