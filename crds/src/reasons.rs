@@ -50,6 +50,7 @@ reasons! {
     NoOpenCluster => "Every cluster of the cell is Closed or drains. Set the placement of one to Open, or add a cluster.",
     KubernetesError => "A request to Kubernetes failed; it is repeated. The message has the error.",
     ElasticsearchError => "A request to Elasticsearch failed; it is repeated. The message has the error.",
+    RotatingCertificates => "A certificate authority is rotated: both are trusted until every node shows a new certificate. Wait.",
     // Not serving: Ready is False.
     Unreachable => "A cluster does not answer. Look at its pods and their events.",
     NoMaster => "A cluster has no elected master. Look at its master nodes.",
@@ -85,7 +86,10 @@ reasons! {
     ForeignIndex => "An index of the name that is needed is not marked as belonging to this placement. Rename or remove it; it is not adopted.",
     ForeignVolume => "A volume claim carries the UUID of another cluster or is older than the cell. Remove it, or name the cluster otherwise.",
     StorageClassFixed => "The storage class does not let volumes grow. Set the old size, or use a class that does.",
+    InvalidCertificate => "A Secret of spec.security.certificates cannot be used; the message says why. Nodes keep what they have. Put a good certificate there.",
+    InvalidSecret => "A Secret of the cell was changed so that it cannot be used. Delete it: it is made anew.",
     // Notices: nothing is refused.
+    SecurityDisabled => "spec.security.mode is Disabled: no encryption, no users. Make a new cell without it, and move the tenants.",
     NoZoneQuorum => "Fewer than 3 masters, or 3 in fewer than 3 zones: the loss of one zone can stop the cluster.",
     ShardLarge => "A shard has, or is expected to have, more than 200 million documents or 50 GB. Plan for more shards.",
     ShardVeryLarge => "A shard has, or is expected to have, more than 1 billion documents. Use more shards.",

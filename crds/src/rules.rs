@@ -204,6 +204,27 @@ pub const SEARCH_CELL: &[Rule] = &[
         "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
         "secureSettings[].secretName must be the name of a Secret: lower-case letters, digits, dashes and dots",
     ),
+    forbidden(
+        "spec",
+        ".security.mode",
+        "(has(self.security) && has(self.security.mode) ? self.security.mode : 'Managed') == (has(oldSelf.security) && has(oldSelf.security.mode) ? oldSelf.security.mode : 'Managed')",
+        "security.mode is immutable, and Managed where it is absent: set it back, or make a new cell and move the placements",
+    ),
+    invalid(
+        "spec.security",
+        "!has(self.certificates) || !has(self.mode) || self.mode == 'Managed'",
+        "security.certificates needs security.mode Managed: remove one of the two",
+    ),
+    invalid(
+        "spec.security.certificates.http.secretName",
+        "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+        "security.certificates.http.secretName must be the name of a Secret: lower-case letters, digits, dashes and dots",
+    ),
+    invalid(
+        "spec.security.certificates.transport.secretName",
+        "self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')",
+        "security.certificates.transport.secretName must be the name of a Secret: lower-case letters, digits, dashes and dots",
+    ),
     Rule {
         path: "spec",
         field: ".rollout.canary",

@@ -79,8 +79,7 @@ pub struct SearchCellSpec {
     /// How changes that restart nodes are carried out. A change of it restarts nothing, except restartedAt.
     #[serde(default)]
     pub rollout: Rollout,
-    /// Encryption and users. Default: mode Managed, which this version of the operator does not support yet: state
-    /// mode Disabled.
+    /// Encryption and users. Default: mode Managed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub security: Option<Security>,
     /// What becomes of the volumes when the cell or one of its clusters goes: Retain keeps them, Delete deletes them.
@@ -284,10 +283,36 @@ pub enum Approval {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Security {
-    /// Managed: encryption of HTTP and transport, and users, all kept by the operator. Disabled: neither. Default:
-    /// Managed, which this version of the operator does not support yet: state Disabled.
+    /// Managed: encryption of HTTP and transport, and users, all kept by the operator; from Elasticsearch 8.2 on.
+    /// Disabled: neither. Default: Managed. Immutable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<SecurityMode>,
+    /// Certificates from elsewhere. Default: the operator makes them. A change restarts nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Certificates>,
+}
+
+/// Certificates from elsewhere, by layer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificates {
+    /// Of the HTTP layer of all clusters: it needs the names of their Services. Default: made by the operator.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<CertificateSource>,
+    /// Of the transport layer of all clusters; whoever has a certificate of its authority can join them. Default:
+    /// made by the operator, with an authority of its own for each cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transport: Option<CertificateSource>,
+}
+
+/// Where a certificate comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateSource {
+    /// Name of a Secret of the same namespace with tls.crt, tls.key and ca.crt. Required. A new content reaches the
+    /// nodes without a restart, once it has been checked.
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: String,
 }
 
 /// Who cares for encryption and users.

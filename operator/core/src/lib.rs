@@ -21,6 +21,8 @@ pub mod domain;
 
 pub mod snapshot;
 
+pub mod security;
+
 pub mod validate;
 
 pub mod build;

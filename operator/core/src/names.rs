@@ -135,6 +135,11 @@ impl ClusterKey {
         format!("{}-bootstrap", self.name())
     }
 
+    /// Secret of the authority of the transport layer.
+    pub fn transport_authority(&self) -> String {
+        format!("{}-transport-ca", self.name())
+    }
+
     /// PodDisruptionBudget of a role.
     pub fn disruption_budget(&self, role: Role) -> String {
         format!("{}-{}", self.name(), role)
@@ -178,6 +183,29 @@ impl fmt::Display for ClusterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name())
     }
+}
+
+/// Secret of a cell's authority of the HTTP layer; nothing mounts it.
+pub fn http_authority(cell: &str) -> String {
+    format!("{cell}-http-ca")
+}
+
+/// ConfigMap with the authorities of the HTTP layer that clients of a cell trust, under `ca.crt`.
+pub fn http_trust(cell: &str) -> String {
+    format!("{cell}-http-ca-public")
+}
+
+/// Labels of what belongs to a cell as a whole.
+pub fn cell_labels(cell: &str) -> BTreeMap<String, String> {
+    let labels = [
+        (LABEL_CELL, cell),
+        ("app.kubernetes.io/name", "elasticsearch"),
+        ("app.kubernetes.io/instance", cell),
+        ("app.kubernetes.io/component", "security"),
+        ("app.kubernetes.io/part-of", cell),
+        (LABEL_MANAGED_BY, FIELD_MANAGER),
+    ];
+    labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
 }
 
 /// Name of a pool index: `<collection>.p<nnn>.g<generation>`.

@@ -12,6 +12,7 @@ use searchcell_crds::{IndexPlacement, SearchCell};
 use serde_json::Value;
 
 use crate::names::{LABEL_CLUSTER, LABEL_ROLE, LABEL_ZONE};
+use crate::security::{Layer, Lifetimes, SecretFacts, Served, Supplied};
 
 /// A remote reading. An unavailable one satisfies no gate: "the shard query failed" is not "no shards".
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +44,12 @@ pub struct CellSnapshot {
     pub elastic: BTreeMap<String, Reading<ElasticFacts>>,
     /// All placements of the namespace that name this cell.
     pub placements: Vec<IndexPlacement>,
+    /// What the nodes show on their ports, by pod UID; only of those that were to be asked.
+    pub served: BTreeMap<String, Reading<Served>>,
+    /// Secrets that a user supplied for a layer.
+    pub supplied: BTreeMap<Layer, Supplied>,
+    /// How this operator was told to rotate.
+    pub lifetimes: Lifetimes,
 }
 
 impl CellSnapshot {
@@ -71,10 +78,12 @@ pub struct CellObjects {
     pub claims: Vec<PersistentVolumeClaim>,
     /// Pods of all roles.
     pub pods: Vec<Pod>,
+    /// Of authorities, nodes and users.
+    pub secrets: Vec<SecretFacts>,
 }
 
 impl CellObjects {
-    /// The objects of one cluster.
+    /// The objects of one cluster, and the Secrets of the cell as a whole.
     pub fn of_cluster(&self, cluster: &str) -> CellObjects {
         fn keep<T: Clone>(items: &[T], cluster: &str, meta: impl Fn(&T) -> &ObjectMeta) -> Vec<T> {
             items.iter().filter(|item| label(meta(item), LABEL_CLUSTER) == Some(cluster)).cloned().collect()
@@ -88,6 +97,10 @@ impl CellObjects {
             budgets: keep(&self.budgets, cluster, |o| &o.metadata),
             claims: keep(&self.claims, cluster, |o| &o.metadata),
             pods: keep(&self.pods, cluster, |o| &o.metadata),
+            secrets: (self.secrets.iter())
+                .filter(|secret| label(&secret.metadata, LABEL_CLUSTER).is_none_or(|of| of == cluster))
+                .cloned()
+                .collect(),
         }
     }
 
@@ -141,6 +154,8 @@ pub fn is_ready(pod: &Pod) -> bool {
 pub struct ElasticFacts {
     /// `cluster_uuid`; absent while the cluster has not formed (`_na_`).
     pub uuid: Option<String>,
+    /// The user that the operator was when it read; absent without security.
+    pub known_as: Option<String>,
     /// Node name of the elected master; absent when there is none.
     pub master: Option<String>,
     /// All nodes of the cluster, by name.

@@ -12,6 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_crds::Reason;
 use serde_json::Value;
 
+use crate::security::order::Order;
+
 /// A Kubernetes object that the operator makes.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Object {
@@ -89,6 +91,8 @@ pub enum Kind {
     HorizontalPodAutoscaler,
     /// core/v1; created by StatefulSets, annotated and deleted by the operator
     PersistentVolumeClaim,
+    /// core/v1; only ever written by an [`Order`]
+    Secret,
 }
 
 impl Kind {
@@ -102,6 +106,7 @@ impl Kind {
             Kind::Deployment => "Deployment",
             Kind::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
             Kind::PersistentVolumeClaim => "PersistentVolumeClaim",
+            Kind::Secret => "Secret",
         }
     }
 }
@@ -189,6 +194,9 @@ pub enum Action {
         /// The object.
         target: Target,
     },
+    /// Makes keys, certificates, passwords or hashes, and writes them into a Secret. Before it does, the live Secrets
+    /// that the order rests on are read: it refuses (with a conflict) when they are not as observed.
+    Secure(Box<Order>),
     /// Changes persistent cluster settings; `None` resets one.
     PutSettings(BTreeMap<String, Option<Value>>),
     /// Creates an index.
@@ -222,6 +230,7 @@ impl Action {
             Action::GrowClaim { .. } => "GrowClaim",
             Action::RecreateAroundPods { .. } => "RecreateAroundPods",
             Action::Delete { .. } => "Delete",
+            Action::Secure(order) => order.step_name(),
             Action::PutSettings(_) => "PutSettings",
             Action::CreateIndex { .. } => "CreateIndex",
             Action::DeleteIndex { .. } => "DeleteIndex",

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 
 use super::pod::HOME;
 use crate::domain::{ValidCell, ValidRole, ValidZone};
+use crate::security::leaf::SHARED;
+use crate::security::{CERTIFICATES_DIRECTORY, Layer, TRANSPORT_TRUST};
 use crate::names::{ClusterKey, HTTP_PORT, READINESS_PORT, Role, TRANSPORT_PORT, ZONE_ATTRIBUTE};
 
 const MIB: i64 = 1 << 20;
@@ -46,11 +48,35 @@ pub(super) fn elasticsearch_yml(
     if cell.version.has_readiness_port() {
         set("readiness.port", json!(READINESS_PORT));
     }
-    if cell.version.has_security_by_default() {
+    if cell.is_secure {
+        security(role, &mut set);
+    } else if cell.version.has_security_by_default() {
         set("xpack.security.enabled", json!(false));
         set("xpack.security.autoconfiguration.enabled", json!(false));
     }
     settings.iter().map(|(key, value)| format!("{}: {value}\n", yaml_key(key))).collect()
+}
+
+/// TLS on both layers and the file realm. Files have fixed names: Elasticsearch reloads them when their contents change.
+fn security(role: Role, set: &mut impl FnMut(&str, Value) -> Option<Value>) {
+    let node = if role == Role::Ingest { SHARED } else { "${POD_NAME}" };
+    let file = |name: String| json!(format!("{CERTIFICATES_DIRECTORY}/{name}"));
+    let mut xpack = |name: &str, value: Value| set(&format!("xpack.security.{name}"), value);
+    xpack("enabled", json!(true));
+    // It would make certificates and passwords of its own.
+    xpack("autoconfiguration.enabled", json!(false));
+    // The users that Elasticsearch comes with, `elastic` among them, have no password and get none.
+    xpack("authc.reserved_realm.enabled", json!(false));
+    xpack("authc.realms.file.searchcell.order", json!(-100));
+    for layer in Layer::ALL {
+        xpack(&format!("{layer}.ssl.enabled"), json!(true));
+        xpack(&format!("{layer}.ssl.certificate"), file(format!("{node}.{layer}.crt")));
+        xpack(&format!("{layer}.ssl.key"), file(format!("{node}.{layer}.key")));
+    }
+    xpack("transport.ssl.certificate_authorities", json!([file(TRANSPORT_TRUST.to_owned())]));
+    xpack("transport.ssl.client_authentication", json!("required"));
+    // Nodes find each other by address; the authority of their cluster is what makes them nodes of it.
+    xpack("transport.ssl.verification_mode", json!("certificate"));
 }
 
 /// A key as it is where YAML allows it, else in quotes.

@@ -17,7 +17,7 @@ use crate::validate::quantity::Amount;
 pub fn input_hash(cell: &ValidCell, role: Role, zone: Option<&ValidZone>) -> String {
     let nobody = ValidRole::default();
     let valid = cell.role(role).unwrap_or(&nobody);
-    hash(&json!({
+    let mut inputs = json!({
         "role": role.as_str(),
         "version": cell.version.to_string(),
         "image": cell.image,
@@ -31,7 +31,12 @@ pub fn input_hash(cell: &ValidCell, role: Role, zone: Option<&ValidZone>) -> Str
         "jvmOptions": valid.jvm_options,
         "settings": valid.settings,
         "podTemplate": valid.pod_template,
-    }))
+    });
+    // Absent without security: the nodes of such cells were there before there was another kind.
+    if let (true, Some(inputs)) = (cell.is_secure, inputs.as_object_mut()) {
+        inputs.insert("security".to_owned(), json!("Managed"));
+    }
+    hash(&inputs)
 }
 
 /// The same amounts, however they are written.

@@ -13,7 +13,7 @@ mod workloads;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
-use searchcell_crds::{GROUP, VERSION};
+use searchcell_crds::{GROUP, SearchCell, VERSION};
 
 pub use autoscaler::autoscaler;
 pub use index::{DELETED_FIELD, index_body, index_inputs};
@@ -33,6 +33,24 @@ pub fn owner_reference(cell: &ValidCell) -> OwnerReference {
         uid: cell.uid.clone(),
         controller: Some(true),
         block_owner_deletion: Some(true),
+    }
+}
+
+/// Metadata of a Secret or ConfigMap of the cell, valid or not.
+pub(crate) fn secret_metadata(cell: &SearchCell, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: cell.metadata.namespace.clone(),
+        labels: Some(labels),
+        owner_references: Some(vec![OwnerReference {
+            api_version: format!("{GROUP}/{VERSION}"),
+            kind: "SearchCell".into(),
+            name: cell.metadata.name.clone().unwrap_or_default(),
+            uid: cell.metadata.uid.clone().unwrap_or_default(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }]),
+        ..Default::default()
     }
 }
 

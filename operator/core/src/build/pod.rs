@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapKeySelector, Container, ContainerPort, DownwardAPIVolumeFile,
     DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction, HTTPGetAction,
     Lifecycle, LifecycleHandler, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecurityContext, TCPSocketAction, Volume, VolumeMount,
+    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, TCPSocketAction, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -20,6 +20,9 @@ use crate::names::{
     ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ClusterKey, HTTP_PORT, INITIAL_MASTER_NODES,
     READINESS_PORT, Role, TRANSPORT_PORT,
 };
+use crate::security::leaf::{SHARED, certificates_secret};
+use crate::security::users::users_secret;
+use crate::security::{CERTIFICATES_DIRECTORY, REALM_DIRECTORY};
 
 /// The container that runs Elasticsearch.
 pub const CONTAINER: &str = "elasticsearch";
@@ -35,8 +38,20 @@ const VOLUME_CONFIG: &str = "config";
 pub const VOLUME_SETTINGS: &str = "settings";
 const VOLUME_LOGS: &str = "logs";
 const VOLUME_TMP: &str = "tmp";
+/// Volume: certificates of the workload's nodes, and whom they trust.
+const VOLUME_CERTIFICATES: &str = "certificates";
+/// Volume: the users of the file realm.
+const VOLUME_REALM: &str = "realm";
 /// All volumes of the operator.
-pub const OWNED_VOLUMES: [&str; 5] = [VOLUME_DATA, VOLUME_CONFIG, VOLUME_SETTINGS, VOLUME_LOGS, VOLUME_TMP];
+pub const OWNED_VOLUMES: [&str; 7] = [
+    VOLUME_DATA,
+    VOLUME_CONFIG,
+    VOLUME_SETTINGS,
+    VOLUME_LOGS,
+    VOLUME_TMP,
+    VOLUME_CERTIFICATES,
+    VOLUME_REALM,
+];
 /// Where the container has them.
 pub const OWNED_MOUNTS: [&str; 4] = [
     "/usr/share/elasticsearch/config",
@@ -71,6 +86,10 @@ pub const CONTAINER_PORTS: [(&str, i32); 3] =
 /// Where the init container sees the volumes `config` and `settings`; the main container does not.
 const NEW_CONFIG: &str = "/mnt/config";
 const NEW_SETTINGS: &str = "/mnt/settings";
+const NEW_CERTIFICATES: &str = "/mnt/certificates";
+const NEW_REALM: &str = "/mnt/realm";
+/// The group of the pods may read what they mount, nobody else.
+const SECRET_MODE: i32 = 0o440;
 /// Elasticsearch itself would refuse to start for the same reason, but only its log would say so.
 const CONFIGURE: &str = "set -eu
 maps=$(cat /proc/sys/vm/max_map_count)
@@ -138,7 +157,7 @@ fn pod(
         topology_spread_constraints: workloads::spread(cell, key, role),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        init_containers: Some(vec![configure(cell, valid)]),
+        init_containers: Some(vec![configure(cell, role, valid)]),
         containers: vec![elasticsearch(cell, key, role, valid)],
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
@@ -150,25 +169,58 @@ fn pod(
             ..Default::default()
         }),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        volumes: Some(volumes(role)),
+        volumes: Some(volumes(cell, key, role, zone)),
         ..Default::default()
     }
 }
 
-fn configure(cell: &ValidCell, valid: &ValidRole) -> Container {
+fn configure(cell: &ValidCell, role: Role, valid: &ValidRole) -> Container {
+    let mut script = CONFIGURE.to_owned();
+    let mut mounts = vec![
+        mount(VOLUME_CONFIG, NEW_CONFIG),
+        VolumeMount { read_only: Some(true), ..mount(VOLUME_SETTINGS, NEW_SETTINGS) },
+    ];
+    if cell.is_secure {
+        script.push_str(&secure_script(role));
+        let read_only =
+            |name: &str, path: &str| VolumeMount { read_only: Some(true), ..mount(name, path) };
+        mounts.push(read_only(VOLUME_CERTIFICATES, NEW_CERTIFICATES));
+        mounts.push(read_only(VOLUME_REALM, NEW_REALM));
+    }
     Container {
         name: INIT_CONTAINER.into(),
         image: Some(cell.image.clone()),
-        command: Some(vec!["bash".into(), "-c".into(), CONFIGURE.into()]),
+        env: cell.is_secure.then(|| vec![field("POD_NAME", "metadata.name")]),
+        command: Some(vec!["bash".into(), "-c".into(), script]),
         // The same as the main container's: it costs nothing, and quotas ask for it.
         resources: resources(valid),
         security_context: Some(restricted()),
-        volume_mounts: Some(vec![
-            mount(VOLUME_CONFIG, NEW_CONFIG),
-            VolumeMount { read_only: Some(true), ..mount(VOLUME_SETTINGS, NEW_SETTINGS) },
-        ]),
+        volume_mounts: Some(mounts),
         ..Default::default()
     }
+}
+
+/// Files of the realm have to be where Elasticsearch looks for them, and in a mounted directory to be renewed: they are
+/// links. A node that was added a moment ago may be ahead of the files that its kubelet knows.
+fn secure_script(role: Role) -> String {
+    let node = if role == Role::Ingest { SHARED } else { "$POD_NAME" };
+    format!(
+        "mkdir -p /mnt/config/{CERTIFICATES_DIRECTORY} /mnt/config/{REALM_DIRECTORY}
+for file in users users_roles roles.yml; do
+  ln -sf {REALM_DIRECTORY}/$file /mnt/config/$file
+done
+for attempt in $(seq 300); do
+  if [ -s \"{NEW_CERTIFICATES}/{node}.http.key\" ] && [ -s \"{NEW_CERTIFICATES}/{node}.transport.key\" ] \\
+    && [ -s {NEW_REALM}/users ]; then
+    exit 0
+  fi
+  sleep 1
+done
+echo \"certificates of {node} or users are not mounted: see the Secrets of the volumes certificates and realm\" \\
+  >/dev/termination-log
+exit 78
+"
+    )
 }
 
 fn elasticsearch(cell: &ValidCell, key: &ClusterKey, role: Role, valid: &ValidRole) -> Container {
@@ -190,15 +242,22 @@ fn elasticsearch(cell: &ValidCell, key: &ClusterKey, role: Role, valid: &ValidRo
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         resources: resources(valid),
         security_context: Some(restricted()),
-        volume_mounts: Some(
-            [VOLUME_CONFIG, VOLUME_DATA, VOLUME_LOGS, VOLUME_TMP]
-                .into_iter()
-                .zip(OWNED_MOUNTS)
-                .map(|(name, path)| mount(name, path))
-                .collect(),
-        ),
+        volume_mounts: Some(mounts(cell)),
         ..Default::default()
     }
+}
+
+/// Directories, not single files: those would never be renewed.
+fn mounts(cell: &ValidCell) -> Vec<VolumeMount> {
+    let own = [VOLUME_CONFIG, VOLUME_DATA, VOLUME_LOGS, VOLUME_TMP].into_iter().zip(OWNED_MOUNTS);
+    let mut mounts: Vec<VolumeMount> = own.map(|(name, path)| mount(name, path)).collect();
+    if cell.is_secure {
+        for (name, directory) in [(VOLUME_CERTIFICATES, CERTIFICATES_DIRECTORY), (VOLUME_REALM, REALM_DIRECTORY)] {
+            let path = format!("{HOME}/config/{directory}");
+            mounts.push(VolumeMount { read_only: Some(true), ..mount(name, &path) });
+        }
+    }
+    mounts
 }
 
 /// The map is read at each start of the container. It is optional: once the cluster has formed, it is gone.
@@ -283,7 +342,7 @@ fn restricted() -> SecurityContext {
     }
 }
 
-fn volumes(role: Role) -> Vec<Volume> {
+fn volumes(cell: &ValidCell, key: &ClusterKey, role: Role, zone: Option<&ValidZone>) -> Vec<Volume> {
     let empty = |name: &str| Volume {
         name: name.into(),
         empty_dir: Some(EmptyDirVolumeSource::default()),
@@ -309,6 +368,20 @@ fn volumes(role: Role) -> Vec<Volume> {
     if role == Role::Ingest {
         // They hold no shards: their data folder has nothing but a node id, which may be another one each time.
         volumes.push(empty(VOLUME_DATA));
+    }
+    if cell.is_secure {
+        let secret = |name: &str, secret: String| Volume {
+            name: name.into(),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(secret),
+                default_mode: Some(SECRET_MODE),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let workload = zone.map_or_else(|| key.ingest(), |zone| key.stateful_set(role, &zone.name));
+        volumes.push(secret(VOLUME_CERTIFICATES, certificates_secret(&workload)));
+        volumes.push(secret(VOLUME_REALM, users_secret(&cell.name)));
     }
     volumes
 }

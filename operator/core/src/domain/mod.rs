@@ -53,6 +53,8 @@ pub struct ValidCell {
     pub deletion_policy: DeletionPolicy,
     /// Nothing is changed while true.
     pub suspend: bool,
+    /// TLS on both layers, and users; else neither.
+    pub is_secure: bool,
 }
 
 impl ValidCell {
@@ -64,6 +66,11 @@ impl ValidCell {
     /// Names of all zones, sorted.
     pub fn zone_names(&self) -> Vec<&str> {
         self.zones.iter().map(|zone| zone.name.as_str()).collect()
+    }
+
+    /// How clients talk to its clusters.
+    pub fn scheme(&self) -> &'static str {
+        if self.is_secure { "https" } else { "http" }
     }
 
     /// The settings of a role that has nodes in this cell.

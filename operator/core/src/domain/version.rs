@@ -30,6 +30,12 @@ impl EsVersion {
         (self.major, self.minor) >= (8, 2)
     }
 
+    /// Security can be kept by the operator: it is part of every build since 8.0, and since 8.2 readiness can be told
+    /// without a user.
+    pub fn has_managed_security(self) -> bool {
+        self.has_readiness_port()
+    }
+
     /// Security has to be switched off by name since 8.0; in 7 it is off unless asked for, and builds without
     /// x-pack refuse the setting.
     pub fn has_security_by_default(self) -> bool {

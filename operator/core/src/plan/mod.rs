@@ -1,11 +1,13 @@
 //! From what ought to be and what is to what is done now: a bounded list of steps, the holds, and when to look
 //! again. Pure and infallible.
 //!
-//! `cluster` plans one cluster of the spec, `workloads` its nodes, `volumes` what they write to, `settings` its cluster settings, `removal` what
+//! `security` (with `layers`) plans certificates and users, `cluster` one cluster of the spec, `workloads` its nodes, `volumes` what they write to, `settings` its cluster settings, `removal` what
 //! is to go: clusters that left the spec, and whole cells.
 
 mod cluster;
+mod layers;
 mod removal;
+mod security;
 mod settings;
 mod volumes;
 mod workloads;
@@ -16,6 +18,7 @@ use jiff::Timestamp;
 use searchcell_crds::Reason;
 
 pub use removal::{has_workloads, plan_deletion};
+pub use security::{Upkeep, nodes_to_ask, plan_security, supplied_secrets};
 pub use settings::{setting_text, wanted_settings};
 pub use workloads::master_layout;
 
@@ -30,6 +33,9 @@ pub const WAKE_AT_REST: Duration = Duration::from_secs(30);
 pub const WAKE_WHILE_BUSY: Duration = Duration::from_secs(2);
 /// While nothing can go on before a pod becomes ready, which wakes the operator by itself.
 pub const WAKE_WHILE_WAITING_FOR_PODS: Duration = Duration::from_secs(60);
+
+/// While an authority is rotated: how often nodes are asked what they show.
+pub const WAKE_WHILE_ROTATING: Duration = Duration::from_secs(5);
 
 /// What one pass collects for one cluster.
 #[derive(Debug, Default)]
@@ -49,7 +55,7 @@ impl Draft {
 }
 
 /// Plans one pass over a cell that is not being deleted.
-pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, _now: Timestamp) -> Plan {
+pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> Plan {
     if !has_finalizer(&snapshot.cell.metadata) {
         let step = Step {
             cluster: None,
@@ -67,7 +73,8 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, _now: Timestamp) -> 
         return Plan { steps: Vec::new(), holds: vec![hold], wake_after: WAKE_AT_REST };
     }
 
-    let mut plan = Plan { wake_after: WAKE_AT_REST, ..Plan::default() };
+    let mut upkeep = plan_security(Some(cell), snapshot, now);
+    let mut plan = Plan { steps: std::mem::take(&mut upkeep.steps), ..Plan::default() };
     let mut any_pod_ready = false;
     for cluster in &cell.clusters {
         let objects = snapshot.objects.of_cluster(&cluster.name);
@@ -81,6 +88,7 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, _now: Timestamp) -> 
     removal::plan_removed_clusters(cell, snapshot, &mut draft);
     plan.steps.extend(draft.steps);
     plan.holds.extend(draft.holds);
+    plan.holds.append(&mut upkeep.holds);
 
     let unsettled = cell.clusters.iter().any(|cluster| is_unsettled(cell, snapshot, &cluster.name));
     plan.wake_after = match (plan.steps.is_empty() && !unsettled, any_pod_ready) {
@@ -89,7 +97,18 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, _now: Timestamp) -> 
         (false, true) => WAKE_WHILE_BUSY,
         (false, false) => WAKE_WHILE_WAITING_FOR_PODS,
     };
+    plan.wake_after = upkeep.wake_after(now, plan.wake_after);
     plan
+}
+
+/// Plans one pass over a cell whose spec is invalid: what runs is left alone, but its certificates live on.
+pub fn plan_invalid_cell(snapshot: &CellSnapshot, now: Timestamp, wake_after: Duration) -> Plan {
+    if snapshot.cell.spec.suspend || !has_finalizer(&snapshot.cell.metadata) {
+        return Plan { wake_after, ..Plan::default() };
+    }
+    let mut upkeep = plan_security(None, snapshot, now);
+    let (steps, holds) = (std::mem::take(&mut upkeep.steps), std::mem::take(&mut upkeep.holds));
+    Plan { steps, holds, wake_after: upkeep.wake_after(now, wake_after) }
 }
 
 /// True while Elasticsearch is expected to change by itself: it forms, nodes join, shards start.

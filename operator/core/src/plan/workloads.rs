@@ -8,12 +8,14 @@ use searchcell_crds::Reason;
 
 use super::Draft;
 use super::cluster::{bootstrap_names, name_conflict, plan_simple, terminating};
+use super::security::is_equipped;
 use super::volumes::{self, Volumes};
 use crate::build;
 use crate::domain::{IngestScale, ValidCell, ValidZone};
 use crate::drift::{self, Live};
 use crate::identity::{Identity, highest_version};
 use crate::names::{ANNOTATION_INPUT_HASH, ClusterKey, Role};
+use crate::security::leaf::SHARED;
 use crate::snapshot::{CellObjects, ElasticFacts, annotation, role_and_zone};
 use crate::step::{Action, Kind, Object};
 
@@ -198,15 +200,17 @@ fn plan_stateful_set(
     draft: &mut Draft,
 ) {
     let name = key.stateful_set(role, &zone.name);
+    // Pods start with everything that they mount; what is missing is on its way.
+    let nodes: Vec<String> = (0..replicas).map(|ordinal| key.pod(role, &zone.name, ordinal)).collect();
     match drift::find(&objects.stateful_sets, |o| &o.metadata, &name, &cell.uid) {
-        Live::Missing if held => {}
+        Live::Missing if held || !is_equipped(cell, objects, &name, &nodes) => {}
         Live::Missing => {
             let set = build::stateful_set(cell, key, role, zone, replicas);
             draft.step(&key.cluster, "it is missing", Action::Create(Object::StatefulSet(Box::new(set))));
         }
         Live::Ours(live) => {
             let current = live.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-            if current < replicas && !held {
+            if current < replicas && !held && is_equipped(cell, objects, &name, &nodes) {
                 let target = drift::exact_target(Kind::StatefulSet, &live.metadata);
                 draft.step(
                     &key.cluster,
@@ -231,7 +235,7 @@ fn plan_ingest(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, held: 
     let Some((scale, _)) = &cell.ingest else { return };
     let deployment = drift::find(&objects.deployments, |o| &o.metadata, &key.ingest(), &cell.uid);
     match &deployment {
-        Live::Missing if held => {}
+        Live::Missing if held || !is_equipped(cell, objects, &key.ingest(), &[SHARED.to_owned()]) => {}
         Live::Missing => {
             let replicas = match scale {
                 IngestScale::Fixed(replicas) => *replicas,

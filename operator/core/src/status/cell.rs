@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::conditions::{DEGRADED, READY};
 use searchcell_crds::{
-    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, SearchCellStatus,
+    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, SearchCellStatus, SecurityMode,
 };
 
 use super::trouble::trouble;
@@ -148,7 +148,7 @@ impl Report {
             uuid,
             phase,
             version: facts.and_then(lowest_of).map(|version| version.to_string()).or(before.version),
-            endpoint: Some(key.endpoint("http")),
+            endpoint: Some(key.endpoint(scheme(snapshot))),
             nodes: Some(NodeCounts {
                 ready: count(ready_pods.len()),
                 total: wanted.total(),
@@ -265,6 +265,13 @@ fn ready(conditions: &mut Conditions, reports: &[Report], valid: Result<&ValidCe
     }
 }
 
+fn scheme(snapshot: &CellSnapshot) -> &'static str {
+    match snapshot.cell.spec.security_mode() {
+        SecurityMode::Managed => "https",
+        SecurityMode::Disabled => "http",
+    }
+}
+
 /// What is accepted, and worth knowing.
 fn notices(cell: &ValidCell) -> Vec<String> {
     let few = cell.master_count < 3 || cell.zones.len() < 3;
@@ -276,7 +283,13 @@ fn notices(cell: &ValidCell) -> Vec<String> {
             cell.zones.len()
         )
     });
-    quorum.into_iter().collect()
+    let open = (!cell.is_secure).then(|| {
+        format!(
+            "notice {}: spec.security.mode is Disabled, so whoever reaches a node can read and write everything",
+            Reason::SecurityDisabled.as_str()
+        )
+    });
+    quorum.into_iter().chain(open).collect()
 }
 
 fn degraded(conditions: &mut Conditions, reports: &[Report]) {

@@ -27,6 +27,7 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
     let zones = zones(spec, &mut problems);
     let clusters = clusters(spec, &mut problems);
     image_and_topology(spec, &mut problems);
+    security(spec, version, &mut problems);
 
     let master_count = spec.nodes.master.count;
     if ![1, 3, 5].contains(&master_count) {
@@ -74,18 +75,12 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
         cluster_settings,
         deletion_policy: spec.deletion_policy,
         suspend: spec.suspend,
+        is_secure: spec.security_mode() == SecurityMode::Managed,
     })
 }
 
 /// Fields that the API has and this version of the operator does not act on.
 fn not_supported_yet(spec: &SearchCellSpec, problems: &mut Problems) {
-    if spec.security_mode() == SecurityMode::Managed {
-        problems.not_yet(
-            "spec.security.mode",
-            "Managed is not supported yet: set spec.security.mode: Disabled; TLS and users come with a later \
-             version",
-        );
-    }
     if !spec.secure_settings.is_empty() {
         problems.not_yet("spec.secureSettings", "is not supported yet: remove it");
     }
@@ -169,6 +164,38 @@ fn version(spec: &SearchCellSpec, problems: &mut Problems) -> Option<EsVersion> 
             problems
                 .invalid("spec.version", "is not of the form x.y.z: write a released version, like 9.5.3");
             None
+        }
+    }
+}
+
+fn security(spec: &SearchCellSpec, version: Option<EsVersion>, problems: &mut Problems) {
+    let is_secure = spec.security_mode() == SecurityMode::Managed;
+    if let (true, Some(version)) = (is_secure, version.filter(|version| !version.has_managed_security())) {
+        problems.add(
+            Reason::UnsupportedVersion,
+            "spec.security.mode",
+            format!(
+                "is Managed, also where it is absent, and {version} does not support that: choose spec.version 8.2.0 or \
+                 later, or set spec.security.mode: Disabled"
+            ),
+        );
+    }
+    let certificates = spec.security.as_ref().and_then(|security| security.certificates.as_ref());
+    let Some(certificates) = certificates else { return };
+    let path = "spec.security.certificates";
+    if !is_secure {
+        problems.invalid(path, "needs spec.security.mode: Managed: remove one of the two");
+    }
+    for (layer, from) in [("http", &certificates.http), ("transport", &certificates.transport)] {
+        let Some(from) = from else { continue };
+        let is_name = from.secret_name.len() <= 253
+            && !from.secret_name.is_empty()
+            && from.secret_name.split('.').all(|part| is_dns_label(part, 253));
+        if !is_name {
+            problems.invalid(
+                format!("{path}.{layer}.secretName"),
+                "is not the name of a Secret: write lower-case letters, digits, dashes and dots",
+            );
         }
     }
 }

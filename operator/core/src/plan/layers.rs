@@ -1,0 +1,317 @@
+//! For each layer and cluster: from where certificates come, whom nodes trust, and what is proved of it. Pure.
+
+use jiff::Timestamp;
+use searchcell_crds::Reason;
+
+use super::security::{Scope, Upkeep, served};
+use crate::drift;
+use crate::names::{ClusterKey, http_authority};
+use crate::security::leaf::Workload;
+use crate::security::order::Source;
+use crate::security::{Authority, CertificateFacts, Layer, SecretFacts, Stage, Supplied};
+use crate::snapshot::{CellObjects, role_and_zone};
+
+/// One layer of one cluster.
+#[derive(Clone, Debug)]
+pub(super) struct LayerPlan {
+    /// From where new certificates come, and what they are recognised by: the authority, or the certificate itself.
+    /// Absent: there are none now, and nodes keep what they have.
+    pub(super) source: Option<(Source, CertificateFacts)>,
+    /// Whom nodes, and for HTTP clients, are to trust.
+    pub(super) trust: Vec<CertificateFacts>,
+    /// Whom they have been told to trust.
+    pub(super) known: Vec<CertificateFacts>,
+    /// Every Secret, and on the transport layer every node, trusts all of `trust`; or who does not.
+    pub(super) trusted: Result<(), String>,
+    /// Every node shows a certificate from the present source; or who does not.
+    pub(super) served: Result<(), String>,
+    /// True while any of this is not at rest.
+    pub(super) moves: bool,
+}
+
+/// All layers of a cell's clusters.
+pub(super) struct Layers {
+    http: Option<LayerPlan>,
+    transport: Vec<LayerPlan>,
+    nothing: LayerPlan,
+}
+
+type Cluster = (ClusterKey, CellObjects, Vec<Workload>);
+
+impl Layers {
+    pub(super) fn new(scope: &Scope<'_>, upkeep: &mut Upkeep) -> Self {
+        let all: Vec<&Cluster> = scope.clusters.iter().collect();
+        let http = (!all.is_empty())
+            .then(|| plan(scope, Layer::Http, &all, &http_authority(scope.name), None, upkeep));
+        let transport = (all.iter())
+            .map(|cluster| {
+                let name = cluster.0.transport_authority();
+                let of = Some(cluster.0.cluster.as_str());
+                plan(scope, Layer::Transport, &[cluster], &name, of, upkeep)
+            })
+            .collect();
+        let nothing = LayerPlan {
+            source: None,
+            trust: Vec::new(),
+            known: Vec::new(),
+            trusted: Ok(()),
+            served: Ok(()),
+            moves: false,
+        };
+        Self { http, transport, nothing }
+    }
+
+    /// A layer of the cluster at this place of the scope.
+    pub(super) fn of(&self, layer: Layer, index: usize) -> &LayerPlan {
+        match layer {
+            Layer::Http => self.http.as_ref().unwrap_or(&self.nothing),
+            Layer::Transport => self.transport.get(index).unwrap_or(&self.nothing),
+        }
+    }
+}
+
+fn plan(
+    scope: &Scope<'_>,
+    layer: Layer,
+    clusters: &[&Cluster],
+    authority: &str,
+    cluster: Option<&str>,
+    upkeep: &mut Upkeep,
+) -> LayerPlan {
+    let known = known(scope, layer, clusters);
+    if let Some(name) = scope.supplied.get(&layer) {
+        return supplied(scope, layer, clusters, name, known, cluster, upkeep);
+    }
+    let secrets = &scope.snapshot.objects.secrets;
+    let live = drift::find(secrets, |secret| &secret.metadata, authority, scope.uid).ours();
+    let Some(live) = live else {
+        // Until it is there again, nodes go on with what they have.
+        let none = Ok(());
+        let moves = !known.is_empty();
+        return LayerPlan { source: None, trust: known.clone(), known, trusted: none.clone(), served: none, moves };
+    };
+    let authority = Authority::of(live);
+    let issuer = authority.issuer.clone().filter(|issuer| issuer.not_after > scope.now);
+    let source = issuer.map(|issuer| {
+        let (secret, fingerprint) = (live.name().to_owned(), issuer.fingerprint.clone());
+        (Source::Authority { secret, fingerprint }, issuer)
+    });
+    let moves = authority.stage() != Stage::Steady;
+    let trust = authority.trusted.clone();
+    let (trusted, served) = if moves {
+        (trusts(scope, layer, clusters, &trust), shows(scope, layer, clusters, source.as_ref()))
+    } else {
+        (Ok(()), Ok(()))
+    };
+    LayerPlan { source, trust, known, trusted, served, moves }
+}
+
+/// Whom nodes of these clusters have been told to trust.
+fn known(scope: &Scope<'_>, layer: Layer, clusters: &[&Cluster]) -> Vec<CertificateFacts> {
+    let mut known: Vec<CertificateFacts> = Vec::new();
+    for secret in clusters.iter().flat_map(|cluster| secrets_of(scope, cluster)) {
+        for certificate in secret.1.certificates(layer.trust_file()) {
+            if certificate.not_after > scope.now
+                && !known.iter().any(|found| found.fingerprint == certificate.fingerprint)
+            {
+                known.push(certificate.clone());
+            }
+        }
+    }
+    known
+}
+
+/// The workloads of a cluster that have a Secret of certificates.
+fn secrets_of<'a>(
+    scope: &'a Scope<'_>,
+    (_, objects, workloads): &'a Cluster,
+) -> impl Iterator<Item = (&'a Workload, &'a SecretFacts)> {
+    workloads.iter().filter_map(|workload| {
+        let name = workload.secret();
+        let secret = drift::find(&objects.secrets, |secret| &secret.metadata, &name, scope.uid).ours()?;
+        Some((workload, secret))
+    })
+}
+
+/// Whether every Secret has `trust`, and on the transport layer whether every node says so itself.
+fn trusts(
+    scope: &Scope<'_>,
+    layer: Layer,
+    clusters: &[&Cluster],
+    trust: &[CertificateFacts],
+) -> Result<(), String> {
+    for cluster in clusters {
+        for (_, secret) in secrets_of(scope, cluster) {
+            let has = |wanted: &CertificateFacts| {
+                (secret.certificates(layer.trust_file()).iter())
+                    .any(|found| found.fingerprint == wanted.fingerprint)
+            };
+            if !trust.iter().all(has) {
+                return Err(format!("Secret {}", secret.name()));
+            }
+        }
+        if layer == Layer::Http {
+            continue;
+        }
+        for pod in &cluster.1.pods {
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            let Ok(served) = served(scope.snapshot, pod.metadata.uid.as_ref()) else { return Err(name) };
+            if !trust.iter().all(|wanted| served.trusted.contains(&wanted.subject)) {
+                return Err(name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether every node shows the certificate that its Secret has, and that one is from the source.
+fn shows(
+    scope: &Scope<'_>,
+    layer: Layer,
+    clusters: &[&Cluster],
+    source: Option<&(Source, CertificateFacts)>,
+) -> Result<(), String> {
+    let Some((source, from)) = source else { return Err("an authority that can sign".to_owned()) };
+    for cluster in clusters {
+        let secrets: Vec<(&Workload, &SecretFacts)> = secrets_of(scope, cluster).collect();
+        for (workload, secret) in &secrets {
+            let is_new = |leaf: &crate::security::leaf::Leaf| {
+                secret.pair(&leaf.file).is_some_and(|found| match source {
+                    Source::Authority { .. } => found.is_signed_by(from),
+                    Source::Supplied { fingerprint, .. } => found.fingerprint == *fingerprint,
+                })
+            };
+            let mut leaves = workload.leaves(&cluster.0);
+            leaves.retain(|leaf| leaf.layer == layer);
+            if !leaves.iter().all(is_new) {
+                return Err(format!("Secret {}", secret.name()));
+            }
+        }
+        for pod in &cluster.1.pods {
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            let (role, zone) = role_and_zone(&pod.metadata);
+            let of = secrets.iter().find(|(workload, _)| {
+                Some(workload.role.as_str()) == role && workload.zone.as_deref() == zone
+            });
+            let expected = of.and_then(|(workload, secret)| {
+                secret.pair(&format!("{}.{layer}", workload.node_of(&name))).map(|leaf| &leaf.fingerprint)
+            });
+            let shown = served(scope.snapshot, pod.metadata.uid.as_ref()).ok().and_then(|served| match layer {
+                Layer::Http => served.http.as_ref(),
+                Layer::Transport => served.transport.as_ref(),
+            });
+            if expected.is_none() || shown != expected {
+                return Err(name);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a user supplied: first trusted beside what is there, then shown, then trusted alone.
+fn supplied(
+    scope: &Scope<'_>,
+    layer: Layer,
+    clusters: &[&Cluster],
+    name: &str,
+    known: Vec<CertificateFacts>,
+    cluster: Option<&str>,
+    upkeep: &mut Upkeep,
+) -> LayerPlan {
+    let path = format!("spec.security.certificates.{layer}");
+    let mut refuse = |reason, problem: String| {
+        let stays = if known.is_empty() { "no node starts before it is good" } else { "nodes keep what they have" };
+        upkeep.hold(cluster, reason, format!("{path}: Secret {name} {problem}; {stays}"));
+        let done = Ok(());
+        let trust = known.clone();
+        LayerPlan { source: None, trust, known: known.clone(), trusted: done.clone(), served: done, moves: false }
+    };
+    let (facts, untrusted) = match scope.snapshot.supplied.get(&layer) {
+        Some(Supplied::Read { facts, untrusted }) => (facts, untrusted),
+        Some(Supplied::Missing) => {
+            return refuse(Reason::InvalidCertificate, "does not exist: create it with tls.crt, tls.key and ca.crt".into());
+        }
+        Some(Supplied::Unavailable(why)) => return refuse(Reason::KubernetesError, format!("could not be read: {why}")),
+        None => return refuse(Reason::KubernetesError, "has not been read yet".into()),
+    };
+    if let Some(problem) = problem(scope, layer, clusters, facts, untrusted.as_deref()) {
+        return refuse(Reason::InvalidCertificate, problem);
+    }
+    let Some(leaf) = facts.pair("tls") else { return refuse(Reason::InvalidCertificate, "has no pair".into()) };
+    let mut trust = facts.certificates("ca.crt").to_vec();
+    trust.retain(|authority| !is_over(authority, scope.now));
+    let source = Source::Supplied { secret: name.to_owned(), fingerprint: leaf.fingerprint.clone() };
+    let source = (source, leaf.clone());
+    let is_in = |one: &CertificateFacts, all: &[CertificateFacts]| {
+        all.iter().any(|other| other.fingerprint == one.fingerprint)
+    };
+    // Nodes that trust these authorities and no others: that is the record of a change that came to its end.
+    let is_settled = known.iter().all(|one| is_in(one, &trust)) && trust.iter().all(|one| is_in(one, &known));
+    if known.is_empty() || is_settled {
+        let done = Ok(());
+        return LayerPlan { source: Some(source), trust, known, trusted: done.clone(), served: done, moves: false };
+    }
+    let trusted = trusts(scope, layer, clusters, &trust);
+    let shown = shows(scope, layer, clusters, Some(&source));
+    if let Err(who) = trusted.as_ref().and(shown.as_ref()) {
+        // Not everybody shows it: who was trusted before is trusted still.
+        let former: Vec<_> = known.iter().filter(|one| !is_in(one, &trust)).cloned().collect();
+        trust.extend(former);
+        let text = format!("{path}: the certificate of Secret {name} is on its way to the nodes: waiting for {who}");
+        upkeep.hold(cluster, Reason::RotatingCertificates, text);
+    }
+    upkeep.rotates = true;
+    LayerPlan { source: trusted.is_ok().then_some(source), trust, known, trusted, served: shown, moves: true }
+}
+
+/// What is wrong with a supplied Secret, and what to do about it.
+fn problem(
+    scope: &Scope<'_>,
+    layer: Layer,
+    clusters: &[&Cluster],
+    facts: &SecretFacts,
+    untrusted: Option<&str>,
+) -> Option<String> {
+    let certificate = match facts.certificates("tls.crt").first() {
+        Some(certificate) => certificate,
+        None => return Some("has no certificate in tls.crt: put one there, as PEM".into()),
+    };
+    let Some(key) = facts.keys.get("tls.key") else {
+        return Some("has no private key in tls.key that can be read: put one there, as PKCS#8 PEM".into());
+    };
+    if *key != certificate.public_key {
+        return Some("has a tls.key that does not belong to tls.crt: put a pair there".into());
+    }
+    if facts.certificates("ca.crt").is_empty() {
+        return Some("has no ca.crt: put the authority there that signed tls.crt".into());
+    }
+    if is_over(certificate, scope.now) {
+        return Some("has a certificate that has expired: renew it".into());
+    }
+    if certificate.not_before > scope.now {
+        return Some("has a certificate that is not valid yet: wait, or issue another one".into());
+    }
+    if let Some(why) = untrusted {
+        return Some(format!("has a certificate that its ca.crt does not vouch for ({why}): put the right authority there"));
+    }
+    if layer == Layer::Http {
+        let wanted = clusters.iter().flat_map(|(key, _, _)| {
+            [key.name(), key.http_service()].map(|service| format!("{service}.{}.svc", key.namespace))
+        });
+        let missing: Vec<String> = wanted.filter(|name| !covers(certificate, name)).collect();
+        if !missing.is_empty() {
+            return Some(format!("has a certificate without names that clients use: issue one with {}", missing.join(", ")));
+        }
+    }
+    None
+}
+
+fn is_over(certificate: &CertificateFacts, now: Timestamp) -> bool {
+    certificate.not_after <= now
+}
+
+/// True when a certificate is for a name, by itself or by a wildcard of its first label.
+fn covers(certificate: &CertificateFacts, name: &str) -> bool {
+    let wildcard = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+    certificate.names.contains(name) || wildcard.is_some_and(|wildcard| certificate.names.contains(&wildcard))
+}

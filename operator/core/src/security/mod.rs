@@ -1,0 +1,96 @@
+//! Certificates, users and their rotation: everything that `spec.security.mode: Managed` means. Pure.
+//!
+//! Secrets come in as facts that are public (`facts`): fingerprints, names, lifetimes, who signed what. Nothing here
+//! ever sees a private key, a password or a hash; what has to be made anew is asked for in orders (`order`), which an
+//! effect carries out. `authority` is the life of a certificate authority, `leaf` says which certificate each node
+//! needs, `users` who may do what, and `gate` keeps rotations and disruptions apart.
+
+pub mod authority;
+pub mod facts;
+pub mod gate;
+pub mod leaf;
+pub mod order;
+pub mod users;
+
+use std::time::Duration;
+
+pub use authority::{Authority, Stage};
+pub use facts::{CertificateFacts, CredentialFacts, SecretFacts, Served, Supplied, UsersFacts};
+pub use gate::{disruption_may_start, rotation_in_flight};
+
+/// Directory of the certificates, below Elasticsearch's configuration directory.
+pub const CERTIFICATES_DIRECTORY: &str = "certificates";
+/// Directory of the file realm, below Elasticsearch's configuration directory.
+pub const REALM_DIRECTORY: &str = "realm";
+/// Key of a Secret of certificates: whom to trust on HTTP.
+pub const HTTP_TRUST: &str = "http-ca.crt";
+/// Key of a Secret of certificates: whom to trust on the transport layer.
+pub const TRANSPORT_TRUST: &str = "transport-ca.crt";
+
+/// Annotation of the Secret of an authority: any new value asks for a new authority.
+pub const ANNOTATION_ROTATE: &str = "searchcell.dev/rotate";
+/// Annotation of the Secret of an authority: the value of the other one that has been answered.
+pub const ANNOTATION_ROTATED: &str = "searchcell.dev/rotated";
+/// Annotation of the Secret of an authority: when the present stage of a rotation began.
+pub const ANNOTATION_STAGE_SINCE: &str = "searchcell.dev/stage-since";
+
+/// How long certificates live, and how long an overlap lasts for clients that nobody can ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// Of a node's certificate.
+    pub certificate: Duration,
+    /// Of an authority.
+    pub authority: Duration,
+    /// How long clients have to load a new authority of the HTTP layer before any node presents its certificates.
+    pub overlap: Duration,
+    /// How long the former user of a router or an exporter stays valid after its successor was made.
+    pub credential_grace: Duration,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        Self {
+            certificate: days(90),
+            authority: days(3650),
+            overlap: Duration::from_secs(600),
+            credential_grace: Duration::from_secs(900),
+        }
+    }
+}
+
+/// The two layers that are encrypted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Layer {
+    /// Between clients and nodes: one authority per cell; names are verified.
+    Http,
+    /// Between nodes: one authority per cluster, the unit of failure; both sides show a certificate.
+    Transport,
+}
+
+impl Layer {
+    /// Both.
+    pub const ALL: [Layer; 2] = [Layer::Http, Layer::Transport];
+
+    /// In names of files and objects.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Layer::Http => "http",
+            Layer::Transport => "transport",
+        }
+    }
+
+    /// Key of the trusted authorities in a Secret of certificates.
+    pub fn trust_file(self) -> &'static str {
+        match self {
+            Layer::Http => HTTP_TRUST,
+            Layer::Transport => TRANSPORT_TRUST,
+        }
+    }
+}
+
+impl std::fmt::Display for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
