@@ -1,6 +1,8 @@
 //! The seam between the loop and what it runs: every pure decision, in one trait, so that a test can wrap it.
 //! No effects.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use searchcell_core::domain::{ValidCell, ValidPlacement};
 use searchcell_core::placement::{self, PlacementSnapshot};
@@ -20,6 +22,11 @@ pub trait Decide: Send + Sync {
     /// What to do about a cell.
     fn plan_cell(&self, cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> Plan {
         plan::plan_cell(cell, snapshot, now)
+    }
+
+    /// What to do about a cell whose spec is invalid, to be looked at again after `every` at the latest.
+    fn plan_invalid_cell(&self, snapshot: &CellSnapshot, now: Timestamp, every: Duration) -> Plan {
+        plan::plan_invalid_cell(snapshot, now, every)
     }
 
     /// What to do about a cell that is being deleted, valid or not.

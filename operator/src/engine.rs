@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use searchcell_core::domain::{ValidCell, ValidPlacement};
 use searchcell_core::placement::PlacementSnapshot;
+use searchcell_core::security::Lifetimes;
 use searchcell_core::snapshot::CellSnapshot;
 use searchcell_core::step::{Outcome, Plan};
 use searchcell_core::validate::Problem;
@@ -21,6 +22,7 @@ use crate::elastic::reader::{ElasticReader, ReaderTuning, shortest};
 use crate::failure::Class;
 use crate::leadership::Leadership;
 use crate::ports::{KubeApi, SearchApi};
+use crate::security::forge::Forge;
 
 /// When to look again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub struct Tuning {
     pub invalid_every: Duration,
     /// How Elasticsearch is read.
     pub reader: ReaderTuning,
+    /// How long certificates live.
+    pub lifetimes: Lifetimes,
 }
 
 impl Default for Tuning {
@@ -70,6 +74,7 @@ impl Default for Tuning {
             user_backoff: Backoff { first: Duration::from_secs(10), longest: minutes(5) },
             invalid_every: minutes(1),
             reader: ReaderTuning::default(),
+            lifetimes: Lifetimes::default(),
         }
     }
 }
@@ -136,6 +141,7 @@ pub struct Engine<K, E> {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) leadership: Leadership,
     pub(crate) tuning: Tuning,
+    pub(crate) forge: Forge,
     pub(crate) decide: Arc<dyn Decide>,
     pub(crate) observer: Arc<dyn Observer>,
     failures: Mutex<BTreeMap<Key, (Class, u32)>>,
@@ -158,10 +164,17 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
             clock,
             leadership,
             tuning,
+            forge: Forge::default(),
             decide: Arc::new(Core),
             observer: Arc::new(Silent),
             failures: Mutex::default(),
         }
+    }
+
+    /// Makes secrets otherwise.
+    pub fn with_forge(mut self, forge: Forge) -> Self {
+        self.forge = forge;
+        self
     }
 
     /// Decides otherwise.

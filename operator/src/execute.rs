@@ -143,6 +143,7 @@ fn subject(action: &Action) -> &str {
         | Action::RecreateAroundPods { target, .. }
         | Action::Delete { target } => &target.name,
         Action::CreateIndex { name, .. } | Action::DeleteIndex { name, .. } => name,
+        Action::Secure(order) => order.name(),
         Action::AddFinalizer | Action::RemoveFinalizer | Action::PutSettings(_) => "",
     }
 }
@@ -191,7 +192,7 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
             reader.changed(&key).await;
             result?;
         }
-        Action::AddFinalizer | Action::RemoveFinalizer | Action::Bootstrap(_) => {
+        Action::AddFinalizer | Action::RemoveFinalizer | Action::Bootstrap(_) | Action::Secure(_) => {
             return Err(StepError::Misplanned("a step does not belong to this kind of object"));
         }
     }
@@ -199,6 +200,7 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
 }
 
 /// The object that steps are done for.
+#[derive(Clone, Copy)]
 pub(crate) struct Owner<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) cell: &'a str,

@@ -5,6 +5,7 @@ use searchcell_core::step::Outcome;
 use searchcell_crds::Reason;
 
 use crate::ports::{KubeError, SearchError};
+use crate::security::forge::ForgeError;
 
 /// How a failure is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,6 +71,9 @@ pub enum StepError {
     /// Elasticsearch.
     #[error(transparent)]
     Search(#[from] SearchError),
+    /// Keys, certificates, hashes.
+    #[error(transparent)]
+    Forge(#[from] ForgeError),
     /// The plan asks for something that cannot be done as it stands, for example a step of Elasticsearch that
     /// names no cluster.
     #[error("{0}")]
@@ -84,7 +88,7 @@ impl Failure for StepError {
         match self {
             StepError::Kube(error) => error.reason(),
             StepError::Search(error) => error.reason(),
-            StepError::Misplanned(_) | StepError::NotLeading => Reason::KubernetesError,
+            StepError::Forge(_) | StepError::Misplanned(_) | StepError::NotLeading => Reason::KubernetesError,
         }
     }
 
@@ -92,7 +96,8 @@ impl Failure for StepError {
         match self {
             StepError::Kube(error) => error.class(),
             StepError::Search(error) => error.class(),
-            StepError::Misplanned(_) => Class::UserFixable,
+            StepError::Forge(ForgeError::Randomness | ForgeError::Hash) => Class::Transient,
+            StepError::Forge(_) | StepError::Misplanned(_) => Class::UserFixable,
             StepError::NotLeading => Class::Conflict,
         }
     }

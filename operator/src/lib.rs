@@ -18,6 +18,7 @@ pub mod placement;
 pub mod ports;
 pub mod report;
 pub mod run;
+pub mod security;
 pub mod server;
 pub mod settings;
 pub mod telemetry;

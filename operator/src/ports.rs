@@ -8,10 +8,13 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use searchcell_core::names::ClusterKey;
+use searchcell_core::security::Served;
 use searchcell_core::snapshot::{CellObjects, ElasticNode, IndexCounts, IndexFacts};
 use searchcell_core::step::{Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
 use serde_json::Value;
+
+use crate::security::sealed::Sealed;
 
 /// Why a call to the API server did not do what was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -85,6 +88,13 @@ pub trait KubeApi: Send + Sync {
     /// Deletes with UID (and resource version, if given) as preconditions. Already gone is success.
     async fn delete(&self, namespace: &str, target: &Target) -> Result<(), KubeError>;
 
+    /// A Secret, from the API server itself: one of ours, or one that a user supplied.
+    async fn secret_live(&self, namespace: &str, name: &str) -> Result<Option<Sealed>, KubeError>;
+    /// Creates a Secret; as [`KubeApi::create`].
+    async fn create_secret(&self, namespace: &str, secret: &Sealed, owner_uid: &str) -> Result<(), KubeError>;
+    /// Replaces a Secret (PUT); the UID and the resource version in its metadata are preconditions.
+    async fn replace_secret(&self, namespace: &str, secret: &Sealed) -> Result<(), KubeError>;
+
     /// Adds or removes our finalizer; the UID and resource version of `cell` are preconditions.
     async fn set_cell_finalizer(&self, cell: &SearchCell, present: bool) -> Result<(), KubeError>;
     /// The same for a placement.
@@ -135,6 +145,8 @@ pub struct ClusterSummary {
     pub state_uuid: String,
     /// Elected master's node name.
     pub master: Option<String>,
+    /// The user that was asking; absent without security.
+    pub known_as: Option<String>,
 }
 
 /// Asked for only when the summary changed.
@@ -157,6 +169,8 @@ pub trait SearchApi: Send + Sync {
     async fn details(&self, cluster: &ClusterKey) -> Result<ClusterDetails, SearchError>;
     /// Documents and sizes by index.
     async fn counts(&self, cluster: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError>;
+    /// What the node at this address shows on its ports.
+    async fn served(&self, cluster: &ClusterKey, address: &str) -> Result<Served, SearchError>;
     /// Changes persistent settings; `None` resets one.
     async fn put_settings(
         &self,

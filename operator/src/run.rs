@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::clock::SystemClock;
 use crate::elastic::client::ElasticHttp;
 use crate::engine::{Engine, Tuning};
+use crate::kube_io::access::CachedAccess;
 use crate::kube_io::client::{KubeIo, client};
 use crate::kube_io::fanout::{Caches, Watches};
 use crate::kube_io::queue::Queue;
@@ -112,7 +113,9 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     });
 
     let es_metrics = Arc::clone(&metrics);
-    let elastic = ElasticHttp::new(Arc::new(move |op, outcome| es_metrics.es_request(op, outcome)))?;
+    let accesses = Arc::new(CachedAccess(Arc::clone(&caches)));
+    let on_request = Arc::new(move |op, outcome| es_metrics.es_request(op, outcome));
+    let elastic = ElasticHttp::new(accesses, on_request)?;
     let kube_metrics = Arc::clone(&metrics);
     let on_request = Arc::new(move |verb, outcome| kube_metrics.kube_request(verb, outcome));
     let kube = KubeIo::new(client.clone(), caches, on_request);
@@ -122,7 +125,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         Arc::new(elastic),
         Arc::new(SystemClock),
         leadership.clone(),
-        Tuning::default(),
+        Tuning { lifetimes: settings.lifetimes(), ..Tuning::default() },
     );
     let engine = Arc::new(engine.with_observer(Arc::new(report)));
 

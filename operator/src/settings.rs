@@ -1,8 +1,10 @@
 //! Flags and environment of the operator. No effects.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use searchcell_core::security::Lifetimes;
 
 /// SearchCell: a Kubernetes operator for cells of small Elasticsearch clusters.
 #[derive(Debug, Parser)]
@@ -38,6 +40,18 @@ pub struct Settings {
     #[arg(long, env = "SEARCHCELL_CONCURRENCY", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
+    /// How long a certificate of a node lives, for example 90d or 30m; it is renewed before two thirds of that.
+    #[arg(long, env = "SEARCHCELL_CERTIFICATE_LIFETIME", default_value = "90d", value_parser = lifetime)]
+    pub certificate_lifetime: Duration,
+    /// How long a certificate authority lives; it is rotated before two thirds of that.
+    #[arg(long, env = "SEARCHCELL_CA_LIFETIME", default_value = "3650d", value_parser = lifetime)]
+    pub ca_lifetime: Duration,
+    /// How long clients have to load a new authority of the HTTP layer before nodes show certificates of it.
+    #[arg(long, env = "SEARCHCELL_CA_OVERLAP", default_value = "10m", value_parser = duration)]
+    pub ca_overlap: Duration,
+    /// How long the former user of routers and exporters stays valid after its Secret was deleted and made anew.
+    #[arg(long, env = "SEARCHCELL_CREDENTIAL_GRACE", default_value = "15m", value_parser = duration)]
+    pub credential_grace: Duration,
     /// Address of /metrics, /livez and /readyz.
     #[arg(long, env = "SEARCHCELL_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_address: SocketAddr,
@@ -56,6 +70,43 @@ pub struct Settings {
     /// What is logged: a level, or directives such as info,searchcell_operator=debug. RUST_LOG wins.
     #[arg(long, env = "SEARCHCELL_LOG", default_value = "info")]
     pub log: String,
+}
+
+impl Settings {
+    /// How certificates and passwords rotate.
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes {
+            certificate: self.certificate_lifetime,
+            authority: self.ca_lifetime,
+            overlap: self.ca_overlap,
+            credential_grace: self.credential_grace,
+        }
+    }
+}
+
+/// A number with one unit: s, m, h or d.
+fn duration(text: &str) -> Result<Duration, String> {
+    let problem = || format!("{text:?} is not a number with a unit of s, m, h or d, like 90d");
+    let unit = text.chars().next_back().ok_or_else(problem)?;
+    let number: u64 = text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(problem)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(problem()),
+    };
+    // A century is more than any certificate ought to live.
+    number.checked_mul(seconds).filter(|all| *all <= 36_525 * 86_400).map(Duration::from_secs).ok_or_else(problem)
+}
+
+/// As long as it takes to bring a certificate to every node, and then some.
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = duration(text)?;
+    if lifetime < Duration::from_secs(60) {
+        return Err("must be at least 1m: nodes take that long to load a new one".to_owned());
+    }
+    Ok(lifetime)
 }
 
 /// Format of the log.
@@ -91,5 +142,9 @@ mod tests {
         assert_eq!(cli.settings.namespaces, ["a", "b"]);
         assert!(!cli.settings.leader_elect && cli.settings.log_format == LogFormat::Text);
         assert!(Cli::try_parse_from(["searchcell", "--concurrency=0"]).is_err());
+        let cli = Cli::try_parse_from(["searchcell", "--certificate-lifetime=10m", "--ca-lifetime=1h"]).unwrap();
+        assert_eq!(cli.settings.lifetimes().certificate, Duration::from_secs(600));
+        assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=5s"]).is_err());
+        assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=90"]).is_err());
     }
 }

@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::execute::{Owner, Perform, common};
 use crate::failure::StepError;
 use crate::ports::{KubeApi, KubeError, SearchApi};
+use crate::security::orders::Orders;
 
 /// Does the steps of one cell.
 pub(crate) struct CellSteps<'a, K, E> {
@@ -31,6 +32,17 @@ impl<K: KubeApi, E: SearchApi> Perform for CellSteps<'_, K, E> {
                 let cluster =
                     step.cluster.as_deref().ok_or(StepError::Misplanned("a bootstrap names no cluster"))?;
                 self.bootstrap(&ClusterKey::new(owner.namespace, owner.cell, cluster), &owner, map).await?;
+            }
+            Action::Secure(order) => {
+                let orders = Orders {
+                    kube: kube.as_ref(),
+                    forge: &self.engine.forge,
+                    leadership: &self.engine.leadership,
+                    lifetimes: self.engine.tuning.lifetimes,
+                    now: self.engine.clock.now(),
+                    owner,
+                };
+                orders.carry_out(order).await?;
             }
             _ => common(kube.as_ref(), elastic.as_ref(), reader, &owner, step).await?,
         }

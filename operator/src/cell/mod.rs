@@ -4,7 +4,6 @@ mod execute;
 mod observe;
 
 use searchcell_core::status::same_cell_status;
-use searchcell_core::step::Plan;
 use searchcell_crds::SearchCellStatus;
 use tokio::time::Instant;
 
@@ -22,9 +21,8 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
     pub async fn pass_cell(&self, namespace: &str, name: &str) -> Next {
         let started = Instant::now();
         let key = Key::Cell(namespace.to_owned(), name.to_owned());
-        let Some((snapshot, retry_after)) =
-            observe(self.kube.as_ref(), &self.reader, namespace, name, self.tuning.max_reading_age).await
-        else {
+        let now = self.clock.now();
+        let Some((snapshot, retry_after)) = observe(self, namespace, name, now).await else {
             return self.forget(&key);
         };
         let cell = &snapshot.cell;
@@ -35,7 +33,7 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
         let plan = match &valid {
             _ if deleting => self.decide.plan_cell_deletion(&snapshot, now),
             Ok(valid) => self.decide.plan_cell(valid, &snapshot, now),
-            Err(_) => Plan { wake_after: self.tuning.invalid_every, ..Plan::default() },
+            Err(_) => self.decide.plan_invalid_cell(&snapshot, now, self.tuning.invalid_every),
         };
 
         let steps = CellSteps { engine: self, snapshot: &snapshot };

@@ -1,30 +1,87 @@
 //! Looks at everything that one pass over a cell needs. Reads only; never fails as a whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use searchcell_core::plan::{NodeToAsk, nodes_to_ask, supplied_secrets};
+use searchcell_core::security::{Served, Supplied};
+use searchcell_core::snapshot::Reading;
 
 use searchcell_core::names::{ClusterKey, LABEL_CLUSTER, LABEL_ROLE};
 use searchcell_core::snapshot::{CellObjects, CellSnapshot, is_ready, label};
 use searchcell_crds::SearchCell;
 
-use crate::elastic::reader::{Ask, ElasticReader};
+use crate::elastic::reader::Ask;
+use crate::engine::Engine;
 use crate::ports::{KubeApi, SearchApi};
+use crate::security::supplied;
+
+/// Nodes that are asked at the same time what they show.
+const ASKED_AT_ONCE: usize = 16;
 
 /// The snapshot, and when to look again where a breaker stands in the way. `None`: the cell is gone.
 pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
-    kube: &K,
-    reader: &ElasticReader<E>,
+    engine: &Engine<K, E>,
     namespace: &str,
     name: &str,
-    max_age: Duration,
+    now: Timestamp,
 ) -> Option<(CellSnapshot, Option<Duration>)> {
+    let kube = engine.kube.as_ref();
     let cell = kube.search_cell(namespace, name)?;
     let objects = kube.cell_objects(namespace, name);
     let placements =
         kube.placements(namespace).into_iter().filter(|placement| placement.spec.cell == name).collect();
     let asks = asks(&cell, namespace, name, &objects);
-    let readings = reader.read_all(asks, max_age).await;
-    Some((CellSnapshot { cell, objects, elastic: readings.by_cluster, placements }, readings.retry_after))
+    let readings = engine.reader.read_all(asks, engine.tuning.max_reading_age).await;
+    let mut snapshot = CellSnapshot {
+        cell,
+        objects,
+        elastic: readings.by_cluster,
+        placements,
+        served: BTreeMap::new(),
+        supplied: BTreeMap::new(),
+        lifetimes: engine.tuning.lifetimes,
+    };
+    for (layer, secret) in supplied_secrets(&snapshot.cell) {
+        snapshot.supplied.insert(layer, supplied(kube, namespace, &secret, now).await);
+    }
+    snapshot.served = served(engine, namespace, name, &nodes_to_ask(&snapshot, now)).await;
+    Some((snapshot, readings.retry_after))
+}
+
+/// A Secret of a user is in no cache: it has no label of ours.
+async fn supplied<K: KubeApi>(kube: &K, namespace: &str, name: &str, now: Timestamp) -> Supplied {
+    match kube.secret_live(namespace, name).await {
+        Ok(Some(secret)) => supplied::read(&secret, now),
+        Ok(None) => Supplied::Missing,
+        Err(error) => Supplied::Unavailable(error.to_string()),
+    }
+}
+
+/// Asks nodes what they show, a bounded number at a time.
+async fn served<K: KubeApi, E: SearchApi>(
+    engine: &Engine<K, E>,
+    namespace: &str,
+    name: &str,
+    nodes: &[NodeToAsk],
+) -> BTreeMap<String, Reading<Served>> {
+    let ask = |node: &NodeToAsk| {
+        let node = node.clone();
+        let elastic = Arc::clone(&engine.elastic);
+        let cluster = ClusterKey::new(namespace, name, &node.cluster);
+        async move {
+            let reading = match elastic.served(&cluster, &node.address).await {
+                Ok(served) => Reading::Known(served),
+                Err(error) => Reading::Unavailable(error.to_string()),
+            };
+            (node.uid, reading)
+        }
+    };
+    let asked: Vec<_> = nodes.iter().map(ask).collect();
+    futures::stream::iter(asked).buffer_unordered(ASKED_AT_ONCE).collect().await
 }
 
 /// What to ask for: every cluster of the spec, and every cluster that still has objects.

@@ -1,7 +1,6 @@
 //! The real `SearchApi`: HTTP requests to Elasticsearch. Effects: network.
 //!
-//! One client serves all clusters (a client holds trust roots and buffers, and there are many clusters): each
-//! request carries its cluster's absolute URL.
+//! Each request carries its cluster's absolute URL and its user: `clients` says over which connection pool it goes.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,17 +11,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use elasticsearch::Elasticsearch;
+use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
-use elasticsearch::http::transport::{BuildError, SingleNodeConnectionPool, TransportBuilder};
-use elasticsearch::http::{Method, Url};
+use elasticsearch::http::transport::BuildError;
 use searchcell_core::names::ClusterKey;
+use searchcell_core::security::Served;
 use searchcell_core::snapshot::IndexCounts;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::elastic::clients::{Clients, authorization};
 use crate::elastic::wire::{ClusterState, Nodes, Settings, Stats, error_of};
 use crate::ports::{ClusterDetails, ClusterSummary, SearchApi, SearchError};
+use crate::security::access::Accesses;
+use crate::security::handshake;
 
 const SUMMARY: &str = "/_cluster/state/version,master_node,nodes?master_timeout=3s\
     &filter_path=cluster_uuid,version,state_uuid,master_node,nodes.*.name";
@@ -44,14 +47,14 @@ const MAX_BODY: u64 = 64 << 20;
 /// Longest part of an error text that is handed on.
 const MAX_REASON: usize = 512;
 
-/// Where the HTTP endpoint of a cluster is.
-pub type Locate = dyn Fn(&ClusterKey) -> String + Send + Sync;
+/// Where the HTTP endpoint of a cluster is, by scheme.
+pub type Locate = dyn Fn(&ClusterKey, &str) -> String + Send + Sync;
 /// Hears of every request: its operation and its outcome, both from closed sets.
 pub type OnRequest = dyn Fn(&'static str, &'static str) + Send + Sync;
 
 /// Talks to all clusters.
 pub struct ElasticHttp {
-    client: Elasticsearch,
+    clients: Clients,
     locate: Box<Locate>,
     on_request: Arc<OnRequest>,
     read_timeout: Duration,
@@ -61,6 +64,31 @@ pub struct ElasticHttp {
 struct Answer {
     status: u16,
     body: Bytes,
+    known_as: Option<String>,
+}
+
+/// One request, one answer.
+async fn send(
+    client: &Elasticsearch,
+    method: Method,
+    url: &str,
+    headers: HeaderMap,
+    body: Option<Bytes>,
+    limit: Duration,
+) -> Result<Answer, SearchError> {
+    let response = client
+        .send(method, url, headers, None::<&()>, body, Some(limit))
+        .await
+        .map_err(|error| SearchError::Unreachable(connection_problem(&error).to_owned()))?;
+    if response.content_length().is_some_and(|length| length > MAX_BODY) {
+        return Err(SearchError::Refused("its answer is too big to be read".to_owned()));
+    }
+    let status = response.status_code().as_u16();
+    let body = response
+        .bytes()
+        .await
+        .map_err(|_| SearchError::Unreachable("its answer broke off".to_owned()))?;
+    Ok(Answer { status, body, known_as: None })
 }
 
 /// Tells of one request when it ends.
@@ -78,21 +106,18 @@ impl Drop for Tally<'_> {
 
 impl ElasticHttp {
     /// A client that finds each cluster behind its Service.
-    pub fn new(on_request: Arc<OnRequest>) -> Result<Self, BuildError> {
-        Self::with_locate(Box::new(|cluster| cluster.endpoint("http")), on_request)
+    pub fn new(accesses: Arc<dyn Accesses>, on_request: Arc<OnRequest>) -> Result<Self, BuildError> {
+        Self::with_locate(Box::new(|cluster, scheme| cluster.endpoint(scheme)), accesses, on_request)
     }
 
     /// A client that finds clusters elsewhere.
-    pub fn with_locate(locate: Box<Locate>, on_request: Arc<OnRequest>) -> Result<Self, BuildError> {
-        // Never used: every request has an absolute URL.
-        let nowhere =
-            Url::parse("http://nowhere.invalid/").map_err(|_| BuildError::Config("no URL".to_owned()))?;
-        let transport = TransportBuilder::new(SingleNodeConnectionPool::new(nowhere))
-            .disable_proxy()
-            .enable_meta_header(false)
-            .build()?;
+    pub fn with_locate(
+        locate: Box<Locate>,
+        accesses: Arc<dyn Accesses>,
+        on_request: Arc<OnRequest>,
+    ) -> Result<Self, BuildError> {
         Ok(Self {
-            client: Elasticsearch::new(transport),
+            clients: Clients::new(accesses)?,
             locate,
             on_request,
             read_timeout: Duration::from_secs(5),
@@ -109,26 +134,9 @@ impl ElasticHttp {
         body: Option<Bytes>,
     ) -> Result<Answer, SearchError> {
         let limit = if matches!(method, Method::Get) { self.read_timeout } else { self.write_timeout };
-        let url = format!("{}{path}", (self.locate)(cluster));
-        let exchange = async {
-            let response = self
-                .client
-                .send(method, &url, HeaderMap::new(), None::<&()>, body, Some(limit))
-                .await
-                .map_err(|error| SearchError::Unreachable(connection_problem(&error).to_owned()))?;
-            if response.content_length().is_some_and(|length| length > MAX_BODY) {
-                return Err(SearchError::Refused("its answer is too big to be read".to_owned()));
-            }
-            let status = response.status_code().as_u16();
-            let body = response
-                .bytes()
-                .await
-                .map_err(|_| SearchError::Unreachable("its answer broke off".to_owned()))?;
-            Ok(Answer { status, body })
-        };
         // Counted however it ends, a caller's own deadline included.
         let mut tally = Tally { on_request: self.on_request.as_ref(), op, outcome: "unreachable" };
-        let result = match timeout(limit, exchange).await {
+        let result = match timeout(limit, self.exchange(cluster, method, path, body, limit)).await {
             Ok(result) => result,
             Err(_) => Err(SearchError::Unreachable("it does not answer in time".to_owned())),
         };
@@ -139,6 +147,35 @@ impl ElasticHttp {
             Err(_) => "unreachable",
         };
         result
+    }
+
+    /// As the current user, or, where a node does not know that one yet, as the one that it knew before.
+    async fn exchange(
+        &self,
+        cluster: &ClusterKey,
+        method: Method,
+        path: &str,
+        body: Option<Bytes>,
+        limit: Duration,
+    ) -> Result<Answer, SearchError> {
+        let way = self.clients.way(cluster)?;
+        let url = format!("{}{path}", (self.locate)(cluster, way.scheme));
+        if way.users.is_empty() {
+            return send(&way.client, method, &url, HeaderMap::new(), body, limit).await;
+        }
+        let mut refused = None;
+        for user in &way.users {
+            let headers = authorization(user)?;
+            let mut answer = send(&way.client, method, &url, headers, body.clone(), limit).await?;
+            if answer.status == 401 {
+                refused = Some(answer);
+                continue;
+            }
+            self.clients.worked(cluster, user);
+            answer.known_as = Some(user.username.clone());
+            return Ok(answer);
+        }
+        refused.ok_or_else(|| SearchError::Unreachable("there is no user to be".to_owned()))
     }
 
     async fn get<T: DeserializeOwned>(
@@ -194,6 +231,13 @@ fn connection_problem(error: &elasticsearch::Error) -> &'static str {
         if error.to_string().contains("dns error") {
             return "its address does not resolve";
         }
+        if error.downcast_ref::<rustls::Error>().is_some()
+            || (error.downcast_ref::<std::io::Error>())
+                .and_then(std::io::Error::get_ref)
+                .is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some())
+        {
+            return "its certificate is not one that the operator trusts";
+        }
         cause = error.source();
     }
     "the connection to it failed"
@@ -223,8 +267,18 @@ fn segment(name: &str) -> Cow<'_, str> {
 #[async_trait]
 impl SearchApi for ElasticHttp {
     async fn summary(&self, cluster: &ClusterKey) -> Result<ClusterSummary, SearchError> {
-        let state: ClusterState = self.get("summary", cluster, SUMMARY).await?;
-        state.summary().ok_or_else(|| SearchError::Unreachable("its answer is incomplete".to_owned()))
+        let answer = self.request("summary", cluster, Method::Get, SUMMARY, None).await?;
+        let known_as = answer.known_as.clone();
+        let state: ClusterState = answer.json()?;
+        let summary = state.summary().map(|summary| ClusterSummary { known_as, ..summary });
+        summary.ok_or_else(|| SearchError::Unreachable("its answer is incomplete".to_owned()))
+    }
+
+    async fn served(&self, _cluster: &ClusterKey, address: &str) -> Result<Served, SearchError> {
+        let mut tally = Tally { on_request: self.on_request.as_ref(), op: "handshake", outcome: "unreachable" };
+        let served = handshake::served(address).await.map_err(SearchError::Unreachable)?;
+        tally.outcome = "success";
+        Ok(served)
     }
 
     async fn details(&self, cluster: &ClusterKey) -> Result<ClusterDetails, SearchError> {

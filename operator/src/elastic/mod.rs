@@ -2,5 +2,6 @@
 
 pub mod breaker;
 pub mod client;
+pub mod clients;
 pub mod reader;
 pub mod wire;

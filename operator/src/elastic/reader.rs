@@ -200,6 +200,7 @@ impl<E: SearchApi> ElasticReader<E> {
         let details = entry.details.as_ref().map(|(_, _, details)| details.clone()).unwrap_or_default();
         Ok(ElasticFacts {
             uuid: summary.uuid,
+            known_as: summary.known_as,
             master: summary.master,
             nodes: details.nodes,
             settings: details.settings,

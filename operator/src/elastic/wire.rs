@@ -153,6 +153,7 @@ impl ClusterState {
             state_version: self.version?,
             state_uuid: self.state_uuid.clone()?,
             master,
+            ..ClusterSummary::default()
         })
     }
 

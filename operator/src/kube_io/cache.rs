@@ -39,6 +39,13 @@ impl<T: Resource + Clone> Cache<T> {
         slot.into_iter().flat_map(BTreeMap::values).map(|object| T::clone(object)).collect()
     }
 
+    /// The objects of a group, in the order of their names, not copied.
+    pub fn shared(&self, namespace: &str, group: &str) -> Vec<Arc<T>> {
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let slot = objects.get(&(namespace.to_owned(), group.to_owned()));
+        slot.into_iter().flat_map(BTreeMap::values).map(Arc::clone).collect()
+    }
+
     /// One object.
     pub fn get(&self, namespace: &str, group: &str, name: &str) -> Option<T> {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);

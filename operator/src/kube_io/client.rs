@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Client, Config, Resource};
@@ -21,6 +21,8 @@ use crate::kube_io::fanout::Caches;
 use crate::kube_io::recreate::recreate_around_pods;
 use crate::kube_io::requests::{self, Kindly};
 use crate::ports::{KubeApi, KubeError};
+use crate::security::parse::Parsed;
+use crate::security::sealed::Sealed;
 
 /// Hears of every request: its verb and its outcome, both from closed sets.
 pub type OnRequest = dyn Fn(&'static str, &'static str) + Send + Sync;
@@ -29,6 +31,7 @@ pub type OnRequest = dyn Fn(&'static str, &'static str) + Send + Sync;
 pub struct KubeIo {
     client: Client,
     caches: Arc<Caches>,
+    parsed: Parsed,
     on_request: Arc<OnRequest>,
 }
 
@@ -43,7 +46,7 @@ pub fn client(mut config: Config) -> Result<Client, kube::Error> {
 impl KubeIo {
     /// Reads from these caches, writes with this client.
     pub fn new(client: Client, caches: Arc<Caches>, on_request: Arc<OnRequest>) -> Self {
-        Self { client, caches, on_request }
+        Self { client, caches, parsed: Parsed::default(), on_request }
     }
 
     fn count<T, E: Into<KubeError>>(&self, verb: &'static str, result: Result<T, E>) -> Result<T, KubeError> {
@@ -142,6 +145,10 @@ macro_rules! for_kind {
                 type $T = PersistentVolumeClaim;
                 $call
             }
+            Kind::Secret => {
+                type $T = Secret;
+                $call
+            }
         }
     };
 }
@@ -181,6 +188,7 @@ impl KubeApi for KubeIo {
             budgets: caches.budgets.group(namespace, cell),
             claims: caches.claims.group(namespace, cell),
             pods: caches.pods.group(namespace, cell),
+            secrets: self.parsed.facts_of(namespace, cell, &caches.secrets.shared(namespace, cell)),
         }
     }
 
@@ -270,6 +278,24 @@ impl KubeApi for KubeIo {
             requests::delete::<T>(&self.client, namespace, target).await
         });
         self.count("delete", result)
+    }
+
+    async fn secret_live(&self, namespace: &str, name: &str) -> Result<Option<Sealed>, KubeError> {
+        let found = requests::get::<Secret>(&self.client, namespace, name).await;
+        self.count("get", found.map(|found| found.map(Sealed)))
+    }
+
+    async fn create_secret(&self, namespace: &str, secret: &Sealed, owner_uid: &str) -> Result<(), KubeError> {
+        let result = requests::create(&self.client, namespace, &secret.0, "Secret", owner_uid).await;
+        self.count("create", result)
+    }
+
+    async fn replace_secret(&self, namespace: &str, secret: &Sealed) -> Result<(), KubeError> {
+        let result = match identity(&secret.0) {
+            Ok(()) => requests::replace(&self.client, namespace, &secret.0).await.map_err(KubeError::from),
+            Err(error) => Err(error),
+        };
+        self.count("replace", result)
     }
 
     async fn set_cell_finalizer(&self, cell: &SearchCell, present: bool) -> Result<(), KubeError> {

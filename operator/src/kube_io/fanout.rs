@@ -8,7 +8,7 @@ use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -46,6 +46,8 @@ pub struct Caches {
     pub claims: Arc<Cache<PersistentVolumeClaim>>,
     /// Pods, trimmed.
     pub pods: Arc<Cache<Pod>>,
+    /// Of authorities, nodes and users.
+    pub secrets: Arc<Cache<Secret>>,
 }
 
 impl Default for Caches {
@@ -61,6 +63,7 @@ impl Default for Caches {
             budgets: Arc::new(Cache::new(cell_of)),
             claims: Arc::new(Cache::new(cell_of)),
             pods: Arc::new(Cache::new(cell_of)),
+            secrets: Arc::new(Cache::new(cell_of)),
         }
     }
 }
@@ -92,7 +95,7 @@ impl Watches {
             some => some.iter().cloned().map(Some).collect(),
         };
         let (ready, synced) = watch::channel(false);
-        // Ten kinds: kept in step with the calls below by `spawn` itself.
+        // Eleven kinds: kept in step with the calls below by `spawn` itself.
         let pending = Arc::new(AtomicUsize::new(0));
         let mut starter = Starter { client, pending, ready: Arc::new(ready), tasks: JoinSet::new() };
         for scope in &scopes {
@@ -108,7 +111,8 @@ impl Watches {
             starter.spawn(scope, owned.clone(), &caches.config_maps, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.budgets, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.claims, wake_owner(queue));
-            starter.spawn(scope, owned, &caches.pods, wake_owner(queue));
+            starter.spawn(scope, owned.clone(), &caches.pods, wake_owner(queue));
+            starter.spawn(scope, owned, &caches.secrets, wake_owner(queue));
         }
         Self { tasks: starter.tasks, synced }
     }

@@ -1,6 +1,7 @@
 //! The real `KubeApi`: watch caches to read from, requests with preconditions to write with, and the queue that
 //! turns events into passes. Effects: network.
 
+pub mod access;
 pub mod cache;
 pub mod client;
 pub mod fanout;

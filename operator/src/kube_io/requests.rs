@@ -292,6 +292,13 @@ pub async fn create_new<T: Kindly>(client: &Client, namespace: &str, object: &T)
     Ok(())
 }
 
+/// PUT; UID and resource version of the object are the preconditions.
+pub async fn replace<T: Kindly>(client: &Client, namespace: &str, object: &T) -> Result<(), Failed> {
+    let name = object.meta().name.clone().unwrap_or_default();
+    call(api::<T>(client, namespace).replace(&name, &post_params(), object)).await?;
+    Ok(())
+}
+
 /// Replaces the status of an object; its resource version is the precondition.
 pub async fn replace_status<T: Kindly>(client: &Client, object: &T) -> Result<(), Failed> {
     let namespace = object.meta().namespace.clone().unwrap_or_default();

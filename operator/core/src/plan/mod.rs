@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use searchcell_crds::Reason;
 
 pub use removal::{has_workloads, plan_deletion};
-pub use security::{Upkeep, nodes_to_ask, plan_security, supplied_secrets};
+pub use security::{NodeToAsk, Upkeep, nodes_to_ask, plan_security, supplied_secrets};
 pub use settings::{setting_text, wanted_settings};
 pub use workloads::master_layout;
 

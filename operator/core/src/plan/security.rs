@@ -67,8 +67,6 @@ impl Upkeep {
 
 /// A cell whose security is to be kept up, valid or not.
 pub(super) struct Scope<'a> {
-    pub(super) cell: Option<&'a ValidCell>,
-    pub(super) namespace: &'a str,
     pub(super) name: &'a str,
     pub(super) uid: &'a str,
     pub(super) snapshot: &'a CellSnapshot,
@@ -99,7 +97,7 @@ impl<'a> Scope<'a> {
             })
             .collect();
         let supplied = supplied_secrets(&snapshot.cell);
-        Self { cell, namespace, name, uid, snapshot, now, clusters, supplied }
+        Self { name, uid, snapshot, now, clusters, supplied }
     }
 
     fn metadata(&self, name: String) -> ObjectMeta {
@@ -377,9 +375,19 @@ pub(super) fn is_equipped(cell: &ValidCell, objects: &CellObjects, workload: &st
         })
 }
 
-/// Pods to ask what they show: those of clusters in which whom nodes trust, or what they show, is on the move. UID,
-/// address.
-pub fn nodes_to_ask(snapshot: &CellSnapshot, now: Timestamp) -> Vec<(String, String)> {
+/// A node to ask what it shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeToAsk {
+    /// Name of its cluster.
+    pub cluster: String,
+    /// UID of its pod.
+    pub uid: String,
+    /// Address of its pod.
+    pub address: String,
+}
+
+/// Nodes to ask what they show: those of clusters in which whom nodes trust, or what they show, is on the move.
+pub fn nodes_to_ask(snapshot: &CellSnapshot, now: Timestamp) -> Vec<NodeToAsk> {
     if snapshot.cell.spec.security_mode() != SecurityMode::Managed || snapshot.objects.secrets.is_empty() {
         return Vec::new();
     }
@@ -388,10 +396,10 @@ pub fn nodes_to_ask(snapshot: &CellSnapshot, now: Timestamp) -> Vec<(String, Str
     let moves = (scope.clusters.iter().enumerate())
         .filter(|(index, _)| Layer::ALL.iter().any(|layer| layers.of(*layer, *index).moves));
     moves
-        .flat_map(|(_, (_, objects, _))| &objects.pods)
-        .filter_map(|pod| {
+        .flat_map(|(_, (key, objects, _))| objects.pods.iter().map(move |pod| (key, pod)))
+        .filter_map(|(key, pod)| {
             let address = pod.status.as_ref()?.pod_ip.clone()?;
-            Some((pod.metadata.uid.clone()?, address))
+            Some(NodeToAsk { cluster: key.cluster.clone(), uid: pod.metadata.uid.clone()?, address })
         })
         .collect()
 }

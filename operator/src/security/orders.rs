@@ -1,0 +1,253 @@
+//! Carries out orders: reads the live Secrets that an order rests on, makes what is to be made, writes one Secret with
+//! its resource version as the precondition. Two operators, or a lost answer, cannot make two authorities: one of the
+//! writes loses. Effects: writes to the API server, randomness.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use searchcell_core::security::facts::CertificateFacts;
+use searchcell_core::security::order::{
+    AuthorityChange, AuthorityOrder, CertificatesOrder, CredentialOrder, Order, Source, UsersOrder,
+};
+use searchcell_core::security::{ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, Lifetimes};
+use searchcell_core::step::Target;
+
+use super::forge::{Forge, Pair, Signer};
+use super::parse::{self, HASH, HASHED, PASSWORD, ROLES, USERNAME, USERS, USERS_ROLES};
+use super::sealed::{Hidden, Sealed};
+use crate::execute::Owner;
+use crate::failure::StepError;
+use crate::leadership::Leadership;
+use crate::ports::{KubeApi, KubeError};
+
+/// Contents of a Secret.
+type Data = BTreeMap<String, ByteString>;
+
+/// Carries out orders for one cell.
+pub(crate) struct Orders<'a, K> {
+    pub(crate) kube: &'a K,
+    pub(crate) forge: &'a Forge,
+    pub(crate) leadership: &'a Leadership,
+    pub(crate) lifetimes: Lifetimes,
+    pub(crate) now: Timestamp,
+    pub(crate) owner: Owner<'a>,
+}
+
+impl<K: KubeApi> Orders<'_, K> {
+    /// Carries out one order.
+    pub(crate) async fn carry_out(&self, order: &Order) -> Result<(), StepError> {
+        match order {
+            Order::Authority(order) => self.authority(order).await,
+            Order::Certificates(order) => self.certificates(order).await,
+            Order::Credential(order) => self.credential(order).await,
+            Order::Hash { target, username } => self.hash(target, username).await,
+            Order::Users(order) => self.users(order).await,
+        }
+    }
+
+    async fn authority(&self, order: &AuthorityOrder) -> Result<(), StepError> {
+        let live = self.live_target(order.replaces.as_ref()).await?;
+        let mut annotations = BTreeMap::new();
+        let mut data = live.as_ref().map(data_of).unwrap_or_default();
+        let make = || self.forge.authority(&order.subject, self.lifetimes.authority, self.now);
+        match &order.change {
+            AuthorityChange::Found { trusted } if trusted.is_empty() => put_pair(&mut data, "ca", make()?),
+            AuthorityChange::Found { trusted } => {
+                put_pair(&mut data, "next", make()?);
+                put(&mut data, "trusted.crt", trusted);
+            }
+            AuthorityChange::Introduce { asked } => {
+                put_pair(&mut data, "next", make()?);
+                annotations.extend(asked.iter().map(|asked| (ANNOTATION_ROTATED.to_owned(), asked.clone())));
+            }
+            AuthorityChange::Switch => {
+                let (Some(certificate), Some(key)) = (data.remove("next.crt"), data.remove("next.key")) else {
+                    return Err(changed(order.metadata.name.as_deref()));
+                };
+                let mut trusted = data.remove("ca.crt").map(|former| former.0).unwrap_or_default();
+                trusted.extend(data.remove("trusted.crt").map(|others| others.0).unwrap_or_default());
+                data.insert("ca.crt".to_owned(), certificate);
+                data.insert("ca.key".to_owned(), key);
+                data.insert("trusted.crt".to_owned(), ByteString(trusted));
+            }
+            AuthorityChange::Finish => {
+                data.remove("trusted.crt");
+            }
+        }
+        annotations.insert(ANNOTATION_STAGE_SINCE.to_owned(), whole_seconds(self.now));
+        self.write(&order.metadata, live, data, annotations).await
+    }
+
+    async fn certificates(&self, order: &CertificatesOrder) -> Result<(), StepError> {
+        let live = self.live_target(order.replaces.as_ref()).await?;
+        let mut data = live.as_ref().map(data_of).unwrap_or_default();
+        data.retain(|key, _| order.keep.contains(key));
+        for (file, pem) in &order.trust {
+            put(&mut data, file, pem);
+        }
+        let mut signers: BTreeMap<&Source, From> = BTreeMap::new();
+        for wanted in &order.issue {
+            if !signers.contains_key(&wanted.source) {
+                signers.insert(&wanted.source, self.source(&wanted.source).await?);
+            }
+            match signers.get(&wanted.source) {
+                Some(From::Signer(signer)) => {
+                    let pair = self.forge.leaf(&wanted.leaf, signer, self.lifetimes.certificate, self.now)?;
+                    put_pair(&mut data, &wanted.leaf.file, pair);
+                }
+                Some(From::Copy { certificate, key }) => {
+                    put(&mut data, &format!("{}.crt", wanted.leaf.file), certificate);
+                    put(&mut data, &format!("{}.key", wanted.leaf.file), key.reveal());
+                }
+                None => return Err(changed(Some(wanted.source.secret()))),
+            }
+        }
+        self.write(&order.metadata, live, data, BTreeMap::new()).await
+    }
+
+    /// The authority, or the pair of a user, that an order rests on; it must be the observed one.
+    async fn source(&self, source: &Source) -> Result<From, StepError> {
+        let name = source.secret();
+        let Some(live) = self.kube.secret_live(self.owner.namespace, name).await? else {
+            return Err(changed(Some(name)));
+        };
+        let facts = parse::facts(&live);
+        let (stem, fingerprint) = match source {
+            Source::Authority { fingerprint, .. } => ("ca", fingerprint),
+            Source::Supplied { fingerprint, .. } => ("tls", fingerprint),
+        };
+        let found: &CertificateFacts =
+            facts.pair(stem).filter(|found| found.fingerprint == *fingerprint).ok_or_else(|| changed(Some(name)))?;
+        let text = |ending: &str| live.text(&format!("{stem}.{ending}")).ok_or_else(|| changed(Some(name)));
+        let (certificate, key) = (text("crt")?, text("key")?);
+        Ok(match source {
+            Source::Authority { .. } => From::Signer(Signer::new(name, certificate, key, found.not_after)?),
+            Source::Supplied { .. } => {
+                From::Copy { certificate: certificate.to_owned(), key: Hidden::new(key.to_owned()) }
+            }
+        })
+    }
+
+    async fn credential(&self, order: &CredentialOrder) -> Result<(), StepError> {
+        let mut data = Data::new();
+        let password = self.forge.password()?;
+        put(&mut data, USERNAME, &order.username);
+        put(&mut data, PASSWORD, password.reveal());
+        self.put_hash(&mut data, &order.username, &password).await?;
+        self.write(&order.metadata, None, data, BTreeMap::new()).await
+    }
+
+    async fn hash(&self, target: &Target, username: &str) -> Result<(), StepError> {
+        let Some(live) = self.live_target(Some(target)).await? else { return Err(changed(Some(&target.name))) };
+        let password = match (live.text(USERNAME), live.text(PASSWORD)) {
+            (Some(found), Some(password)) if found == username => Hidden::new(password.to_owned()),
+            _ => return Err(changed(Some(&target.name))),
+        };
+        let mut data = data_of(&live);
+        self.put_hash(&mut data, username, &password).await?;
+        let metadata = live.0.metadata.clone();
+        self.write(&metadata, Some(live), data, BTreeMap::new()).await
+    }
+
+    async fn put_hash(&self, data: &mut Data, username: &str, password: &Hidden) -> Result<(), StepError> {
+        let hash = self.forge.hash(password).await?;
+        put(data, HASH, hash.reveal());
+        put(data, HASHED, &parse::digest_of(username, password.reveal()));
+        Ok(())
+    }
+
+    async fn users(&self, order: &UsersOrder) -> Result<(), StepError> {
+        let live = self.live_target(order.replaces.as_ref()).await?;
+        let file = live.as_ref().and_then(|live| live.text(USERS)).unwrap_or_default();
+        let before: BTreeMap<&str, &str> = parse::user_lines(file).collect();
+        let mut lines = zeroize::Zeroizing::new(String::new());
+        for user in &order.users {
+            let hash = match &user.secret {
+                None => before.get(user.username.as_str()).map(|hash| Hidden::new((*hash).to_owned())),
+                Some(secret) => {
+                    let credential = self.kube.secret_live(self.owner.namespace, secret).await?;
+                    let credential = credential.filter(|live| live.text(USERNAME) == Some(&user.username));
+                    credential.and_then(|live| live.text(HASH).map(|hash| Hidden::new(hash.to_owned())))
+                }
+            };
+            let hash = hash.filter(|hash| parse::fingerprint(hash.reveal().as_bytes()) == user.hash);
+            let Some(hash) = hash else { return Err(changed(user.secret.as_deref())) };
+            lines.push_str(&format!("{}:{}\n", user.username, hash.reveal()));
+        }
+        let mut data = Data::new();
+        put(&mut data, USERS, &lines);
+        put(&mut data, USERS_ROLES, &order.users_roles);
+        put(&mut data, ROLES, &order.roles);
+        self.write(&order.metadata, live, data, BTreeMap::new()).await
+    }
+
+    /// The Secret that an order changes, as the API server has it: it must be the observed one.
+    async fn live_target(&self, target: Option<&Target>) -> Result<Option<Sealed>, StepError> {
+        let Some(target) = target else { return Ok(None) };
+        let live = self.kube.secret_live(self.owner.namespace, &target.name).await?;
+        let is_same = |live: &Sealed| {
+            live.0.metadata.uid.as_deref() == Some(&target.uid)
+                && live.0.metadata.resource_version == target.resource_version
+        };
+        live.filter(is_same).map(Some).ok_or_else(|| changed(Some(&target.name)))
+    }
+
+    /// Creates the Secret, or replaces `live`.
+    async fn write(
+        &self,
+        metadata: &ObjectMeta,
+        live: Option<Sealed>,
+        data: Data,
+        annotations: BTreeMap<String, String>,
+    ) -> Result<(), StepError> {
+        // Reading and making took time.
+        if !self.leadership.holds() {
+            return Err(StepError::NotLeading);
+        }
+        let namespace = self.owner.namespace;
+        match live {
+            None => {
+                let annotations = (!annotations.is_empty()).then_some(annotations);
+                let metadata = ObjectMeta { annotations, ..metadata.clone() };
+                let secret = Secret { metadata, data: Some(data), type_: Some("Opaque".into()), ..Secret::default() };
+                Ok(self.kube.create_secret(namespace, &Sealed(secret), self.owner.uid).await?)
+            }
+            Some(Sealed(mut secret)) => {
+                secret.metadata.annotations.get_or_insert_default().extend(annotations);
+                secret.metadata.labels.get_or_insert_default().extend(metadata.labels.clone().unwrap_or_default());
+                secret.data = Some(data);
+                Ok(self.kube.replace_secret(namespace, &Sealed(secret)).await?)
+            }
+        }
+    }
+}
+
+/// Where a certificate comes from.
+enum From {
+    Signer(Signer),
+    Copy { certificate: String, key: Hidden },
+}
+
+fn changed(name: Option<&str>) -> StepError {
+    KubeError::Conflict(format!("Secret {} is not as it was observed", name.unwrap_or_default())).into()
+}
+
+fn data_of(secret: &Sealed) -> Data {
+    secret.0.data.clone().unwrap_or_default()
+}
+
+fn put(data: &mut Data, key: &str, text: &str) {
+    data.insert(key.to_owned(), ByteString(text.as_bytes().to_vec()));
+}
+
+fn put_pair(data: &mut Data, stem: &str, pair: Pair) {
+    put(data, &format!("{stem}.crt"), &pair.certificate);
+    put(data, &format!("{stem}.key"), pair.key.reveal());
+}
+
+fn whole_seconds(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+}
