@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use searchcell_core::domain::ValidCell;
 use searchcell_core::names::{FINALIZER, LABEL_ZONE};
 use searchcell_core::plan::{plan_cell, plan_deletion, wanted_settings};
+use searchcell_core::security::Lifetimes;
 use searchcell_core::snapshot::{CellObjects, CellSnapshot, ElasticFacts, ElasticNode, Reading, label};
 use searchcell_core::status::cell_status;
 use searchcell_core::step::{Action, Object, Outcome, Plan};
@@ -54,6 +55,9 @@ impl World {
             objects: CellObjects::default(),
             elastic: BTreeMap::new(),
             placements: vec![],
+            served: BTreeMap::new(),
+            supplied: BTreeMap::new(),
+            lifetimes: Lifetimes::default(),
         };
         Self { snapshot, counter: 0 }
     }
@@ -234,6 +238,7 @@ impl World {
                     }
                 }
             }
+            Action::Secure(_) => unreachable!("these cells have no security: see tests/security"),
             Action::CreateIndex { .. } | Action::DeleteIndex { .. } => unreachable!("no step of a cell"),
         }
     }
