@@ -153,6 +153,6 @@ fn what_is_absent_has_its_meaning() {
     let mut spec = SearchCellSpec { version: "9.5.3".to_owned(), ..SearchCellSpec::default() };
     assert_eq!(spec.image(), "docker.elastic.co/elasticsearch/elasticsearch:9.5.3");
     assert_eq!(spec.security_mode(), SecurityMode::Managed);
-    spec.security = Some(Security { mode: Some(SecurityMode::Disabled) });
+    spec.security = Some(Security { mode: Some(SecurityMode::Disabled), ..Security::default() });
     assert_eq!(spec.security_mode(), SecurityMode::Disabled);
 }
