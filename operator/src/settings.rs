@@ -31,11 +31,6 @@ pub struct Settings {
     /// Namespace to watch; repeat it for several. Default: all namespaces.
     #[arg(long = "namespace", env = "SEARCHCELL_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Vec<String>,
-    /// Most clusters, over all cells, with a disruption in flight that the operator started. This version of the
-    /// operator starts none, whatever the number.
-    #[arg(long, env = "SEARCHCELL_MAX_DISRUPTED_CLUSTERS", default_value_t = 1,
-          value_parser = clap::value_parser!(u32).range(1..))]
-    pub max_disrupted_clusters: u32,
     /// Objects that are looked at at the same time.
     #[arg(long, env = "SEARCHCELL_CONCURRENCY", default_value_t = 8,
           value_parser = clap::value_parser!(u16).range(1..=256))]

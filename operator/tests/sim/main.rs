@@ -1,7 +1,9 @@
 //! The operator's real loop — observe, plan, execute, status — on a simulated Kubernetes and a simulated
 //! Elasticsearch, under faults: deterministic, from one seed per schedule, with named invariants on every tick.
 //!
-//! `SEARCHCELL_SIM_SCHEDULES=N` runs more or fewer schedules, `SEARCHCELL_SIM_SEED=S` runs one of them again.
+//! It takes minutes, and only when it is optimised: `make test` and `make sim` run it in the cargo profile `simtest`,
+//! everybody else ignores it. `SEARCHCELL_SIM_SCHEDULES=N` runs more or fewer schedules (`make sim N=`),
+//! `SEARCHCELL_SIM_SEED=S` one of them again (`make sim SEED=`).
 
 mod acts;
 mod calls;
@@ -61,7 +63,7 @@ fn on_all_cores(work: impl Fn(u64) -> bool + Sync) {
 fn describe(seed: u64, report: &Report) -> String {
     let Some(violation) = &report.violation else { return String::new() };
     format!(
-        "{}\n\nseed {seed} ({:?}) breaks `{}` at {:.3}s: {}\nrun it again: SEARCHCELL_SIM_SEED={seed} cargo test -p searchcell-operator --test sim\n",
+        "{}\n\nseed {seed} ({:?}) breaks `{}` at {:.3}s: {}\nrun it again: make sim SEED={seed}\n",
         report.tail,
         report.kind,
         violation.invariant,
@@ -71,7 +73,7 @@ fn describe(seed: u64, report: &Report) -> String {
 }
 
 #[test]
-#[ignore = "takes minutes, also when optimised: make sim runs it"]
+#[ignore = "runs optimised: make test, make sim"]
 fn no_schedule_breaks_an_invariant() {
     if let Some(seed) = number("SEARCHCELL_SIM_SEED") {
         let report = simulate(seed, None, None);
@@ -111,7 +113,7 @@ fn no_schedule_breaks_an_invariant() {
 }
 
 #[test]
-#[ignore = "takes minutes, also when optimised: make sim runs it"]
+#[ignore = "runs optimised: make test, make sim"]
 fn a_seed_reproduces_a_run() {
     for seed in 0..6 {
         let (first, second) = (simulate(seed, None, None), simulate(seed, None, None));
@@ -120,7 +122,7 @@ fn a_seed_reproduces_a_run() {
 }
 
 #[test]
-#[ignore = "takes minutes, also when optimised: make sim runs it"]
+#[ignore = "runs optimised: make test, make sim"]
 fn every_deliberate_bug_is_caught() {
     let missed: Mutex<Vec<String>> = Mutex::default();
     on_all_cores(|number| {
