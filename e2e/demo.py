@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """The demo's looks at Kubernetes objects and its talks with Elasticsearch.
 
-    demo.py state|service                    objects (kubectl get -o json) on standard input
-    demo.py shards|index|search FILE URL     FILE has the objects, URL is Elasticsearch's address
+    demo.py state|service|scheme|cell        objects (kubectl get -o json) on standard input
+    demo.py shards|index|search FILE URL     FILE has the objects, URL is Elasticsearch's address; with https, ca.crt
+                                             and credential (user:password) lie beside FILE
 
 Effects: `index` writes documents into the indices of the placements.
 """
+import base64
 import glob
 import gzip
 import json
+import os
 import re
+import ssl
 import sys
 import time
 import urllib.error
@@ -57,14 +61,35 @@ def service(objects):
     return "%s-%s" % (cell["metadata"]["name"], cell["spec"]["clusters"][0]["name"])
 
 
+def cell(objects):
+    """The cell's name."""
+    return kind(objects, "SearchCell")[0]["metadata"]["name"]
+
+
+def scheme(objects):
+    """http or https."""
+    mode = kind(objects, "SearchCell")[0]["spec"].get("security", {}).get("mode", "Managed")
+    return "https" if mode == "Managed" else "http"
+
+
 # --- Elasticsearch ------------------------------------------------------------------------------------
+
+
+CLIENT = {"context": None, "headers": {}}
+
+
+def log_in(folder):
+    """Trusts the cell's authority, names checked, and is its administrator."""
+    CLIENT["context"] = ssl.create_default_context(cafile=os.path.join(folder, "ca.crt"))
+    with open(os.path.join(folder, "credential"), "rb") as file:
+        CLIENT["headers"] = {"Authorization": "Basic " + base64.b64encode(file.read()).decode()}
 
 
 def call(url, body=None, content="application/json"):
     for attempt in range(20):
-        request = urllib.request.Request(url, data=body, headers={"Content-Type": content})
+        request = urllib.request.Request(url, data=body, headers={"Content-Type": content, **CLIENT["headers"]})
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=30, context=CLIENT["context"]) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             if error.code not in (429, 503):
@@ -238,10 +263,13 @@ def search(objects, url):
 
 
 def main(verb, *arguments):
-    if verb in ("state", "service"):
-        print({"state": state, "service": service}[verb](json.load(sys.stdin)))
+    asked = {"state": state, "service": service, "scheme": scheme, "cell": cell}
+    if verb in asked:
+        print(asked[verb](json.load(sys.stdin)))
         return
     path, url = arguments
+    if url.startswith("https:"):
+        log_in(os.path.dirname(path))
     with open(path, encoding="utf-8") as file:
         objects = json.load(file)
     {"shards": shards, "index": index, "search": search}[verb](objects, url)

@@ -102,7 +102,6 @@ impl Cell {
             "clusters": self.clusters.iter().map(cluster).collect::<Vec<_>>(),
             "nodes": nodes,
             "settings": {"node.store.allow_mmap": false},
-            "security": {"mode": "Disabled"},
             "deletionPolicy": self.deletion_policy,
         });
         json!({

@@ -1,16 +1,17 @@
-//! What Elasticsearch itself says, over plain HTTP. No connection is kept: every request is balanced anew, and none
-//! waits on a connection to a node that is gone.
+//! What Elasticsearch itself says. No connection is kept: every request is balanced anew, and none waits on a connection
+//! to a node that is gone. `access` says how a cluster of a cell is talked to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::AUTHORIZATION;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
+
+use crate::access::{Access, Way};
 
 /// One node, as `_nodes` reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,23 +48,18 @@ pub struct Copy {
 /// A client of one cluster, by a Service.
 #[derive(Clone)]
 pub struct Elastic {
-    base: String,
-    client: Client<HttpConnector, Full<Bytes>>,
+    access: Arc<Access>,
 }
 
 impl Elastic {
-    /// By the Service `service` of `namespace`.
+    /// By the Service `service` of `namespace`: as the administrator of its cell, where that has security.
     pub fn new(namespace: &str, service: &str) -> Self {
-        Self::at(&format!("http://{service}.{namespace}.svc.cluster.local:9200"))
+        Self { access: Arc::new(Access::service(namespace, service)) }
     }
 
-    /// At an address.
+    /// At an address, plainly.
     pub fn at(base: &str) -> Self {
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(Duration::from_secs(5)));
-        connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-        Self { base: base.to_owned(), client }
+        Self { access: Arc::new(Access::address(base)) }
     }
 
     /// Status and body of any request.
@@ -76,14 +72,18 @@ impl Elastic {
         limit: Duration,
     ) -> Result<(u16, Bytes), String> {
         let what = format!("{method} {path}");
-        let mut request =
-            Request::builder().method(method).uri(format!("{}/{}", self.base, path.trim_start_matches('/')));
-        if !body.is_empty() {
-            request = request.header("content-type", content_type);
-        }
-        let request = request.body(Full::new(body)).map_err(|error| format!("{what}: {error}"))?;
         let answer = async {
-            let response = self.client.request(request).await.map_err(|error| chain(&error))?;
+            let Way { base, client, authorization } = &*self.access.way().await?;
+            let uri = format!("{base}/{}", path.trim_start_matches('/'));
+            let mut request = Request::builder().method(method).uri(uri);
+            if !body.is_empty() {
+                request = request.header("content-type", content_type);
+            }
+            if let Some(authorization) = authorization {
+                request = request.header(AUTHORIZATION, authorization);
+            }
+            let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+            let response = client.request(request).await.map_err(|error| chain(&error))?;
             let status = response.status().as_u16();
             let body = response.into_body().collect().await.map_err(|error| chain(&error))?.to_bytes();
             Ok((status, body))

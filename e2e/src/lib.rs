@@ -10,6 +10,7 @@
 // Test support: a broken assumption ends the test, with a message, like an assertion. Nothing of this is shipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod access;
 pub mod artifacts;
 pub mod audit;
 pub mod cells;

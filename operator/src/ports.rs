@@ -2,7 +2,7 @@
 //! and not by HTTP. The real ones are `kube_io` and `elastic`; the simulation implements them too. No effects
 //! of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
@@ -88,6 +88,12 @@ pub trait KubeApi: Send + Sync {
     /// Deletes with UID (and resource version, if given) as preconditions. Already gone is success.
     async fn delete(&self, namespace: &str, target: &Target) -> Result<(), KubeError>;
 
+    /// UIDs of the pods with these labels, from the API server itself.
+    async fn pods_live(
+        &self,
+        namespace: &str,
+        selector: &BTreeMap<String, String>,
+    ) -> Result<BTreeSet<String>, KubeError>;
     /// A Secret, from the API server itself: one of ours, or one that a user supplied.
     async fn secret_live(&self, namespace: &str, name: &str) -> Result<Option<Sealed>, KubeError>;
     /// Creates a Secret; as [`KubeApi::create`].

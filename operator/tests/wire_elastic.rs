@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use searchcell_core::names::ClusterKey;
 use searchcell_core::snapshot::ShardState;
 use searchcell_operator::elastic::client::ElasticHttp;
+use searchcell_operator::security::access::AllPlain;
 use searchcell_operator::ports::{SearchApi, SearchError};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -70,8 +71,8 @@ async fn server(answers: Vec<Answer>) -> (ElasticHttp, Arc<Mutex<Vec<Seen>>>) {
             stream.shutdown().await.ok();
         }
     });
-    let locate = Box::new(move |_: &ClusterKey| format!("http://{address}"));
-    (ElasticHttp::with_locate(locate, Arc::new(|_, _| {})).unwrap(), seen)
+    let locate = Box::new(move |_: &ClusterKey, scheme: &str| format!("{scheme}://{address}"));
+    (ElasticHttp::with_locate(locate, Arc::new(AllPlain), Arc::new(|_, _| {})).unwrap(), seen)
 }
 
 fn key() -> ClusterKey {
@@ -274,7 +275,7 @@ async fn broken_answers_are_no_answers() {
     }
     assert!(errors[..3].iter().all(|error| matches!(error, SearchError::Unreachable(_))), "{errors:?}");
     assert!(matches!(&errors[3], SearchError::Refused(reason) if reason.contains("too big")));
-    let nobody = Box::new(|_: &ClusterKey| "http://127.0.0.1:1".to_owned());
-    let elastic = ElasticHttp::with_locate(nobody, Arc::new(|_, _| {})).unwrap();
+    let nobody = Box::new(|_: &ClusterKey, _: &str| "http://127.0.0.1:1".to_owned());
+    let elastic = ElasticHttp::with_locate(nobody, Arc::new(AllPlain), Arc::new(|_, _| {})).unwrap();
     assert_eq!(elastic.summary(&key()).await.unwrap_err().to_string(), "it refuses the connection");
 }

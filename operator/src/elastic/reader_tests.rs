@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use async_trait::async_trait;
 use serde_json::Value;
 
+use searchcell_core::security::Served;
+
 use super::*;
 use crate::ports::SearchError;
 
@@ -33,6 +35,7 @@ impl SearchApi for Fake {
             state_version: self.version.load(Ordering::SeqCst),
             state_uuid: "s".into(),
             master: Some("m".into()),
+            ..ClusterSummary::default()
         })
     }
     async fn details(&self, _: &ClusterKey) -> Result<ClusterDetails, SearchError> {
@@ -43,6 +46,10 @@ impl SearchApi for Fake {
         self.counts.fetch_add(1, Ordering::SeqCst);
         Ok(BTreeMap::new())
     }
+    async fn served(&self, _cluster: &ClusterKey, _address: &str) -> Result<Served, SearchError> {
+        unreachable!()
+    }
+
     async fn put_settings(
         &self,
         _: &ClusterKey,

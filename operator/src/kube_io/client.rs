@@ -1,13 +1,13 @@
 //! The real `KubeApi`: reads from the caches, writes by requests. Effects: network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Client, Config, Resource};
@@ -197,9 +197,18 @@ impl KubeApi for KubeIo {
     }
 
     async fn claims_live(&self, cluster: &ClusterKey) -> Result<Vec<PersistentVolumeClaim>, KubeError> {
-        let labels = cluster.selector(None, None);
-        let selector: Vec<String> = labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        self.count("list", requests::list(&self.client, &cluster.namespace, &selector.join(",")).await)
+        let selector = selector_text(&cluster.selector(None, None));
+        self.count("list", requests::list(&self.client, &cluster.namespace, &selector).await)
+    }
+
+    async fn pods_live(
+        &self,
+        namespace: &str,
+        selector: &BTreeMap<String, String>,
+    ) -> Result<BTreeSet<String>, KubeError> {
+        let found = requests::list::<Pod>(&self.client, namespace, &selector_text(selector)).await;
+        let pods = self.count("list", found)?;
+        Ok(pods.into_iter().filter_map(|pod| pod.metadata.uid).collect())
     }
 
     async fn create(&self, namespace: &str, object: &Object, owner_uid: &str) -> Result<(), KubeError> {
@@ -337,6 +346,10 @@ impl KubeApi for KubeIo {
         };
         self.count("status", result)
     }
+}
+
+fn selector_text(labels: &BTreeMap<String, String>) -> String {
+    labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
 /// A status may only be written over what was observed.

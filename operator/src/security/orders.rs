@@ -50,6 +50,13 @@ impl<K: KubeApi> Orders<'_, K> {
 
     async fn authority(&self, order: &AuthorityOrder) -> Result<(), StepError> {
         let live = self.live_target(order.replaces.as_ref()).await?;
+        if matches!(order.change, AuthorityChange::Switch | AuthorityChange::Finish) {
+            // A node that the caches did not know yet was not asked.
+            let pods = self.kube.pods_live(self.owner.namespace, &order.selector).await?;
+            if !pods.is_subset(&order.pods) {
+                return Err(KubeError::Conflict("there are nodes that were not asked".to_owned()).into());
+            }
+        }
         let mut annotations = BTreeMap::new();
         let mut data = live.as_ref().map(data_of).unwrap_or_default();
         let make = || self.forge.authority(&order.subject, self.lifetimes.authority, self.now);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::names::LABEL_CELL;
 use searchcell_core::security::facts::{CertificateFacts, CredentialFacts, SecretFacts, UsersFacts};
 use searchcell_core::snapshot::label;
@@ -190,10 +191,10 @@ fn users(secret: &Sealed) -> Option<UsersFacts> {
     })
 }
 
-/// Facts of Secrets by name, parsed once for each version of one.
+/// Facts of Secrets by namespace and name, parsed once for each version of one.
 #[derive(Debug, Default)]
 pub struct Parsed {
-    known: Mutex<BTreeMap<(String, String), (Arc<Secret>, Arc<SecretFacts>)>>,
+    known: Mutex<BTreeMap<(String, String), Arc<SecretFacts>>>,
 }
 
 impl Parsed {
@@ -201,16 +202,17 @@ impl Parsed {
     pub fn facts_of(&self, namespace: &str, cell: &str, secrets: &[Arc<Secret>]) -> Vec<SecretFacts> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let names: BTreeSet<&str> = secrets.iter().filter_map(|o| o.metadata.name.as_deref()).collect();
-        known.retain(|(of, name), (secret, _)| {
-            of != namespace || label(&secret.metadata, LABEL_CELL) != Some(cell) || names.contains(name.as_str())
+        known.retain(|(of, name), facts| {
+            of != namespace || label(&facts.metadata, LABEL_CELL) != Some(cell) || names.contains(name.as_str())
         });
+        let version = |metadata: &ObjectMeta| (metadata.uid.clone(), metadata.resource_version.clone());
         let facts = secrets.iter().map(|secret| {
             let key = (namespace.to_owned(), secret.metadata.name.clone().unwrap_or_default());
             match known.get(&key) {
-                Some((of, facts)) if Arc::ptr_eq(of, secret) => SecretFacts::clone(facts),
+                Some(facts) if version(&facts.metadata) == version(&secret.metadata) => SecretFacts::clone(facts),
                 _ => {
                     let new = Arc::new(self::facts(&Sealed(Secret::clone(secret))));
-                    known.insert(key, (Arc::clone(secret), Arc::clone(&new)));
+                    known.insert(key, Arc::clone(&new));
                     SecretFacts::clone(&new)
                 }
             }

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::names::{
     ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE,
 };
+use searchcell_core::security::ANNOTATION_ROTATE;
 use searchcell_core::snapshot::{ShardState, label};
 use searchcell_crds::{
     Autoscaling, Cluster, ClusterPlacement, DeletionPolicy, IndexPlacement, IndexPlacementSpec, SearchCell,
@@ -64,6 +65,10 @@ pub enum Act {
         role: String,
         zone: String,
     },
+    /// A person deletes a Secret of the cell, and with it asks for a rotation.
+    DeleteSecret(String),
+    /// A person asks for another authority.
+    RotateAuthority(String),
     NodeOff,
     ZoneOff(String),
     AllOn,
@@ -128,6 +133,14 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         }
         Act::EditCell(change) => {
             world.store.update::<SearchCell>("user", CELL, |cell| edit(&mut cell.spec, change));
+        }
+        Act::DeleteSecret(name) => world.store.delete(ms, K::Secret, name),
+        Act::RotateAuthority(name) => {
+            let value = ms.to_string();
+            world.store.update::<Secret>("user", name, |secret| {
+                let annotations = secret.metadata.annotations.get_or_insert_default();
+                annotations.insert(ANNOTATION_ROTATE.to_owned(), value);
+            });
         }
         Act::DeleteCell => world.store.delete(ms, K::Cell, CELL),
         Act::DeletePlacement(name) => world.store.delete(ms, K::Placement, name),

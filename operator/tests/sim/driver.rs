@@ -9,6 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use searchcell_operator::clock::Clock;
 use searchcell_operator::engine::{Engine, Key, Next, Tuning};
 use searchcell_operator::leadership::Leadership;
+use searchcell_operator::security::forge::Forge;
 use tokio::time::{Instant, sleep};
 
 use crate::acts::{self, Act};
@@ -31,6 +32,9 @@ const COUNTS_EVERY: Duration = Duration::from_secs(60);
 const QUIET_S: u64 = 130;
 /// How long events are gathered, at most.
 const DEBOUNCE_MS: u64 = 2_500;
+/// Clients load a new authority, and nodes a new user, well within these.
+const OVERLAP: Duration = Duration::from_secs(120);
+const GRACE: Duration = Duration::from_secs(180);
 /// How long a process leads without renewing its lease.
 const LEASE: Duration = Duration::from_secs(15);
 
@@ -71,12 +75,15 @@ impl Process {
         let fate = Arc::new(Fate::default());
         let line = Line { world: world.clone(), id, fate: fate.clone(), pass: Arc::default() };
         let kube = Arc::new(SimKube::new(line.clone(), bug));
-        let elastic = Arc::new(SimElastic::new(line, bug));
+        let elastic = Arc::new(SimElastic::new(line, kube.clone(), bug));
         let leadership = Leadership::none();
         let clock = Arc::new(SimClock { world: world.clone(), skew: skew.clone() });
         let mut tuning = Tuning::default();
         tuning.reader.counts_every = COUNTS_EVERY;
-        let mut engine = Engine::new(kube.clone(), elastic, clock, leadership.clone(), tuning);
+        tuning.lifetimes.overlap = OVERLAP;
+        tuning.lifetimes.credential_grace = GRACE;
+        let engine = Engine::new(kube.clone(), elastic, clock, leadership.clone(), tuning);
+        let mut engine = engine.with_forge(Forge::with_cost(4));
         if let Some(bug) = bug {
             engine = engine.with_decide(Arc::new(Mutant(bug)));
         }

@@ -5,6 +5,7 @@ use searchcell_core::names::{INITIAL_MASTER_NODES, LABEL_CELL, LABEL_CLUSTER, LA
 use searchcell_core::snapshot::{label, role_and_zone};
 
 use crate::kubernetes::claims_of;
+use crate::secure;
 use crate::objects::{K, Stored};
 use crate::store::api_time;
 use crate::world::{Container, Volume, World};
@@ -140,7 +141,7 @@ fn run(world: &mut World) {
         }
         let wait = world.rng.range(1_000, 12_000);
         let now = world.ms;
-        if *world.start_at.entry(uid.clone()).or_insert(now + wait) > now || !mounts_exist(world, pod) {
+        if *world.start_at.entry(uid.clone()).or_insert(now + wait) > now || !mounts_exist(world, pod) || !secure::can_start(world, pod) {
             continue;
         }
         start(world, pod, &node);
@@ -227,8 +228,10 @@ fn start(world: &mut World, pod: &Pod, node: &str) {
         bootstrap: if role == "master" { bootstrap } else { Vec::new() },
         join_at,
         member_of: None,
+        secure: secure::load(world, pod),
     };
-    world.containers.insert(name, container);
+    world.containers.insert(name.clone(), container);
+    secure::check(world, &name);
 }
 
 /// `node.attr.zone` as the pod's `elasticsearch.yml` has it.
@@ -275,7 +278,10 @@ fn report(world: &mut World) {
         }
         world.store.update::<Pod>("kubelet", &name, |pod| {
             if running {
-                pod.status.get_or_insert_default().phase = Some("Running".to_owned());
+                let uid = pod.metadata.uid.clone();
+                let status = pod.status.get_or_insert_default();
+                // An address as good as any: nobody else has it.
+                (status.phase, status.pod_ip) = (Some("Running".to_owned()), uid);
             }
             set_condition(pod, "Ready", if ready { "True" } else { "False" }, None, ms);
         });

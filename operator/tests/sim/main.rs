@@ -18,6 +18,7 @@ mod mutants;
 mod objects;
 mod rng;
 mod scenario;
+mod secure;
 mod settled;
 mod shards;
 mod sim_elastic;

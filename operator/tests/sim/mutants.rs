@@ -17,7 +17,7 @@ use searchcell_operator::decide::Decide;
 
 use crate::invariants as inv;
 use crate::scenario::Kind;
-use crate::settled;
+use crate::{secure, settled};
 
 /// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub enum Bug {
     BootstrapsAgain,
     /// Nodes that Elasticsearch does not know are made anew: their StatefulSet is deleted.
     ReplacesNodes,
+    /// What lies in a Secret is taken for what nodes have loaded.
+    SecretsAreProof,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
@@ -93,6 +95,7 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::NoAwareness, Kind::Faults, &[settled::SETTINGS]),
     (Bug::BootstrapsAgain, Kind::LostMaster, &[inv::ONE_CLUSTER, inv::MAP_STAYS_GONE]),
     (Bug::ReplacesNodes, Kind::Stuck, &[inv::NOTHING_UNASKED]),
+    (Bug::SecretsAreProof, Kind::Rotation, &[secure::NODES_TRUST]),
 ];
 
 /// The core with a bug.
@@ -122,6 +125,9 @@ impl Decide for Mutant {
         let (mut cell, mut snapshot) = (cell.clone(), snapshot.clone());
         if self.is(Bug::SuspendIgnored) {
             (cell.suspend, snapshot.cell.spec.suspend) = (false, false);
+        }
+        if self.is(Bug::SecretsAreProof) {
+            snapshot.served = secure::as_mounted(&snapshot);
         }
         let mut plan = plan::plan_cell(&cell, &snapshot, now);
         let is_map = |target: &Target| target.kind == ObjectKind::ConfigMap;
@@ -209,6 +215,9 @@ impl Decide for Mutant {
                     objects: Default::default(),
                     elastic: Default::default(),
                     placements: Vec::new(),
+                    served: Default::default(),
+                    supplied: Default::default(),
+                    lifetimes: Default::default(),
                 };
                 let lost =
                     snapshot.cell.status.iter().flat_map(|status| &status.clusters).any(|c| c.uuid.is_some())

@@ -4,7 +4,7 @@ use std::fmt;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::names::{FIELD_MANAGER, LABEL_MANAGED_BY};
@@ -110,6 +110,7 @@ kinds! {
     Autoscaler(HorizontalPodAutoscaler), |a, b| a.spec != b.spec;
     Claim(PersistentVolumeClaim), |_, _| false;
     Pod(Pod), |_, _| false;
+    Secret(Secret), |_, _| false;
 }
 
 impl fmt::Display for K {
@@ -128,6 +129,7 @@ impl From<Kind> for K {
             Kind::Deployment => K::Deployment,
             Kind::HorizontalPodAutoscaler => K::Autoscaler,
             Kind::PersistentVolumeClaim => K::Claim,
+            Kind::Secret => K::Secret,
         }
     }
 }

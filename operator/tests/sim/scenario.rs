@@ -47,9 +47,11 @@ pub enum Kind {
     Ingest,
     /// Pods that never come.
     Stuck,
+    /// Authorities and passwords are rotated, under faults.
+    Rotation,
 }
 
-const KINDS: [(Kind, u64); 11] = [
+const KINDS: [(Kind, u64); 12] = [
     (Kind::Faults, 34),
     (Kind::Edits, 20),
     (Kind::Removal, 6),
@@ -61,6 +63,7 @@ const KINDS: [(Kind, u64); 11] = [
     (Kind::Foreign, 3),
     (Kind::Ingest, 6),
     (Kind::Stuck, 4),
+    (Kind::Rotation, 8),
 ];
 
 #[derive(Clone, Debug)]
@@ -144,6 +147,10 @@ impl<'a> Story<'a> {
             Kind::LostMaster => self.lost_master(),
             Kind::Foreign => self.foreign(),
             Kind::Ingest => self.ingest(),
+            Kind::Rotation => {
+                self.faults(0, 4);
+                self.rotations();
+            }
             Kind::Stuck => self.stuck(),
         }
     }
@@ -235,6 +242,26 @@ impl<'a> Story<'a> {
         }
         let documents = self.rng.range(0, 4_000_000) as i64;
         self.at(100, Act::Documents(documents));
+        if self.spec.security.is_none() {
+            self.rotations();
+        }
+    }
+
+    /// Persons rotate authorities and passwords, in the middle of everything else.
+    fn rotations(&mut self) {
+        let cluster = self.spec.clusters[0].name.clone();
+        let authorities = [format!("{CELL}-{cluster}-transport-ca"), format!("{CELL}-http-ca")];
+        for _ in 0..self.rng.range(0, 4) {
+            let at = self.rng.range(20, 400);
+            let authority = self.rng.pick(&authorities).cloned().unwrap_or_default();
+            let user = self.rng.pick(&["operator", "router", "exporter", "admin"]).copied().unwrap_or("admin");
+            let act = match self.rng.below(4) {
+                0 | 1 => Act::RotateAuthority(authority),
+                2 => Act::DeleteSecret(authority),
+                _ => Act::DeleteSecret(format!("{CELL}-{user}")),
+            };
+            self.at(at, act);
+        }
     }
 
     fn edits(&mut self) {
@@ -413,6 +440,7 @@ fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
     });
     let masters = if zones == 1 || kind == Kind::LostMaster || rng.chance(10) { 1 } else { 3 };
     let per_zone = if rng.chance(80) { 1 } else { 2 };
+    let secure = kind == Kind::Rotation || rng.chance(40);
     SearchCellSpec {
         version: "9.5.3".to_owned(),
         topology_key: "topology.kubernetes.io/zone".to_owned(),
@@ -429,7 +457,7 @@ fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
             ingest,
             data: DataNodes { per_zone, storage, options },
         },
-        security: Some(Security { mode: Some(SecurityMode::Disabled) }),
+        security: (!secure).then(|| Security { mode: Some(SecurityMode::Disabled), ..Security::default() }),
         ..SearchCellSpec::default()
     }
 }

@@ -1,25 +1,35 @@
 //! `SearchApi` on the simulated clusters: reached through the client Service, by a ready node, or not at all.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use searchcell_core::names::ClusterKey;
+use searchcell_core::security::Served;
+use searchcell_core::security::users::User;
 use searchcell_core::snapshot::{IndexCounts, OwnershipMark, is_ready};
-use searchcell_operator::ports::{ClusterDetails, ClusterSummary, SearchApi, SearchError};
+use searchcell_operator::ports::{ClusterDetails, ClusterSummary, KubeApi, SearchApi, SearchError};
+use searchcell_operator::security::access::access_to;
+use searchcell_operator::security::parse;
+use searchcell_operator::security::sealed::Sealed;
 use serde_json::Value;
 
 use crate::calls::{Line, NoAnswer, Peer};
 use crate::elastic::Cluster;
 use crate::invariants;
 use crate::mutants::Bug;
+use crate::secure::{Client, Loaded};
 use crate::shards::Index;
-use crate::world::{World, lock};
+use crate::sim_kube::SimKube;
+use crate::world::{Container, World, lock};
 
 pub struct SimElastic {
     pub line: Line,
     pub bug: Option<Bug>,
+    kube: Arc<SimKube>,
+    /// The user that worked last, with the hash of its password, by `<cell>/<cluster>`.
+    worked: Mutex<BTreeMap<String, (String, String)>>,
     /// Whether the last reading of a cluster succeeded, by `<cell>/<cluster>`.
     readings: Mutex<BTreeMap<String, bool>>,
 }
@@ -37,8 +47,8 @@ fn identity(key: &ClusterKey) -> String {
     format!("{}/{}", key.cell, key.cluster)
 }
 
-/// The UUID of the cluster that answers behind the client Service.
-fn reach(world: &World, key: &ClusterKey) -> Result<String, SearchError> {
+/// The process that answers behind the client Service.
+fn serving<'a>(world: &'a World, key: &ClusterKey) -> Result<&'a Container, SearchError> {
     let refused = |why: &str| SearchError::Unreachable(format!("{}: {why}", key.name()));
     let service = world.store.get::<Service>(&key.name()).ok_or_else(|| refused("no such host"))?;
     let selector = service.spec.as_ref().and_then(|spec| spec.selector.clone()).unwrap_or_default();
@@ -48,8 +58,14 @@ fn reach(world: &World, key: &ClusterKey) -> Result<String, SearchError> {
     };
     let mut serving = (world.store.all::<Pod>().filter(selected))
         .filter_map(|pod| world.containers.get(pod.metadata.name.as_deref()?))
-        .filter_map(|container| container.member_of.clone());
-    let uuid = serving.next().ok_or_else(|| refused("connection refused"))?;
+        .filter(|container| container.member_of.is_some());
+    serving.next().ok_or_else(|| refused("connection refused"))
+}
+
+/// The UUID of the cluster that answers behind the client Service.
+fn reach(world: &World, key: &ClusterKey) -> Result<String, SearchError> {
+    let refused = |why: &str| SearchError::Unreachable(format!("{}: {why}", key.name()));
+    let uuid = serving(world, key)?.member_of.clone().ok_or_else(|| refused("connection refused"))?;
     if !world.elastic.has_master(Some(&uuid)) {
         return Err(refused("master_not_discovered_exception"));
     }
@@ -62,8 +78,31 @@ fn cluster<'a>(world: &'a mut World, key: &ClusterKey) -> Result<&'a mut Cluster
 }
 
 impl SimElastic {
-    pub fn new(line: Line, bug: Option<Bug>) -> Self {
-        SimElastic { line, bug, readings: Mutex::default() }
+    pub fn new(line: Line, kube: Arc<SimKube>, bug: Option<Bug>) -> Self {
+        SimElastic { line, bug, kube, worked: Mutex::default(), readings: Mutex::default() }
+    }
+
+    /// As the caches have it now.
+    fn client(&self, key: &ClusterKey) -> Client {
+        let cell = self.kube.search_cell(&key.namespace, &key.cell);
+        let secrets = self.kube.cache.lock().unwrap().secrets(&key.cell);
+        let access = access_to(key, cell.as_ref(), &secrets);
+        let name = User::Operator.secret(&key.cell);
+        let own = secrets.iter().find(|secret| secret.metadata.name.as_ref() == Some(&name)).and_then(|secret| {
+            let credential = parse::facts(&Sealed(Secret::clone(secret))).credential?;
+            Some((credential.username, credential.hash?))
+        });
+        Client::new(&access, own, self.worked.lock().unwrap().get(&identity(key)).cloned())
+    }
+
+    /// Connects as the operator does; remembers as whom.
+    fn admit(&self, world: &World, key: &ClusterKey, client: &Client) -> Result<Option<String>, SearchError> {
+        let node = serving(world, key)?;
+        let user = client.connect(node.secure.as_ref())?;
+        if let Some(user) = user.clone() {
+            self.worked.lock().unwrap().insert(identity(key), user);
+        }
+        Ok(user.map(|(name, _)| name))
     }
 
     async fn read<R: Send>(
@@ -71,9 +110,13 @@ impl SimElastic {
         key: &ClusterKey,
         view: impl FnOnce(&Cluster) -> R + Send,
     ) -> Result<R, SearchError> {
+        let client = self.client(key);
         let read = self
             .line
-            .call(Peer::Elastic(identity(key)), false, |world| cluster(world, key).map(|c| view(c)))
+            .call(Peer::Elastic(identity(key)), false, |world| {
+                self.admit(world, key, &client)?;
+                cluster(world, key).map(|c| view(c))
+            })
             .await;
         read.unwrap_or_else(|no_answer| Err(no_answer.into()))
     }
@@ -89,11 +132,12 @@ impl SimElastic {
         effect: impl FnOnce(&mut World) -> Result<(), SearchError> + Send,
     ) -> Result<(), SearchError> {
         let readings = self.readings.lock().unwrap().clone();
+        let client = self.client(key);
         let id = self.line.id;
         let pass = self.line.pass.lock().unwrap().clone();
         let answer = self.line.call(Peer::Elastic(identity(key)), true, move |world| {
             invariants::on_elastic_write(world, &pass, key, &what, &readings);
-            let answer = effect(world);
+            let answer = self.admit(world, key, &client).and_then(|_| effect(world));
             let error = answer.as_ref().err().map(|error| format!(": {error}")).unwrap_or_default();
             world.note(format!("operator {id}: {}: {what}{error}", key.name()));
             answer
@@ -143,8 +187,12 @@ impl SearchApi for SimElastic {
             state_version: cluster.version,
             state_uuid: format!("{}-{}", cluster.uuid, cluster.version),
             master: cluster.master.clone(),
+            known_as: None,
         });
-        let summary = summary.await;
+        let summary = summary.await.map(|summary| ClusterSummary {
+            known_as: self.worked.lock().unwrap().get(&identity(key)).map(|(name, _)| name.clone()),
+            ..summary
+        });
         self.record(key, summary.is_ok());
         summary
     }
@@ -183,6 +231,15 @@ impl SearchApi for SimElastic {
             cluster.indices.iter().map(|(name, index)| (name.clone(), counts(index))).collect()
         })
         .await
+    }
+
+    async fn served(&self, key: &ClusterKey, address: &str) -> Result<Served, SearchError> {
+        let read = self.line.call(Peer::Elastic(identity(key)), false, |world| {
+            let node = world.containers.values().find(|container| container.pod_uid == address);
+            let shown = node.and_then(|node| node.secure.as_ref()).map(Loaded::served);
+            shown.ok_or_else(|| SearchError::Unreachable("port 9300 does not answer".to_owned()))
+        });
+        read.await.unwrap_or_else(|no_answer| Err(no_answer.into()))
     }
 
     async fn put_settings(

@@ -6,15 +6,18 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use searchcell_core::drift;
 use searchcell_core::names::{ClusterKey, FIELD_MANAGER, FINALIZER, LABEL_CELL, LABEL_CLUSTER};
 use searchcell_core::snapshot::{CellObjects, is_owned_by, label};
 use searchcell_core::step::{Kind, Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
 use searchcell_operator::engine::Key;
 use searchcell_operator::ports::{KubeApi, KubeError};
+use searchcell_operator::security::parse::Parsed;
+use searchcell_operator::security::sealed::Sealed;
 
 use crate::calls::{Line, NoAnswer, Pass, Peer};
 use crate::invariants;
@@ -68,7 +71,13 @@ impl Cache {
         wakes
     }
 
-    fn get<T: Stored>(&self, name: &str) -> Option<T> {
+
+    /// Secrets of a cell.
+    pub fn secrets(&self, cell: &str) -> Vec<Arc<Secret>> {
+        self.of_cell::<Secret>(cell).into_iter().map(Arc::new).collect()
+    }
+
+    pub fn get<T: Stored>(&self, name: &str) -> Option<T> {
         T::of(self.objects.get(&T::KIND)?.get(name)?).cloned()
     }
 
@@ -92,12 +101,13 @@ pub struct SimKube {
     pub line: Line,
     pub cache: Mutex<Cache>,
     pub bug: Option<Bug>,
+    parsed: Parsed,
 }
 
 impl SimKube {
     pub fn new(line: Line, bug: Option<Bug>) -> Self {
         let cache = Mutex::new(Cache::listed(&lock(&line.world).store));
-        SimKube { line, cache, bug }
+        SimKube { line, cache, bug, parsed: Parsed::default() }
     }
 
     /// The cells and placements that the caches know.
@@ -211,6 +221,7 @@ impl KubeApi for SimKube {
             budgets: cache.of_cell(cell),
             claims: cache.of_cell(cell),
             pods: cache.of_cell(cell),
+            secrets: self.parsed.facts_of(NAMESPACE, cell, &cache.secrets(cell)),
         }
     }
 
@@ -382,6 +393,54 @@ impl KubeApi for SimKube {
             let Some(old) = check(world, target, stripped)? else { return Ok(()) };
             invariants::on_change(world, pass, Some(&old), None);
             world.store.delete(world.ms, target.kind.into(), &target.name);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn pods_live(
+        &self,
+        _namespace: &str,
+        selector: &BTreeMap<String, String>,
+    ) -> Result<BTreeSet<String>, KubeError> {
+        let has = |pod: &&Pod| selector.iter().all(|(key, value)| label(&pod.metadata, key) == Some(value));
+        let read = self.line.call(Peer::ApiServer, false, |world| {
+            world.store.all::<Pod>().filter(has).filter_map(|pod| pod.metadata.uid.clone()).collect()
+        });
+        Ok(read.await?)
+    }
+
+    async fn secret_live(&self, _namespace: &str, name: &str) -> Result<Option<Sealed>, KubeError> {
+        let read = self.line.call(Peer::ApiServer, false, |world| world.store.get::<Secret>(name).cloned());
+        Ok(read.await?.map(Sealed))
+    }
+
+    async fn create_secret(&self, _namespace: &str, secret: &Sealed, owner_uid: &str) -> Result<(), KubeError> {
+        let name = secret.name().to_owned();
+        self.write(format!("create Secret {name}"), |world, pass| {
+            match world.store.create(world.ms, FIELD_MANAGER, Obj::Secret(secret.0.clone())) {
+                Ok(created) => {
+                    invariants::on_change(world, pass, None, Some(&created));
+                    Ok(())
+                }
+                Err(existing) if is_owned_by(existing.meta(), owner_uid) => {
+                    Err(KubeError::Conflict(format!("Secret {name} is there already")))
+                }
+                Err(_) => Err(KubeError::NotOurs { kind: "Secret", name: name.clone() }),
+            }
+        })
+        .await
+    }
+
+    async fn replace_secret(&self, _namespace: &str, secret: &Sealed) -> Result<(), KubeError> {
+        let name = secret.name().to_owned();
+        let stripped = self.strips_preconditions();
+        let target = drift::exact_target(Kind::Secret, &secret.0.metadata);
+        self.write(format!("replace Secret {name}"), |world, pass| {
+            let Some(old) = check(world, &target, stripped)? else { return Err(gone(&target)) };
+            world.store.update::<Secret>(FIELD_MANAGER, &name, |stored| *stored = secret.0.clone());
+            let new = world.store.object(K::Secret, &name).cloned();
+            invariants::on_change(world, pass, Some(&old), new.as_ref());
             Ok(())
         })
         .await

@@ -11,6 +11,7 @@ use crate::invariants::{History, Violation};
 use crate::objects::K;
 use crate::rng::Rng;
 use crate::store::Store;
+use crate::secure::{self, Loaded};
 use crate::{elastic, invariants, kubernetes, machines};
 
 /// Everybody's handle on the world.
@@ -60,6 +61,8 @@ pub struct Container {
     pub bootstrap: Vec<String>,
     pub join_at: u64,
     pub member_of: Option<String>,
+    /// Certificates and users, with security.
+    pub secure: Option<Loaded>,
 }
 
 /// What is broken between the operator's processes and the world.
@@ -172,6 +175,7 @@ impl World {
         self.last_tick = self.ms;
         kubernetes::tick(self);
         machines::tick(self);
+        secure::tick(self);
         elastic::tick(self);
         invariants::on_tick(self);
     }

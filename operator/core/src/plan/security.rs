@@ -15,7 +15,7 @@ use super::removal::has_workloads;
 use crate::build;
 use crate::domain::ValidCell;
 use crate::drift::{self, Live};
-use crate::names::{ClusterKey, http_authority, http_trust};
+use crate::names::{ClusterKey, LABEL_CELL, http_authority, http_trust};
 use crate::security::authority::{Authority, Decision, Evidence, bundle, decide};
 use crate::security::gate::rotation_may_advance;
 use crate::security::leaf::{Leaf, Workload, workloads};
@@ -204,7 +204,16 @@ fn authority(
         Decision::Rest(until) => upkeep.wake(until),
         Decision::Go(change, why) => {
             let replaces = live.map(|secret| drift::exact_target(Kind::Secret, &secret.metadata));
-            let order = AuthorityOrder { metadata, replaces, change, subject };
+            let selector = match cluster {
+                Some(name) => ClusterKey::new("", scope.name, name).selector(None, None),
+                None => BTreeMap::from([(LABEL_CELL.to_owned(), scope.name.to_owned())]),
+            };
+            let pods = (scope.clusters.iter())
+                .filter(|(key, _, _)| clusters.contains(&key.cluster.as_str()))
+                .flat_map(|(_, objects, _)| &objects.pods)
+                .filter_map(|pod| pod.metadata.uid.clone())
+                .collect();
+            let order = AuthorityOrder { metadata, replaces, change, subject, selector, pods };
             upkeep.order(cluster, Order::Authority(order), format!("authority of the {layer} layer: {why}"));
         }
         Decision::Wait(message, until) => {

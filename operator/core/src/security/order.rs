@@ -68,6 +68,11 @@ pub struct AuthorityOrder {
     pub change: AuthorityChange,
     /// Subject of a new authority; the effect adds something unique.
     pub subject: String,
+    /// Labels of the nodes that the authority is for.
+    pub selector: BTreeMap<String, String>,
+    /// UIDs of the pods of these nodes, as observed. A change that rests on what nodes show is not made when there are
+    /// others by now.
+    pub pods: BTreeSet<String>,
 }
 
 /// What is done to an authority.
