@@ -77,7 +77,6 @@ fn refused_by_the_operator() -> Vec<(Value, &'static str, Vec<&'static str>)> {
             vec!["data nodes", "rolling restart"],
         ),
         (json!({"settings": {"node.store.allow_mmap": true}}), "NotSupportedYet", vec!["rolling restart"]),
-        (json!({"security": {"mode": "Managed"}}), "NotSupportedYet", vec!["spec.security.mode"]),
         (json!({"version": "6.8.0"}), "UnsupportedVersion", vec!["spec.version"]),
     ]
 }

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::security::leaf::SHARED;
 use searchcell_core::security::{CertificateFacts, SecretFacts, Served};
 use searchcell_core::snapshot::{CellSnapshot, Reading};
@@ -119,16 +121,32 @@ pub fn tick(world: &mut World) {
     }
 }
 
+/// True while the cell that a process was started for is there: what is left of a deleted one only waits for its end.
+fn is_of_a_living_cell(world: &World, name: &str) -> bool {
+    let workload = |uid: &String| {
+        let sets = world.store.all::<StatefulSet>().map(|set| &set.metadata);
+        let all = sets.chain(world.store.all::<Deployment>().map(|deployment| &deployment.metadata));
+        all.into_iter().find(|meta| meta.uid.as_ref() == Some(uid))
+    };
+    let owners = |meta: &ObjectMeta| -> Vec<String> {
+        meta.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect()
+    };
+    let Some(pod) = world.store.get::<Pod>(name) else { return false };
+    (owners(&pod.metadata).iter().filter_map(workload))
+        .any(|meta| owners(meta).iter().any(|uid| world.store.is_live(uid)))
+}
+
 /// A process has loaded something new: it and its peers must accept each other, and clients must accept it.
 pub fn check(world: &mut World, name: &str) {
     let Some(own) = world.containers.get(name) else { return };
-    let Some(loaded) = own.secure.as_ref() else { return };
+    let Some(loaded) = own.secure.as_ref().filter(|_| is_of_a_living_cell(world, name)) else { return };
     let accepts = |one: &Loaded, other: &Loaded| one.trust.iter().any(|ca| other.transport.is_signed_by(ca));
     let peers = world.containers.values().filter(|peer| peer.identity == own.identity && peer.name != own.name);
     let strangers: BTreeSet<String> = peers
         .filter(|peer| {
             peer.secure.as_ref().is_some_and(|peer| !accepts(loaded, peer) || !accepts(peer, loaded))
         })
+        .filter(|peer| is_of_a_living_cell(world, &peer.name))
         .map(|peer| peer.name.clone())
         .collect();
     let clients = own.identity.split_once('/').map(|(cell, _)| cell.to_owned()).and_then(|cell| {

@@ -18,9 +18,6 @@ macro_rules! refused {
 
 refused! {
     // Not in this version.
-    security_managed: "/spec/security/mode" = "Managed" => NotSupportedYet at "spec.security.mode", "set spec.security.mode: Disabled";
-    security_absent: "/spec/security" = null => NotSupportedYet at "spec.security.mode", "set spec.security.mode: Disabled";
-    security_without_mode: "/spec/security" = {} => NotSupportedYet at "spec.security.mode", "set spec.security.mode: Disabled";
     secure_settings: "/spec/secureSettings" = [{"secretName": "s3"}] => NotSupportedYet at "spec.secureSettings", "remove";
     zone_retiring: "/spec/zones/0/state" = "Retiring" => NotSupportedYet at "spec.zones[c].state", "Active";
     cluster_drain: "/spec/clusters/1/placement" = "Drain" => NotSupportedYet at "spec.clusters[a].placement", "Closed";
@@ -174,7 +171,41 @@ fn supported_choices_are_accepted() {
 fn all_problems_come_at_once_sorted_by_path() {
     let mut value = with(good_cell(), "/spec/version", json!("6.0.0"));
     value = with(value, "/spec/nodes/master/count", json!(4));
-    value = with(value, "/spec/security", json!(null));
+    value = with(value, "/spec/secureSettings", json!([{"secretName": "s3"}]));
     let paths: Vec<String> = cell_problems(value).into_iter().map(|problem| problem.path).collect();
-    assert_eq!(paths, ["spec.nodes.master.count", "spec.security.mode", "spec.version"]);
+    assert_eq!(paths, ["spec.nodes.master.count", "spec.secureSettings", "spec.version"]);
+}
+
+#[test]
+fn security_is_managed_unless_it_is_disabled() {
+    for (security, is_secure) in
+        [(json!(null), true), (json!({}), true), (json!({"mode": "Managed"}), true), (json!({"mode": "Disabled"}), false)]
+    {
+        let value = with(good_cell(), "/spec/security", security.clone());
+        assert_eq!(validate_cell(&cell(value)).unwrap().is_secure, is_secure, "{security}");
+    }
+}
+
+#[test]
+fn managed_security_needs_a_version_that_has_it() {
+    for version in ["7.17.29", "8.0.1", "8.1.3"] {
+        let value = with(with(good_cell(), "/spec/version", json!(version)), "/spec/security", json!({}));
+        let problems = cell_problems(value);
+        assert_one(&problems, "spec.security.mode", Reason::UnsupportedVersion, "set spec.security.mode: Disabled");
+        assert!(problems[0].message.contains(version));
+    }
+}
+
+#[test]
+fn certificates_of_a_user_need_security_and_a_name() {
+    let certificates = json!({"http": {"secretName": "my.certificate-1"}});
+    let value = with(good_cell(), "/spec/security", json!({"certificates": certificates}));
+    assert_eq!(cell_problems(value), []);
+    let value = with(good_cell(), "/spec/security", json!({"mode": "Disabled", "certificates": certificates}));
+    assert_one(&cell_problems(value), "spec.security.certificates", Reason::InvalidSpec, "Managed");
+    for name in ["", "../other", "Upper", "a/b"] {
+        let value = json!({"certificates": {"transport": {"secretName": name}}});
+        let problems = cell_problems(with(good_cell(), "/spec/security", value));
+        assert_one(&problems, "spec.security.certificates.transport.secretName", Reason::InvalidSpec, "Secret");
+    }
 }
