@@ -231,16 +231,23 @@ fn connection_problem(error: &elasticsearch::Error) -> &'static str {
         if error.to_string().contains("dns error") {
             return "its address does not resolve";
         }
-        if error.downcast_ref::<rustls::Error>().is_some()
-            || (error.downcast_ref::<std::io::Error>())
-                .and_then(std::io::Error::get_ref)
-                .is_some_and(|inner| inner.downcast_ref::<rustls::Error>().is_some())
-        {
+        if is_distrust(error) {
             return "its certificate is not one that the operator trusts";
         }
         cause = error.source();
     }
     "the connection to it failed"
+}
+
+/// TLS libraries wrap their errors in those of streams, sometimes twice; a stream's error hides what it wraps from
+/// `source`.
+fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
+    match error.downcast_ref::<rustls::Error>() {
+        Some(error) => matches!(error, rustls::Error::InvalidCertificate(_)),
+        None => (error.downcast_ref::<std::io::Error>())
+            .and_then(std::io::Error::get_ref)
+            .is_some_and(|inner| is_distrust(inner)),
+    }
 }
 
 fn cut(reason: &str) -> String {

@@ -32,9 +32,9 @@ const COUNTS_EVERY: Duration = Duration::from_secs(60);
 const QUIET_S: u64 = 130;
 /// How long events are gathered, at most.
 const DEBOUNCE_MS: u64 = 2_500;
-/// Clients load a new authority, and nodes a new user, well within these.
+/// Clients load a new authority, and nodes a new user, within these.
 const OVERLAP: Duration = Duration::from_secs(120);
-const GRACE: Duration = Duration::from_secs(180);
+const GRACE: Duration = Duration::from_secs(100);
 /// How long a process leads without renewing its lease.
 const LEASE: Duration = Duration::from_secs(15);
 
