@@ -55,7 +55,7 @@ fn mounted(pod: &Pod) -> Option<(String, String)> {
         let volume = volumes.iter().find(|volume| volume.name == name)?;
         volume.secret.as_ref()?.secret_name.clone()
     };
-    Some((of("certificates")?, of("realm")?))
+    Some((of("searchcell-certificates")?, of("searchcell-realm")?))
 }
 
 fn facts(world: &World, name: &str) -> Option<SecretFacts> {

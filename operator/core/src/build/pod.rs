@@ -39,9 +39,9 @@ pub const VOLUME_SETTINGS: &str = "settings";
 const VOLUME_LOGS: &str = "logs";
 const VOLUME_TMP: &str = "tmp";
 /// Volume: certificates of the workload's nodes, and whom they trust.
-const VOLUME_CERTIFICATES: &str = "certificates";
+const VOLUME_CERTIFICATES: &str = "searchcell-certificates";
 /// Volume: the users of the file realm.
-const VOLUME_REALM: &str = "realm";
+const VOLUME_REALM: &str = "searchcell-realm";
 /// All volumes of the operator.
 pub const OWNED_VOLUMES: [&str; 7] = [
     VOLUME_DATA,
@@ -209,14 +209,14 @@ fn secure_script(role: Role) -> String {
 for file in users users_roles roles.yml; do
   ln -sf {REALM_DIRECTORY}/$file /mnt/config/$file
 done
-for attempt in $(seq 300); do
+for attempt in {{1..300}}; do
   if [ -s \"{NEW_CERTIFICATES}/{node}.http.key\" ] && [ -s \"{NEW_CERTIFICATES}/{node}.transport.key\" ] \\
     && [ -s {NEW_REALM}/users ]; then
     exit 0
   fi
   sleep 1
 done
-echo \"certificates of {node} or users are not mounted: see the Secrets of the volumes certificates and realm\" \\
+echo \"certificates of {node} or users are not mounted: see the Secrets of the volumes {VOLUME_CERTIFICATES} and {VOLUME_REALM}\" \\
   >/dev/termination-log
 exit 78
 "

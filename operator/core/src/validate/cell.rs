@@ -6,7 +6,9 @@ use searchcell_crds::{
     Approval, ClusterPlacement, Reason, Rollout, RolloutUnit, SearchCell, SearchCellSpec, SecurityMode,
 };
 
-use super::{Problem, Problems, is_cell_name, is_dns_label, is_label_key, is_label_value, nodes, settings};
+use super::{
+    Problem, Problems, is_cell_name, is_dns_label, is_label_key, is_label_value, nodes, security, settings,
+};
 use crate::domain::{EsVersion, ValidCell, ValidCluster, ValidZone};
 use crate::names::{MAX_STATEFUL_SET_NAME, Role};
 
@@ -27,7 +29,7 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
     let zones = zones(spec, &mut problems);
     let clusters = clusters(spec, &mut problems);
     image_and_topology(spec, &mut problems);
-    security(spec, version, &mut problems);
+    security::check(spec, version, &mut problems);
 
     let master_count = spec.nodes.master.count;
     if ![1, 3, 5].contains(&master_count) {
@@ -164,38 +166,6 @@ fn version(spec: &SearchCellSpec, problems: &mut Problems) -> Option<EsVersion> 
             problems
                 .invalid("spec.version", "is not of the form x.y.z: write a released version, like 9.5.3");
             None
-        }
-    }
-}
-
-fn security(spec: &SearchCellSpec, version: Option<EsVersion>, problems: &mut Problems) {
-    let is_secure = spec.security_mode() == SecurityMode::Managed;
-    if let (true, Some(version)) = (is_secure, version.filter(|version| !version.has_managed_security())) {
-        problems.add(
-            Reason::UnsupportedVersion,
-            "spec.security.mode",
-            format!(
-                "is Managed, also where it is absent, and {version} does not support that: choose spec.version 8.2.0 or \
-                 later, or set spec.security.mode: Disabled"
-            ),
-        );
-    }
-    let certificates = spec.security.as_ref().and_then(|security| security.certificates.as_ref());
-    let Some(certificates) = certificates else { return };
-    let path = "spec.security.certificates";
-    if !is_secure {
-        problems.invalid(path, "needs spec.security.mode: Managed: remove one of the two");
-    }
-    for (layer, from) in [("http", &certificates.http), ("transport", &certificates.transport)] {
-        let Some(from) = from else { continue };
-        let is_name = from.secret_name.len() <= 253
-            && !from.secret_name.is_empty()
-            && from.secret_name.split('.').all(|part| is_dns_label(part, 253));
-        if !is_name {
-            problems.invalid(
-                format!("{path}.{layer}.secretName"),
-                "is not the name of a Secret: write lower-case letters, digits, dashes and dots",
-            );
         }
     }
 }

@@ -209,3 +209,16 @@ fn certificates_of_a_user_need_security_and_a_name() {
         assert_one(&problems, "spec.security.certificates.transport.secretName", Reason::InvalidSpec, "Secret");
     }
 }
+
+#[test]
+fn no_mount_hides_users_or_certificates() {
+    let template = json!({"spec": {"containers": [{"name": "elasticsearch", "volumeMounts": [
+        {"name": "mine", "mountPath": "/usr/share/elasticsearch/config/users"},
+        {"name": "mine", "mountPath": "/usr/share/elasticsearch/config/synonyms"},
+    ]}], "volumes": [{"name": "mine", "emptyDir": {}}]}});
+    let value = with(good_cell(), "/spec/nodes/data/podTemplate", template);
+    assert_eq!(cell_problems(value.clone()), []);
+    let problems = cell_problems(with(value, "/spec/security", json!({})));
+    let path = "spec.nodes.data.podTemplate.spec.containers[elasticsearch].volumeMounts[/usr/share/elasticsearch/config/users]";
+    assert_one(&problems, path, Reason::ReservedPodField, "would hide");
+}

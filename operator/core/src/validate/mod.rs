@@ -12,6 +12,7 @@ mod placement;
 mod pod_security;
 mod pod_template;
 pub(crate) mod quantity;
+mod security;
 mod settings;
 
 #[cfg(test)]
