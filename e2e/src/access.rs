@@ -95,7 +95,11 @@ async fn to_service(namespace: &str, service: &str) -> Result<Way, String> {
         String::from_utf8(bytes.0.clone()).map_err(|_| format!("{key} of Secret {name} is no text"))
     };
     let authorization = basic(&text("username")?, &text("password")?)?;
-    Ok(Way { base: format!("https://{host}"), client: client(Some(&trust))?, authorization: Some(authorization) })
+    Ok(Way {
+        base: format!("https://{host}"),
+        client: client(Some(&trust))?,
+        authorization: Some(authorization),
+    })
 }
 
 /// The cell of a Service, when it has security.
@@ -125,8 +129,11 @@ fn client(trust: Option<&str>) -> Result<Client<HttpsConnector<HttpConnector>, F
     connector.set_connect_timeout(Some(Duration::from_secs(5)));
     connector.set_nodelay(true);
     connector.enforce_http(false);
-    let connector =
-        HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().wrap_connector(connector);
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(config)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
     Ok(Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector))
 }
 

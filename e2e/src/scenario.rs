@@ -199,6 +199,13 @@ impl Scenario {
         self.spawn(&["--leader-elect=false"]).await
     }
 
+    /// Starts a process of the operator with flags of its own and waits until it is ready.
+    pub async fn start_operator_with(&self, flags: &[&str]) -> Operator {
+        let mut operator = self.spawn(flags).await;
+        operator.ready().await;
+        operator
+    }
+
     async fn spawn(&self, flags: &[&str]) -> Operator {
         let number = self.operators.fetch_add(1, Ordering::Relaxed) + 1;
         let binary = self.binary.lock().unwrap().clone();

@@ -97,7 +97,8 @@ pub trait KubeApi: Send + Sync {
     /// A Secret, from the API server itself: one of ours, or one that a user supplied.
     async fn secret_live(&self, namespace: &str, name: &str) -> Result<Option<Sealed>, KubeError>;
     /// Creates a Secret; as [`KubeApi::create`].
-    async fn create_secret(&self, namespace: &str, secret: &Sealed, owner_uid: &str) -> Result<(), KubeError>;
+    async fn create_secret(&self, namespace: &str, secret: &Sealed, owner_uid: &str)
+    -> Result<(), KubeError>;
     /// Replaces a Secret (PUT); the UID and the resource version in its metadata are preconditions.
     async fn replace_secret(&self, namespace: &str, secret: &Sealed) -> Result<(), KubeError>;
 

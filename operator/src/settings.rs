@@ -92,7 +92,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(problem()),
     };
     // A century is more than any certificate ought to live.
-    number.checked_mul(seconds).filter(|all| *all <= 36_525 * 86_400).map(Duration::from_secs).ok_or_else(problem)
+    number
+        .checked_mul(seconds)
+        .filter(|all| *all <= 36_525 * 86_400)
+        .map(Duration::from_secs)
+        .ok_or_else(problem)
 }
 
 /// As long as it takes to bring a certificate to every node, and then some.
@@ -137,7 +141,8 @@ mod tests {
         assert_eq!(cli.settings.namespaces, ["a", "b"]);
         assert!(!cli.settings.leader_elect && cli.settings.log_format == LogFormat::Text);
         assert!(Cli::try_parse_from(["searchcell", "--concurrency=0"]).is_err());
-        let cli = Cli::try_parse_from(["searchcell", "--certificate-lifetime=10m", "--ca-lifetime=1h"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["searchcell", "--certificate-lifetime=10m", "--ca-lifetime=1h"]).unwrap();
         assert_eq!(cli.settings.lifetimes().certificate, Duration::from_secs(600));
         assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=5s"]).is_err());
         assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=90"]).is_err());

@@ -44,7 +44,8 @@ fn issue(forge: &Forge, authority: &Pair, names: &[&str], lifetime: Duration) ->
 }
 
 fn secret(entries: &[(&str, &str)]) -> Sealed {
-    let data = entries.iter().map(|(key, text)| ((*key).to_owned(), ByteString(text.as_bytes().to_vec()))).collect();
+    let data =
+        entries.iter().map(|(key, text)| ((*key).to_owned(), ByteString(text.as_bytes().to_vec()))).collect();
     Sealed(Secret { data: Some(data), ..Secret::default() })
 }
 
@@ -82,7 +83,10 @@ async fn passwords_are_hashed_as_the_file_realm_reads_them() {
     assert!(one != two && one.reveal().len() == 32);
     let hash = forge.hash(&one).await.unwrap();
     assert!(hash.reveal().starts_with("$2a$04$"));
-    assert!(bcrypt::verify(one.reveal(), hash.reveal()).unwrap() && !bcrypt::verify(two.reveal(), hash.reveal()).unwrap());
+    assert!(
+        bcrypt::verify(one.reveal(), hash.reveal()).unwrap()
+            && !bcrypt::verify(two.reveal(), hash.reveal()).unwrap()
+    );
     let mut entries = vec![("username", "u"), ("password", one.reveal()), ("hash", hash.reveal())];
     let digest = parse::digest_of("u", one.reveal());
     entries.push(("hash-of", &digest));
@@ -95,11 +99,17 @@ async fn passwords_are_hashed_as_the_file_realm_reads_them() {
 #[test]
 fn a_supplied_certificate_is_traced_to_its_authority() {
     let forge = Forge::default();
-    let (mine, other) = (forge.authority("a", DAY, Timestamp::now()).unwrap(), forge.authority("b", DAY, Timestamp::now()).unwrap());
+    let (mine, other) = (
+        forge.authority("a", DAY, Timestamp::now()).unwrap(),
+        forge.authority("b", DAY, Timestamp::now()).unwrap(),
+    );
     let pair = issue(&forge, &mine, &["x.y"], DAY);
     let read = |ca: &Pair| {
-        let entries =
-            [("tls.crt", pair.certificate.as_str()), ("tls.key", pair.key.reveal()), ("ca.crt", &ca.certificate)];
+        let entries = [
+            ("tls.crt", pair.certificate.as_str()),
+            ("tls.key", pair.key.reveal()),
+            ("ca.crt", &ca.certificate),
+        ];
         match supplied::read(&secret(&entries), Timestamp::now()) {
             Supplied::Read { untrusted, .. } => untrusted,
             other => panic!("{other:?}"),
@@ -120,7 +130,8 @@ impl Accesses for Fixed {
 /// Answers every request as a cluster does, to these users; says which there were.
 async fn server(pair: &Pair, known: &'static [&'static str]) -> (u16, Arc<Mutex<Vec<String>>>) {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain(pair), key(pair)).unwrap();
+    let config =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(chain(pair), key(pair)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let seen: Arc<Mutex<Vec<String>>> = Arc::default();
@@ -140,10 +151,16 @@ async fn server(pair: &Pair, known: &'static [&'static str]) -> (u16, Arc<Mutex<
                     head.push(byte[0]);
                 }
                 let head = String::from_utf8(head).unwrap();
-                let user = head.lines().find_map(|line| line.strip_prefix("authorization: Basic ")).unwrap_or_default();
+                let user = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("authorization: Basic "))
+                    .unwrap_or_default();
                 log.lock().unwrap().push(user.to_owned());
                 let (status, body) = if known.contains(&user) {
-                    (200, r#"{"cluster_uuid":"u","version":1,"state_uuid":"s","master_node":"m","nodes":{"m":{"name":"m"}}}"#)
+                    (
+                        200,
+                        r#"{"cluster_uuid":"u","version":1,"state_uuid":"s","master_node":"m","nodes":{"m":{"name":"m"}}}"#,
+                    )
                 } else {
                     (401, r#"{"error":{"type":"security_exception","reason":"unable to authenticate user"}}"#)
                 };
@@ -194,7 +211,8 @@ async fn the_client_believes_the_cells_authority_and_checks_names() {
 
     let error = client(port, "localhost", &other, "one").summary(&cluster()).await.unwrap_err().to_string();
     assert_eq!(error, "its certificate is not one that the operator trusts");
-    let error = client(port, "127.0.0.1", &authority, "one").summary(&cluster()).await.unwrap_err().to_string();
+    let error =
+        client(port, "127.0.0.1", &authority, "one").summary(&cluster()).await.unwrap_err().to_string();
     assert_eq!(error, "its certificate is not one that the operator trusts");
     // Who was not believed heard nothing.
     assert_eq!(seen.lock().unwrap().len(), 1);
@@ -242,7 +260,8 @@ async fn a_look_at_a_node_sees_what_it_shows_and_whom_it_trusts() {
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
     let strict = ServerConfig::builder().with_client_cert_verifier(verifier);
     let strict = strict.with_single_cert(chain(&pair), key(&pair)).unwrap();
-    let open = ServerConfig::builder().with_no_client_auth().with_single_cert(chain(&pair), key(&pair)).unwrap();
+    let open =
+        ServerConfig::builder().with_no_client_auth().with_single_cert(chain(&pair), key(&pair)).unwrap();
     for (port, config) in [(9300, strict), (9200, open)] {
         let Ok(listener) = TcpListener::bind(("127.99.93.1", port)).await else { return };
         let acceptor = TlsAcceptor::from(Arc::new(config));
@@ -275,7 +294,8 @@ async fn files_for_a_real_elasticsearch() {
         write(&format!("n0.{layer}.key"), pair.key.reveal());
     }
     let mut users = String::new();
-    for user in ["searchcell-operator-1", "searchcell-router-1", "searchcell-exporter-1", "searchcell-admin"] {
+    for user in ["searchcell-operator-1", "searchcell-router-1", "searchcell-exporter-1", "searchcell-admin"]
+    {
         let hash = forge.hash(&Hidden::new(format!("{user}-password"))).await.unwrap();
         users.push_str(&format!("{user}:{}\n", hash.reveal()));
     }

@@ -14,6 +14,7 @@ mod harness;
 mod ingest;
 mod refusals;
 mod rest;
+mod security;
 mod users;
 mod volumes;
 mod zones;

@@ -84,10 +84,8 @@ async fn send(
         return Err(SearchError::Refused("its answer is too big to be read".to_owned()));
     }
     let status = response.status_code().as_u16();
-    let body = response
-        .bytes()
-        .await
-        .map_err(|_| SearchError::Unreachable("its answer broke off".to_owned()))?;
+    let body =
+        response.bytes().await.map_err(|_| SearchError::Unreachable("its answer broke off".to_owned()))?;
     Ok(Answer { status, body, known_as: None })
 }
 
@@ -282,7 +280,8 @@ impl SearchApi for ElasticHttp {
     }
 
     async fn served(&self, _cluster: &ClusterKey, address: &str) -> Result<Served, SearchError> {
-        let mut tally = Tally { on_request: self.on_request.as_ref(), op: "handshake", outcome: "unreachable" };
+        let mut tally =
+            Tally { on_request: self.on_request.as_ref(), op: "handshake", outcome: "unreachable" };
         let served = handshake::served(address).await.map_err(SearchError::Unreachable)?;
         tally.outcome = "success";
         Ok(served)

@@ -52,10 +52,12 @@ impl Clients {
     /// How a request to a cluster goes now.
     pub fn way(&self, cluster: &ClusterKey) -> Result<Way, SearchError> {
         match self.accesses.access(cluster) {
-            Access::Plain => {
-                Ok(Way { client: self.plain.clone(), scheme: "http", users: Vec::new() })
+            Access::Plain => Ok(Way { client: self.plain.clone(), scheme: "http", users: Vec::new() }),
+            Access::NotYet(why) => {
+                // Whoever comes back under this name has passwords of its own.
+                self.worked.lock().unwrap_or_else(PoisonError::into_inner).remove(cluster);
+                Err(SearchError::Unreachable(why.to_owned()))
             }
-            Access::NotYet(why) => Err(SearchError::Unreachable(why.to_owned())),
             Access::Secured { trust, credential } => {
                 let client = self.secured(&trust)?;
                 let last = self.worked.lock().unwrap_or_else(PoisonError::into_inner).get(cluster).cloned();
@@ -113,7 +115,10 @@ fn pool(trust: Option<&str>) -> Result<Elasticsearch, BuildError> {
 /// The header that says who asks; libraries that print headers are told not to print it.
 pub fn authorization(user: &Credential) -> Result<HeaderMap, SearchError> {
     let pair = Zeroizing::new(format!("{}:{}", user.username, user.password.reveal()));
-    let text = Zeroizing::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair.as_bytes())));
+    let text = Zeroizing::new(format!(
+        "Basic {}",
+        base64::engine::general_purpose::STANDARD.encode(pair.as_bytes())
+    ));
     let mut value = HeaderValue::from_str(&text)
         .map_err(|_| SearchError::Refused("the operator's credential is not text".to_owned()))?;
     value.set_sensitive(true);

@@ -294,7 +294,12 @@ impl KubeApi for KubeIo {
         self.count("get", found.map(|found| found.map(Sealed)))
     }
 
-    async fn create_secret(&self, namespace: &str, secret: &Sealed, owner_uid: &str) -> Result<(), KubeError> {
+    async fn create_secret(
+        &self,
+        namespace: &str,
+        secret: &Sealed,
+        owner_uid: &str,
+    ) -> Result<(), KubeError> {
         let result = requests::create(&self.client, namespace, &secret.0, "Secret", owner_uid).await;
         self.count("create", result)
     }

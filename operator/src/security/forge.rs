@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use searchcell_core::security::leaf::Leaf;
@@ -102,7 +102,8 @@ impl Forge {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         // On the transport layer, each node is a client of the others.
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         self.dates(&mut params, lifetime, now, Some(authority.not_after))?;
         let certificate = params.signed_by(&key, &authority.issuer).map_err(problem)?;
         Ok(Pair { certificate: certificate.pem(), key: Hidden::new(key.serialize_pem()) })
@@ -145,11 +146,13 @@ impl Forge {
         // Clocks of nodes are not quite the same. Of a short life, little is given away.
         let early = lifetime.min(Duration::from_secs(600)) / 10;
         let add = |by: Duration| {
-            now.checked_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX)).map_err(|_| problem())
+            now.checked_add(SignedDuration::try_from(by).unwrap_or(SignedDuration::MAX))
+                .map_err(|_| problem())
         };
         let until = add(lifetime)?;
         let until = latest.map_or(until, |latest| latest.min(until));
-        let from = now.checked_sub(SignedDuration::try_from(early).unwrap_or_default()).map_err(|_| problem())?;
+        let from =
+            now.checked_sub(SignedDuration::try_from(early).unwrap_or_default()).map_err(|_| problem())?;
         params.not_before = dated(from).map_err(|_| problem())?;
         params.not_after = dated(until).map_err(|_| problem())?;
         let mut serial = [0; 16];

@@ -119,7 +119,11 @@ impl ServerCertVerifier for Witness {
 }
 
 impl ResolvesClientCert for Witness {
-    fn resolve(&self, root_hint_subjects: &[&[u8]], _sigschemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    fn resolve(
+        &self,
+        root_hint_subjects: &[&[u8]],
+        _sigschemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.trusted = root_hint_subjects.iter().map(|subject| parse::subject(subject)).collect();
         None

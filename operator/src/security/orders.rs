@@ -71,7 +71,8 @@ impl<K: KubeApi> Orders<'_, K> {
                 annotations.extend(asked.iter().map(|asked| (ANNOTATION_ROTATED.to_owned(), asked.clone())));
             }
             AuthorityChange::Switch => {
-                let (Some(certificate), Some(key)) = (data.remove("next.crt"), data.remove("next.key")) else {
+                let (Some(certificate), Some(key)) = (data.remove("next.crt"), data.remove("next.key"))
+                else {
                     return Err(changed(order.metadata.name.as_deref()));
                 };
                 let mut trusted = data.remove("ca.crt").map(|former| former.0).unwrap_or_default();
@@ -126,8 +127,10 @@ impl<K: KubeApi> Orders<'_, K> {
             Source::Authority { fingerprint, .. } => ("ca", fingerprint),
             Source::Supplied { fingerprint, .. } => ("tls", fingerprint),
         };
-        let found: &CertificateFacts =
-            facts.pair(stem).filter(|found| found.fingerprint == *fingerprint).ok_or_else(|| changed(Some(name)))?;
+        let found: &CertificateFacts = facts
+            .pair(stem)
+            .filter(|found| found.fingerprint == *fingerprint)
+            .ok_or_else(|| changed(Some(name)))?;
         let text = |ending: &str| live.text(&format!("{stem}.{ending}")).ok_or_else(|| changed(Some(name)));
         let (certificate, key) = (text("crt")?, text("key")?);
         Ok(match source {
@@ -148,7 +151,9 @@ impl<K: KubeApi> Orders<'_, K> {
     }
 
     async fn hash(&self, target: &Target, username: &str) -> Result<(), StepError> {
-        let Some(live) = self.live_target(Some(target)).await? else { return Err(changed(Some(&target.name))) };
+        let Some(live) = self.live_target(Some(target)).await? else {
+            return Err(changed(Some(&target.name)));
+        };
         let password = match (live.text(USERNAME), live.text(PASSWORD)) {
             (Some(found), Some(password)) if found == username => Hidden::new(password.to_owned()),
             _ => return Err(changed(Some(&target.name))),
@@ -219,12 +224,17 @@ impl<K: KubeApi> Orders<'_, K> {
             None => {
                 let annotations = (!annotations.is_empty()).then_some(annotations);
                 let metadata = ObjectMeta { annotations, ..metadata.clone() };
-                let secret = Secret { metadata, data: Some(data), type_: Some("Opaque".into()), ..Secret::default() };
+                let secret =
+                    Secret { metadata, data: Some(data), type_: Some("Opaque".into()), ..Secret::default() };
                 Ok(self.kube.create_secret(namespace, &Sealed(secret), self.owner.uid).await?)
             }
             Some(Sealed(mut secret)) => {
                 secret.metadata.annotations.get_or_insert_default().extend(annotations);
-                secret.metadata.labels.get_or_insert_default().extend(metadata.labels.clone().unwrap_or_default());
+                secret
+                    .metadata
+                    .labels
+                    .get_or_insert_default()
+                    .extend(metadata.labels.clone().unwrap_or_default());
                 secret.data = Some(data);
                 Ok(self.kube.replace_secret(namespace, &Sealed(secret)).await?)
             }

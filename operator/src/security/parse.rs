@@ -185,7 +185,9 @@ fn users(secret: &Sealed) -> Option<UsersFacts> {
     let text = |key: &str| secret.text(key).map(str::to_owned);
     let lines = secret.text(USERS)?;
     Some(UsersFacts {
-        users: user_lines(lines).map(|(name, hash)| (name.to_owned(), fingerprint(hash.as_bytes()))).collect(),
+        users: user_lines(lines)
+            .map(|(name, hash)| (name.to_owned(), fingerprint(hash.as_bytes())))
+            .collect(),
         users_roles: text(USERS_ROLES)?,
         roles: text(ROLES)?,
     })
@@ -203,13 +205,17 @@ impl Parsed {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let names: BTreeSet<&str> = secrets.iter().filter_map(|o| o.metadata.name.as_deref()).collect();
         known.retain(|(of, name), facts| {
-            of != namespace || label(&facts.metadata, LABEL_CELL) != Some(cell) || names.contains(name.as_str())
+            of != namespace
+                || label(&facts.metadata, LABEL_CELL) != Some(cell)
+                || names.contains(name.as_str())
         });
         let version = |metadata: &ObjectMeta| (metadata.uid.clone(), metadata.resource_version.clone());
         let facts = secrets.iter().map(|secret| {
             let key = (namespace.to_owned(), secret.metadata.name.clone().unwrap_or_default());
             match known.get(&key) {
-                Some(facts) if version(&facts.metadata) == version(&secret.metadata) => SecretFacts::clone(facts),
+                Some(facts) if version(&facts.metadata) == version(&secret.metadata) => {
+                    SecretFacts::clone(facts)
+                }
                 _ => {
                     let new = Arc::new(self::facts(&Sealed(Secret::clone(secret))));
                     known.insert(key, Arc::clone(&new));

@@ -92,7 +92,10 @@ mod tests {
         secret.data = Some([("password".to_owned(), ByteString(b"hunter2".to_vec()))].into());
         let text = format!("{hidden} {hidden:?} {credential:?} {:?}", Sealed(secret));
         // Neither as text nor as numbers or base64.
-        assert!(!text.contains("hunter2") && !text.contains("104, 117") && !text.contains("aHVudGVy"), "{text}");
+        assert!(
+            !text.contains("hunter2") && !text.contains("104, 117") && !text.contains("aHVudGVy"),
+            "{text}"
+        );
         assert!(text.contains("password"));
     }
 }

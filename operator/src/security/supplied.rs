@@ -23,7 +23,8 @@ pub fn read(secret: &Sealed, now: Timestamp) -> Supplied {
 /// Why `ca.crt` does not vouch for `tls.crt`, when both are there.
 fn untrusted(secret: &Sealed, now: Timestamp) -> Option<String> {
     let (chain, authorities) = (secret.bytes("tls.crt")?, secret.bytes("ca.crt")?);
-    let chain: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(chain).filter_map(Result::ok).collect();
+    let chain: Vec<CertificateDer<'_>> =
+        CertificateDer::pem_slice_iter(chain).filter_map(Result::ok).collect();
     let (leaf, between) = chain.split_first()?;
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(CertificateDer::pem_slice_iter(authorities).filter_map(Result::ok));

@@ -5,8 +5,8 @@ use searchcell_core::names::{INITIAL_MASTER_NODES, LABEL_CELL, LABEL_CLUSTER, LA
 use searchcell_core::snapshot::{label, role_and_zone};
 
 use crate::kubernetes::claims_of;
-use crate::secure;
 use crate::objects::{K, Stored};
+use crate::secure;
 use crate::store::api_time;
 use crate::world::{Container, Volume, World};
 
@@ -141,7 +141,10 @@ fn run(world: &mut World) {
         }
         let wait = world.rng.range(1_000, 12_000);
         let now = world.ms;
-        if *world.start_at.entry(uid.clone()).or_insert(now + wait) > now || !mounts_exist(world, pod) || !secure::can_start(world, pod) {
+        if *world.start_at.entry(uid.clone()).or_insert(now + wait) > now
+            || !mounts_exist(world, pod)
+            || !secure::can_start(world, pod)
+        {
             continue;
         }
         start(world, pod, &node);

@@ -128,6 +128,9 @@ fn every_deliberate_bug_is_caught() {
     let missed: Mutex<Vec<String>> = Mutex::default();
     on_all_cores(|number| {
         let Some((bug, kind, expected)) = TABLE.get(number as usize) else { return false };
+        if std::env::var("SEARCHCELL_SIM_BUG").is_ok_and(|only| only != format!("{bug:?}")) {
+            return true;
+        }
         let mut others = Vec::new();
         for seed in 0..SCHEDULES_PER_BUG {
             let report = simulate(seed, Some(*kind), Some(*bug));

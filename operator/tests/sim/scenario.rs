@@ -254,7 +254,8 @@ impl<'a> Story<'a> {
         for _ in 0..self.rng.range(0, 4) {
             let at = self.rng.range(20, 400);
             let authority = self.rng.pick(&authorities).cloned().unwrap_or_default();
-            let user = self.rng.pick(&["operator", "router", "exporter", "admin"]).copied().unwrap_or("admin");
+            let user =
+                self.rng.pick(&["operator", "router", "exporter", "admin"]).copied().unwrap_or("admin");
             let act = match self.rng.below(4) {
                 0 | 1 => Act::RotateAuthority(authority),
                 2 => Act::DeleteSecret(authority),

@@ -141,7 +141,8 @@ pub fn check(world: &mut World, name: &str) {
     let Some(own) = world.containers.get(name) else { return };
     let Some(loaded) = own.secure.as_ref().filter(|_| is_of_a_living_cell(world, name)) else { return };
     let accepts = |one: &Loaded, other: &Loaded| one.trust.iter().any(|ca| other.transport.is_signed_by(ca));
-    let peers = world.containers.values().filter(|peer| peer.identity == own.identity && peer.name != own.name);
+    let peers =
+        world.containers.values().filter(|peer| peer.identity == own.identity && peer.name != own.name);
     let strangers: BTreeSet<String> = peers
         .filter(|peer| {
             peer.secure.as_ref().is_some_and(|peer| !accepts(loaded, peer) || !accepts(peer, loaded))
@@ -169,13 +170,16 @@ pub fn as_mounted(snapshot: &CellSnapshot) -> BTreeMap<String, Reading<Served>> 
         let name = pod.metadata.name.as_deref()?;
         let all = &snapshot.objects.secrets;
         let certificates = all.iter().find(|secret| {
-            (secret.name().strip_suffix("-certificates")).is_some_and(|workload| name.starts_with(&format!("{workload}-")))
+            (secret.name().strip_suffix("-certificates"))
+                .is_some_and(|workload| name.starts_with(&format!("{workload}-")))
         })?;
         let shown = |layer: &str| {
             let own = certificates.pair(&format!("{name}.{layer}"));
-            own.or_else(|| certificates.pair(&format!("{SHARED}.{layer}"))).map(|leaf| leaf.fingerprint.clone())
+            own.or_else(|| certificates.pair(&format!("{SHARED}.{layer}")))
+                .map(|leaf| leaf.fingerprint.clone())
         };
-        let trusted = certificates.certificates("transport-ca.crt").iter().map(|one| one.subject.clone()).collect();
+        let trusted =
+            certificates.certificates("transport-ca.crt").iter().map(|one| one.subject.clone()).collect();
         let served = Served { http: shown("http"), transport: shown("transport"), trusted };
         Some((pod.metadata.uid.clone()?, Reading::Known(served)))
     };
@@ -207,7 +211,9 @@ impl Client {
         let refused = |why: &str| Err(SearchError::Unreachable(why.to_owned()));
         match (self, node) {
             (Client::Plain, None) => Ok(None),
-            (Client::Plain, Some(_)) | (Client::Secured { .. }, None) => refused("the other speaks another protocol"),
+            (Client::Plain, Some(_)) | (Client::Secured { .. }, None) => {
+                refused("the other speaks another protocol")
+            }
             (Client::NotYet(why), _) => refused(why),
             (Client::Secured { trust, users }, Some(node)) => {
                 if !trust.iter().any(|ca| node.http.is_signed_by(ca)) {

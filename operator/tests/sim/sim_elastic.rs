@@ -88,10 +88,11 @@ impl SimElastic {
         let secrets = self.kube.cache.lock().unwrap().secrets(&key.cell);
         let access = access_to(key, cell.as_ref(), &secrets);
         let name = User::Operator.secret(&key.cell);
-        let own = secrets.iter().find(|secret| secret.metadata.name.as_ref() == Some(&name)).and_then(|secret| {
-            let credential = parse::facts(&Sealed(Secret::clone(secret))).credential?;
-            Some((credential.username, credential.hash?))
-        });
+        let own =
+            secrets.iter().find(|secret| secret.metadata.name.as_ref() == Some(&name)).and_then(|secret| {
+                let credential = parse::facts(&Sealed(Secret::clone(secret))).credential?;
+                Some((credential.username, credential.hash?))
+            });
         Client::new(&access, own, self.worked.lock().unwrap().get(&identity(key)).cloned())
     }
 

@@ -71,7 +71,6 @@ impl Cache {
         wakes
     }
 
-
     /// Secrets of a cell.
     pub fn secrets(&self, cell: &str) -> Vec<Arc<Secret>> {
         self.of_cell::<Secret>(cell).into_iter().map(Arc::new).collect()
@@ -415,7 +414,12 @@ impl KubeApi for SimKube {
         Ok(read.await?.map(Sealed))
     }
 
-    async fn create_secret(&self, _namespace: &str, secret: &Sealed, owner_uid: &str) -> Result<(), KubeError> {
+    async fn create_secret(
+        &self,
+        _namespace: &str,
+        secret: &Sealed,
+        owner_uid: &str,
+    ) -> Result<(), KubeError> {
         let name = secret.name().to_owned();
         self.write(format!("create Secret {name}"), |world, pass| {
             match world.store.create(world.ms, FIELD_MANAGER, Obj::Secret(secret.0.clone())) {

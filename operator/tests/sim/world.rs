@@ -10,8 +10,8 @@ use crate::elastic::Elastic;
 use crate::invariants::{History, Violation};
 use crate::objects::K;
 use crate::rng::Rng;
-use crate::store::Store;
 use crate::secure::{self, Loaded};
+use crate::store::Store;
 use crate::{elastic, invariants, kubernetes, machines};
 
 /// Everybody's handle on the world.

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::pod::HOME;
 use crate::domain::{ValidCell, ValidRole, ValidZone};
+use crate::names::{ClusterKey, HTTP_PORT, READINESS_PORT, Role, TRANSPORT_PORT, ZONE_ATTRIBUTE};
 use crate::security::leaf::SHARED;
 use crate::security::{CERTIFICATES_DIRECTORY, Layer, TRANSPORT_TRUST};
-use crate::names::{ClusterKey, HTTP_PORT, READINESS_PORT, Role, TRANSPORT_PORT, ZONE_ATTRIBUTE};
 
 const MIB: i64 = 1 << 20;
 

@@ -37,7 +37,11 @@ pub fn owner_reference(cell: &ValidCell) -> OwnerReference {
 }
 
 /// Metadata of a Secret or ConfigMap of the cell, valid or not.
-pub(crate) fn secret_metadata(cell: &SearchCell, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
+pub(crate) fn secret_metadata(
+    cell: &SearchCell,
+    name: String,
+    labels: BTreeMap<String, String>,
+) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
         namespace: cell.metadata.namespace.clone(),

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapKeySelector, Container, ContainerPort, DownwardAPIVolumeFile,
     DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction, HTTPGetAction,
     Lifecycle, LifecycleHandler, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, TCPSocketAction, Volume, VolumeMount,
+    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, TCPSocketAction, Volume,
+    VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -43,15 +44,8 @@ const VOLUME_CERTIFICATES: &str = "searchcell-certificates";
 /// Volume: the users of the file realm.
 const VOLUME_REALM: &str = "searchcell-realm";
 /// All volumes of the operator.
-pub const OWNED_VOLUMES: [&str; 7] = [
-    VOLUME_DATA,
-    VOLUME_CONFIG,
-    VOLUME_SETTINGS,
-    VOLUME_LOGS,
-    VOLUME_TMP,
-    VOLUME_CERTIFICATES,
-    VOLUME_REALM,
-];
+pub const OWNED_VOLUMES: [&str; 7] =
+    [VOLUME_DATA, VOLUME_CONFIG, VOLUME_SETTINGS, VOLUME_LOGS, VOLUME_TMP, VOLUME_CERTIFICATES, VOLUME_REALM];
 /// Where the container has them.
 pub const OWNED_MOUNTS: [&str; 4] = [
     "/usr/share/elasticsearch/config",
@@ -182,8 +176,7 @@ fn configure(cell: &ValidCell, role: Role, valid: &ValidRole) -> Container {
     ];
     if cell.is_secure {
         script.push_str(&secure_script(role));
-        let read_only =
-            |name: &str, path: &str| VolumeMount { read_only: Some(true), ..mount(name, path) };
+        let read_only = |name: &str, path: &str| VolumeMount { read_only: Some(true), ..mount(name, path) };
         mounts.push(read_only(VOLUME_CERTIFICATES, NEW_CERTIFICATES));
         mounts.push(read_only(VOLUME_REALM, NEW_REALM));
     }
@@ -252,7 +245,9 @@ fn mounts(cell: &ValidCell) -> Vec<VolumeMount> {
     let own = [VOLUME_CONFIG, VOLUME_DATA, VOLUME_LOGS, VOLUME_TMP].into_iter().zip(OWNED_MOUNTS);
     let mut mounts: Vec<VolumeMount> = own.map(|(name, path)| mount(name, path)).collect();
     if cell.is_secure {
-        for (name, directory) in [(VOLUME_CERTIFICATES, CERTIFICATES_DIRECTORY), (VOLUME_REALM, REALM_DIRECTORY)] {
+        for (name, directory) in
+            [(VOLUME_CERTIFICATES, CERTIFICATES_DIRECTORY), (VOLUME_REALM, REALM_DIRECTORY)]
+        {
             let path = format!("{HOME}/config/{directory}");
             mounts.push(VolumeMount { read_only: Some(true), ..mount(name, &path) });
         }

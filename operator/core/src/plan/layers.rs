@@ -88,7 +88,14 @@ fn plan(
         // Until it is there again, nodes go on with what they have.
         let none = Ok(());
         let moves = !known.is_empty();
-        return LayerPlan { source: None, trust: known.clone(), known, trusted: none.clone(), served: none, moves };
+        return LayerPlan {
+            source: None,
+            trust: known.clone(),
+            known,
+            trusted: none.clone(),
+            served: none,
+            moves,
+        };
     };
     let authority = Authority::of(live);
     let issuer = authority.issuer.clone().filter(|issuer| issuer.not_after > scope.now);
@@ -196,10 +203,11 @@ fn shows(
             let expected = of.and_then(|(workload, secret)| {
                 secret.pair(&format!("{}.{layer}", workload.node_of(&name))).map(|leaf| &leaf.fingerprint)
             });
-            let shown = served(scope.snapshot, pod.metadata.uid.as_ref()).ok().and_then(|served| match layer {
-                Layer::Http => served.http.as_ref(),
-                Layer::Transport => served.transport.as_ref(),
-            });
+            let shown =
+                served(scope.snapshot, pod.metadata.uid.as_ref()).ok().and_then(|served| match layer {
+                    Layer::Http => served.http.as_ref(),
+                    Layer::Transport => served.transport.as_ref(),
+                });
             if expected.is_none() || shown != expected {
                 return Err(name);
             }
@@ -220,24 +228,39 @@ fn supplied(
 ) -> LayerPlan {
     let path = format!("spec.security.certificates.{layer}");
     let mut refuse = |reason, problem: String| {
-        let stays = if known.is_empty() { "no node starts before it is good" } else { "nodes keep what they have" };
+        let stays =
+            if known.is_empty() { "no node starts before it is good" } else { "nodes keep what they have" };
         upkeep.hold(cluster, reason, format!("{path}: Secret {name} {problem}; {stays}"));
         let done = Ok(());
         let trust = known.clone();
-        LayerPlan { source: None, trust, known: known.clone(), trusted: done.clone(), served: done, moves: false }
+        LayerPlan {
+            source: None,
+            trust,
+            known: known.clone(),
+            trusted: done.clone(),
+            served: done,
+            moves: false,
+        }
     };
     let (facts, untrusted) = match scope.snapshot.supplied.get(&layer) {
         Some(Supplied::Read { facts, untrusted }) => (facts, untrusted),
         Some(Supplied::Missing) => {
-            return refuse(Reason::InvalidCertificate, "does not exist: create it with tls.crt, tls.key and ca.crt".into());
+            return refuse(
+                Reason::InvalidCertificate,
+                "does not exist: create it with tls.crt, tls.key and ca.crt".into(),
+            );
         }
-        Some(Supplied::Unavailable(why)) => return refuse(Reason::KubernetesError, format!("could not be read: {why}")),
+        Some(Supplied::Unavailable(why)) => {
+            return refuse(Reason::KubernetesError, format!("could not be read: {why}"));
+        }
         None => return refuse(Reason::KubernetesError, "has not been read yet".into()),
     };
     if let Some(problem) = problem(scope, layer, clusters, facts, untrusted.as_deref()) {
         return refuse(Reason::InvalidCertificate, problem);
     }
-    let Some(leaf) = facts.pair("tls") else { return refuse(Reason::InvalidCertificate, "has no pair".into()) };
+    let Some(leaf) = facts.pair("tls") else {
+        return refuse(Reason::InvalidCertificate, "has no pair".into());
+    };
     let mut trust = facts.certificates("ca.crt").to_vec();
     trust.retain(|authority| !is_over(authority, scope.now));
     let source = Source::Supplied { secret: name.to_owned(), fingerprint: leaf.fingerprint.clone() };
@@ -249,7 +272,14 @@ fn supplied(
     let is_settled = known.iter().all(|one| is_in(one, &trust)) && trust.iter().all(|one| is_in(one, &known));
     if known.is_empty() || is_settled {
         let done = Ok(());
-        return LayerPlan { source: Some(source), trust, known, trusted: done.clone(), served: done, moves: false };
+        return LayerPlan {
+            source: Some(source),
+            trust,
+            known,
+            trusted: done.clone(),
+            served: done,
+            moves: false,
+        };
     }
     let trusted = trusts(scope, layer, clusters, &trust);
     let shown = shows(scope, layer, clusters, Some(&source));
@@ -257,7 +287,8 @@ fn supplied(
         // Not everybody shows it: who was trusted before is trusted still.
         let former: Vec<_> = known.iter().filter(|one| !is_in(one, &trust)).cloned().collect();
         trust.extend(former);
-        let text = format!("{path}: the certificate of Secret {name} is on its way to the nodes: waiting for {who}");
+        let text =
+            format!("{path}: the certificate of Secret {name} is on its way to the nodes: waiting for {who}");
         upkeep.hold(cluster, Reason::RotatingCertificates, text);
     }
     upkeep.rotates = true;
@@ -292,7 +323,9 @@ fn problem(
         return Some("has a certificate that is not valid yet: wait, or issue another one".into());
     }
     if let Some(why) = untrusted {
-        return Some(format!("has a certificate that its ca.crt does not vouch for ({why}): put the right authority there"));
+        return Some(format!(
+            "has a certificate that its ca.crt does not vouch for ({why}): put the right authority there"
+        ));
     }
     if layer == Layer::Http {
         let wanted = clusters.iter().flat_map(|(key, _, _)| {
@@ -300,7 +333,10 @@ fn problem(
         });
         let missing: Vec<String> = wanted.filter(|name| !covers(certificate, name)).collect();
         if !missing.is_empty() {
-            return Some(format!("has a certificate without names that clients use: issue one with {}", missing.join(", ")));
+            return Some(format!(
+                "has a certificate without names that clients use: issue one with {}",
+                missing.join(", ")
+            ));
         }
     }
     None

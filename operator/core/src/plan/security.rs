@@ -88,8 +88,7 @@ impl<'a> Scope<'a> {
         names.extend(cell.iter().flat_map(|cell| &cell.clusters).map(|cluster| cluster.name.clone()));
         let clusters = (names.into_iter())
             .map(|cluster| {
-                let in_spec =
-                    cell.filter(|cell| cell.clusters.iter().any(|found| found.name == cluster));
+                let in_spec = cell.filter(|cell| cell.clusters.iter().any(|found| found.name == cluster));
                 let key = ClusterKey::new(namespace, name, &cluster);
                 let objects = snapshot.objects.of_cluster(&cluster);
                 let workloads = workloads(in_spec, uid, &key, &objects);
@@ -226,7 +225,8 @@ fn authority(
 }
 
 pub(super) fn not_ours(cluster: Option<&str>, name: &str, upkeep: &mut Upkeep) {
-    let message = format!("Secret {name} belongs to another owner and is not adopted: delete it, or rename the cell");
+    let message =
+        format!("Secret {name} belongs to another owner and is not adopted: delete it, or rename the cell");
     upkeep.hold(cluster, Reason::NameConflict, message);
 }
 
@@ -254,7 +254,9 @@ fn publish_trust(scope: &Scope<'_>, layers: &Layers, upkeep: &mut Upkeep) {
         }
         Live::Ours(_) | Live::Terminating => return,
         Live::NotOurs => {
-            let message = format!("ConfigMap {name} belongs to another owner and is not adopted: delete it, or rename the cell");
+            let message = format!(
+                "ConfigMap {name} belongs to another owner and is not adopted: delete it, or rename the cell"
+            );
             return upkeep.hold(None, Reason::NameConflict, message);
         }
     };
@@ -276,7 +278,11 @@ fn plan_users(scope: &Scope<'_>, upkeep: &mut Upkeep) {
         now: scope.now,
     };
     let plan = users::plan(&view);
-    for name in users::User::ALL.map(|user| user.secret(scope.name)).into_iter().chain([users::users_secret(scope.name)]) {
+    for name in users::User::ALL
+        .map(|user| user.secret(scope.name))
+        .into_iter()
+        .chain([users::users_secret(scope.name)])
+    {
         if drift::find(&scope.snapshot.objects.secrets, |o| &o.metadata, &name, scope.uid) == Live::NotOurs {
             not_ours(None, &name, upkeep);
         }
@@ -337,9 +343,8 @@ fn plan_certificates<'a>(
         .map(|of| (of.trust_file().to_owned(), bundle(&layer(of).trust)))
         .filter(|(_, pem)| !pem.is_empty())
         .collect();
-    let has_trust = live.is_some_and(|secret| {
-        trust.iter().all(|(file, pem)| bundle(secret.certificates(file)) == *pem)
-    });
+    let has_trust =
+        live.is_some_and(|secret| trust.iter().all(|(file, pem)| bundle(secret.certificates(file)) == *pem));
     let has_more = live.is_some_and(|secret| {
         let wanted = |file: &String| keep.contains(file) || trust.contains_key(file);
         secret.certificates.keys().chain(secret.keys.keys()).any(|file| !wanted(file))
@@ -350,7 +355,10 @@ fn plan_certificates<'a>(
     let why = match issue.as_slice() {
         [] if !has_trust => "whom nodes trust changes".to_owned(),
         [] => "nodes are gone".to_owned(),
-        [first, ..] => format!("certificates of {} nodes are missing, due, or of a former authority, {} first", workload.role, first.leaf.file),
+        [first, ..] => format!(
+            "certificates of {} nodes are missing, due, or of a former authority, {} first",
+            workload.role, first.leaf.file
+        ),
     };
     let labels = key.labels(Some(workload.role), workload.zone.as_deref());
     let order = CertificatesOrder {
@@ -380,7 +388,8 @@ pub(super) fn is_equipped(cell: &ValidCell, objects: &CellObjects, workload: &st
             let has = |node: &String| {
                 Layer::ALL.iter().all(|layer| secret.pair(&format!("{node}.{layer}")).is_some())
             };
-            nodes.iter().all(has) && Layer::ALL.iter().all(|layer| !secret.certificates(layer.trust_file()).is_empty())
+            nodes.iter().all(has)
+                && Layer::ALL.iter().all(|layer| !secret.certificates(layer.trust_file()).is_empty())
         })
 }
 

@@ -14,7 +14,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::order::AuthorityChange;
-use super::{ANNOTATION_ROTATE, ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, CertificateFacts, Layer, SecretFacts};
+use super::{
+    ANNOTATION_ROTATE, ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, CertificateFacts, Layer, SecretFacts,
+};
 use crate::snapshot::annotation;
 
 /// Where a rotation stands.
@@ -63,7 +65,9 @@ impl Authority {
             next,
             trusted,
             since: annotation(meta, ANNOTATION_STAGE_SINCE).and_then(|since| since.parse().ok()),
-            asked: asked.filter(|asked| annotation(meta, ANNOTATION_ROTATED) != Some(asked)).map(str::to_owned),
+            asked: asked
+                .filter(|asked| annotation(meta, ANNOTATION_ROTATED) != Some(asked))
+                .map(str::to_owned),
             lingers: !secret.certificates("trusted.crt").is_empty(),
         }
     }
@@ -146,7 +150,10 @@ fn steady(authority: &Authority, evidence: &Evidence) -> Decision {
 
 fn overlap(authority: &Authority, evidence: &Evidence) -> Decision {
     if let Err(who) = &evidence.trusted {
-        return Decision::Wait(format!("the new one issues when everybody trusts it: waiting for {who}"), None);
+        return Decision::Wait(
+            format!("the new one issues when everybody trusts it: waiting for {who}"),
+            None,
+        );
     }
     // Clients of HTTP mount the bundle; nobody can ask them whether they have read it.
     let is_over = |issuer: &CertificateFacts| issuer.not_after <= evidence.now;
@@ -165,7 +172,8 @@ fn overlap(authority: &Authority, evidence: &Evidence) -> Decision {
 
 fn reissue(evidence: &Evidence) -> Decision {
     if let Err(who) = &evidence.served {
-        let text = format!("the former one is trusted until every node shows a new certificate: waiting for {who}");
+        let text =
+            format!("the former one is trusted until every node shows a new certificate: waiting for {who}");
         return Decision::Wait(text, None);
     }
     match &evidence.undisturbed {

@@ -32,7 +32,10 @@ pub fn disruption_may_start(key: &ClusterKey, secrets: &[SecretFacts]) -> Result
 }
 
 /// What a rotation asks before each of its stages: whether an operation takes nodes of these clusters down.
-pub(crate) fn rotation_may_advance(status: Option<&SearchCellStatus>, clusters: &[&str]) -> Result<(), String> {
+pub(crate) fn rotation_may_advance(
+    status: Option<&SearchCellStatus>,
+    clusters: &[&str],
+) -> Result<(), String> {
     let disturbed = (status.iter().flat_map(|status| &status.clusters))
         .find(|cluster| cluster.operation.is_some() && clusters.contains(&cluster.name.as_str()));
     match disturbed {

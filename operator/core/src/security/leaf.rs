@@ -85,7 +85,13 @@ impl Leaf {
 
     /// The certificate that is there, when it is good for another while: it has its key, its source is the present
     /// one, its names are all there, and it is not due.
-    pub fn is_good(&self, secret: &SecretFacts, source: &Source, issuer: &CertificateFacts, now: Timestamp) -> bool {
+    pub fn is_good(
+        &self,
+        secret: &SecretFacts,
+        source: &Source,
+        issuer: &CertificateFacts,
+        now: Timestamp,
+    ) -> bool {
         let Some(found) = secret.pair(&self.file) else { return false };
         match source {
             Source::Authority { .. } => {
@@ -107,7 +113,12 @@ fn forms(name: &str, namespace: &str) -> [String; 4] {
 }
 
 /// The workloads of a cluster: those that the spec asks for, and those that are there. Without a valid spec, the latter.
-pub fn workloads(cell: Option<&ValidCell>, uid: &str, key: &ClusterKey, objects: &CellObjects) -> Vec<Workload> {
+pub fn workloads(
+    cell: Option<&ValidCell>,
+    uid: &str,
+    key: &ClusterKey,
+    objects: &CellObjects,
+) -> Vec<Workload> {
     let mut found: BTreeMap<String, Workload> = BTreeMap::new();
     let mut add = |name: String, role: Role, zone: Option<&str>, nodes: BTreeSet<String>| {
         let zone = zone.map(str::to_owned);

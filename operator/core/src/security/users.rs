@@ -176,7 +176,10 @@ pub fn plan(view: &UsersView<'_>) -> UsersPlan {
                 let username = slots.iter().find(|slot| Some(*slot) != first).or(slots.first()).cloned();
                 let metadata = (view.metadata)(secret_name.clone());
                 let order = CredentialOrder { metadata, username: username.unwrap_or_default() };
-                plan.orders.push((Order::Credential(order), format!("there is no credential of the {}", user.as_str())));
+                plan.orders.push((
+                    Order::Credential(order),
+                    format!("there is no credential of the {}", user.as_str()),
+                ));
             }
             (Some(_), Some(CredentialFacts { username, .. })) if !slots.contains(username) => {
                 plan.problems.push(format!(
@@ -193,7 +196,11 @@ pub fn plan(view: &UsersView<'_>) -> UsersPlan {
                 plan.orders.push((order, "its password has no hash yet".to_owned()));
             }
             (Some(secret), Some(CredentialFacts { username, hash: Some(hash) })) => {
-                lines.push(UserLine { username: username.clone(), secret: Some(secret_name), hash: hash.clone() });
+                lines.push(UserLine {
+                    username: username.clone(),
+                    secret: Some(secret_name),
+                    hash: hash.clone(),
+                });
                 let former = in_file.iter().find(|(name, _)| name != username);
                 if let Some(former) = former {
                     match retires(user, username, secret, view) {
@@ -219,7 +226,11 @@ pub fn plan(view: &UsersView<'_>) -> UsersPlan {
     let (users_roles, roles) = (users_roles(&lines), roles(view.placements));
     let wanted: Vec<(String, String)> =
         lines.iter().map(|line| (line.username.clone(), line.hash.clone())).collect();
-    if file.is_none() || wanted != present.users || users_roles != present.users_roles || roles != present.roles {
+    if file.is_none()
+        || wanted != present.users
+        || users_roles != present.users_roles
+        || roles != present.roles
+    {
         let why = if wanted == present.users { "their rights change" } else { "users come or go" };
         let order = UsersOrder {
             metadata: (view.metadata)(file_name),
@@ -254,7 +265,8 @@ enum Retires {
 /// When the former user of a pair goes.
 fn retires(user: User, username: &str, secret: &SecretFacts, view: &UsersView<'_>) -> Retires {
     if user == User::Operator {
-        let is_known = !view.known_as.is_empty() && view.known_as.iter().all(|known| *known == Some(username));
+        let is_known =
+            !view.known_as.is_empty() && view.known_as.iter().all(|known| *known == Some(username));
         return if is_known { Retires::Now } else { Retires::Later };
     }
     let Some(made) = &secret.metadata.creation_timestamp else { return Retires::Later };

@@ -178,9 +178,12 @@ fn all_problems_come_at_once_sorted_by_path() {
 
 #[test]
 fn security_is_managed_unless_it_is_disabled() {
-    for (security, is_secure) in
-        [(json!(null), true), (json!({}), true), (json!({"mode": "Managed"}), true), (json!({"mode": "Disabled"}), false)]
-    {
+    for (security, is_secure) in [
+        (json!(null), true),
+        (json!({}), true),
+        (json!({"mode": "Managed"}), true),
+        (json!({"mode": "Disabled"}), false),
+    ] {
         let value = with(good_cell(), "/spec/security", security.clone());
         assert_eq!(validate_cell(&cell(value)).unwrap().is_secure, is_secure, "{security}");
     }
@@ -191,7 +194,12 @@ fn managed_security_needs_a_version_that_has_it() {
     for version in ["7.17.29", "8.0.1", "8.1.3"] {
         let value = with(with(good_cell(), "/spec/version", json!(version)), "/spec/security", json!({}));
         let problems = cell_problems(value);
-        assert_one(&problems, "spec.security.mode", Reason::UnsupportedVersion, "set spec.security.mode: Disabled");
+        assert_one(
+            &problems,
+            "spec.security.mode",
+            Reason::UnsupportedVersion,
+            "set spec.security.mode: Disabled",
+        );
         assert!(problems[0].message.contains(version));
     }
 }
@@ -201,12 +209,18 @@ fn certificates_of_a_user_need_security_and_a_name() {
     let certificates = json!({"http": {"secretName": "my.certificate-1"}});
     let value = with(good_cell(), "/spec/security", json!({"certificates": certificates}));
     assert_eq!(cell_problems(value), []);
-    let value = with(good_cell(), "/spec/security", json!({"mode": "Disabled", "certificates": certificates}));
+    let value =
+        with(good_cell(), "/spec/security", json!({"mode": "Disabled", "certificates": certificates}));
     assert_one(&cell_problems(value), "spec.security.certificates", Reason::InvalidSpec, "Managed");
     for name in ["", "../other", "Upper", "a/b"] {
         let value = json!({"certificates": {"transport": {"secretName": name}}});
         let problems = cell_problems(with(good_cell(), "/spec/security", value));
-        assert_one(&problems, "spec.security.certificates.transport.secretName", Reason::InvalidSpec, "Secret");
+        assert_one(
+            &problems,
+            "spec.security.certificates.transport.secretName",
+            Reason::InvalidSpec,
+            "Secret",
+        );
     }
 }
 

@@ -60,20 +60,25 @@ pub(super) fn check(spec: &SearchCellSpec, version: Option<EsVersion>, problems:
 fn mounts(spec: &SearchCellSpec, problems: &mut Problems) {
     let nodes = &spec.nodes;
     let ingest = nodes.ingest.as_ref().map(|ingest| (Role::Ingest, &ingest.options));
-    let roles = [(Role::Master, &nodes.master.options), (Role::Data, &nodes.data.options)].into_iter().chain(ingest);
+    let roles =
+        [(Role::Master, &nodes.master.options), (Role::Data, &nodes.data.options)].into_iter().chain(ingest);
     for (role, options) in roles {
-        let Some(template) = options.pod_template.as_ref().and_then(|template| serde_json::to_value(template).ok())
+        let Some(template) =
+            options.pod_template.as_ref().and_then(|template| serde_json::to_value(template).ok())
         else {
             continue;
         };
         let containers = template.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
-        let ours = containers.filter(|container| container.get("name").and_then(Value::as_str) == Some(CONTAINER));
+        let ours =
+            containers.filter(|container| container.get("name").and_then(Value::as_str) == Some(CONTAINER));
         for mount in ours.flat_map(|container| container.get("volumeMounts")?.as_array()).flatten() {
             let path = mount.get("mountPath").and_then(Value::as_str).unwrap_or_default();
             if is_guarded(path) {
                 problems.add(
                     Reason::ReservedPodField,
-                    format!("spec.nodes.{role}.podTemplate.spec.containers[{CONTAINER}].volumeMounts[{path}]"),
+                    format!(
+                        "spec.nodes.{role}.podTemplate.spec.containers[{CONTAINER}].volumeMounts[{path}]"
+                    ),
                     "would hide certificates or users, which the operator mounts: mount it elsewhere",
                 );
             }

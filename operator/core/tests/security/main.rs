@@ -175,7 +175,8 @@ fn a_rotation_and_a_disruption_exclude_each_other() {
         started_at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now),
     };
     let cluster = ClusterStatus { name: "a".into(), operation: Some(operation), ..ClusterStatus::default() };
-    world.snapshot.cell.status = Some(SearchCellStatus { clusters: vec![cluster], ..SearchCellStatus::default() });
+    world.snapshot.cell.status =
+        Some(SearchCellStatus { clusters: vec![cluster], ..SearchCellStatus::default() });
     for secret in &mut world.snapshot.objects.secrets {
         if secret.name().ends_with("-ca") {
             annotate(secret, ANNOTATION_ROTATE, "now".into());
@@ -207,8 +208,12 @@ fn a_node_that_cannot_be_asked_proves_nothing() {
 fn a_secret_of_somebody_else_is_reported_and_left_alone() {
     let mut world = World::new();
     world.settle();
-    let secret =
-        world.snapshot.objects.secrets.iter_mut().find(|secret| secret.name() == "guilds-a-data-a-certificates");
+    let secret = world
+        .snapshot
+        .objects
+        .secrets
+        .iter_mut()
+        .find(|secret| secret.name() == "guilds-a-data-a-certificates");
     secret.unwrap().metadata.owner_references = None;
     world.pass_time(60 * DAY);
     let plan = world.plan();

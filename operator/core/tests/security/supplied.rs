@@ -30,7 +30,9 @@ fn supply(world: &mut World, layer: Layer, facts: SecretFacts) {
 }
 
 fn managed_by_user(world: &mut World, layer: Layer) {
-    world.edit(|cell| cell["spec"]["security"] = json!({"certificates": {layer.as_str(): {"secretName": "mine"}}}));
+    world.edit(|cell| {
+        cell["spec"]["security"] = json!({"certificates": {layer.as_str(): {"secretName": "mine"}}})
+    });
 }
 
 #[test]

@@ -29,7 +29,9 @@ fn everybody_is_in_the_file_with_a_role() {
     assert!(users.users_roles.contains("superuser:searchcell-admin\n"));
     assert!(users.users_roles.contains("searchcell_router:searchcell-router-1\n"));
     // Without placements, a router has nothing to route to.
-    assert!(users.roles.contains("searchcell_router:\n  cluster: [\"cluster:monitor/main\"]\n  indices: []\n"));
+    assert!(
+        users.roles.contains("searchcell_router:\n  cluster: [\"cluster:monitor/main\"]\n  indices: []\n")
+    );
 }
 
 #[test]
@@ -105,7 +107,8 @@ fn a_second_rotation_within_the_grace_takes_the_older_users_place() {
 fn a_password_that_a_person_set_is_hashed_once() {
     let mut world = World::new();
     world.settle();
-    let admin = world.snapshot.objects.secrets.iter_mut().find(|secret| secret.name() == "guilds-admin").unwrap();
+    let admin =
+        world.snapshot.objects.secrets.iter_mut().find(|secret| secret.name() == "guilds-admin").unwrap();
     admin.credential.as_mut().unwrap().hash = None;
     assert_eq!(world.pass(), ["HashPassword guilds-admin"]);
     assert_eq!(world.pass(), ["RenderUsers guilds-users"]);
@@ -116,7 +119,8 @@ fn a_password_that_a_person_set_is_hashed_once() {
 fn a_credential_that_was_spoilt_is_reported_and_its_users_stay() {
     let mut world = World::new();
     world.settle();
-    let admin = world.snapshot.objects.secrets.iter_mut().find(|secret| secret.name() == "guilds-admin").unwrap();
+    let admin =
+        world.snapshot.objects.secrets.iter_mut().find(|secret| secret.name() == "guilds-admin").unwrap();
     admin.credential.as_mut().unwrap().username = "root:x:0".into();
     let plan = world.plan();
     assert!(plan.steps.is_empty());

@@ -10,8 +10,8 @@ use searchcell_core::names::FINALIZER;
 use searchcell_core::plan::{Upkeep, nodes_to_ask, plan_security};
 use searchcell_core::security::order::{AuthorityChange, Order, Source};
 use searchcell_core::security::{
-    ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, CertificateFacts, CredentialFacts, Lifetimes, SecretFacts, Served,
-    UsersFacts,
+    ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, CertificateFacts, CredentialFacts, Lifetimes, SecretFacts,
+    Served, UsersFacts,
 };
 use searchcell_core::snapshot::{CellObjects, CellSnapshot, Reading, label};
 use searchcell_core::step::{Action, Object};
@@ -83,7 +83,12 @@ impl World {
     }
 
     pub fn secret(&self, name: &str) -> &SecretFacts {
-        self.snapshot.objects.secrets.iter().find(|secret| secret.name() == name).unwrap_or_else(|| panic!("{name}"))
+        self.snapshot
+            .objects
+            .secrets
+            .iter()
+            .find(|secret| secret.name() == name)
+            .unwrap_or_else(|| panic!("{name}"))
     }
 
     pub fn delete(&mut self, name: &str) {
@@ -131,7 +136,9 @@ impl World {
             Order::Authority(order) => {
                 let mut secret = self.take(&order.metadata, order.replaces.is_some());
                 match order.change {
-                    AuthorityChange::Found { trusted } if trusted.is_empty() => self.put_authority(&mut secret, "ca"),
+                    AuthorityChange::Found { trusted } if trusted.is_empty() => {
+                        self.put_authority(&mut secret, "ca")
+                    }
                     AuthorityChange::Found { trusted } => {
                         self.put_authority(&mut secret, "next");
                         let known = self.by_pem(&trusted);
@@ -174,7 +181,9 @@ impl World {
                             self.certificate(90 * DAY, Some(&authority), wanted.leaf.names.clone())
                         }
                         Source::Supplied { .. } => match &self.snapshot.supplied[&wanted.leaf.layer] {
-                            searchcell_core::security::Supplied::Read { facts, .. } => facts.pair("tls").unwrap().clone(),
+                            searchcell_core::security::Supplied::Read { facts, .. } => {
+                                facts.pair("tls").unwrap().clone()
+                            }
                             other => panic!("{other:?}"),
                         },
                     };
@@ -184,12 +193,14 @@ impl World {
             }
             Order::Credential(order) => {
                 let mut secret = self.take(&order.metadata, false);
-                secret.credential = Some(CredentialFacts { username: order.username, hash: Some(self.unique("hash")) });
+                secret.credential =
+                    Some(CredentialFacts { username: order.username, hash: Some(self.unique("hash")) });
                 self.snapshot.objects.secrets.push(secret);
             }
             Order::Hash { target, .. } => {
                 let hash = self.unique("hash");
-                let secret = self.snapshot.objects.secrets.iter_mut().find(|s| s.name() == target.name).unwrap();
+                let secret =
+                    self.snapshot.objects.secrets.iter_mut().find(|s| s.name() == target.name).unwrap();
                 secret.credential.as_mut().unwrap().hash = Some(hash);
             }
             Order::Users(order) => {
@@ -308,8 +319,10 @@ impl World {
             let workload = name.rsplit_once('-').unwrap().0;
             let secret = self.secret(&format!("{workload}-certificates"));
             let file = if workload.ends_with("-ingest") { "ingest" } else { name };
-            let shown = |layer: &str| secret.pair(&format!("{file}.{layer}")).map(|leaf| leaf.fingerprint.clone());
-            let trusted = secret.certificates("transport-ca.crt").iter().map(|one| one.subject.clone()).collect();
+            let shown =
+                |layer: &str| secret.pair(&format!("{file}.{layer}")).map(|leaf| leaf.fingerprint.clone());
+            let trusted =
+                secret.certificates("transport-ca.crt").iter().map(|one| one.subject.clone()).collect();
             let new = Served { http: shown("http"), transport: shown("transport"), trusted };
             served.insert(node.uid.clone(), Reading::Known(new));
         }
