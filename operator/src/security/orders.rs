@@ -96,17 +96,17 @@ impl<K: KubeApi> Orders<'_, K> {
         for (file, pem) in &order.trust {
             put(&mut data, file, pem);
         }
-        let mut signers: BTreeMap<&Source, From> = BTreeMap::new();
+        let mut signers: BTreeMap<&Source, Origin> = BTreeMap::new();
         for wanted in &order.issue {
             if !signers.contains_key(&wanted.source) {
                 signers.insert(&wanted.source, self.source(&wanted.source).await?);
             }
             match signers.get(&wanted.source) {
-                Some(From::Signer(signer)) => {
+                Some(Origin::Signer(signer)) => {
                     let pair = self.forge.leaf(&wanted.leaf, signer, self.lifetimes.certificate, self.now)?;
                     put_pair(&mut data, &wanted.leaf.file, pair);
                 }
-                Some(From::Copy { certificate, key }) => {
+                Some(Origin::Copy { certificate, key }) => {
                     put(&mut data, &format!("{}.crt", wanted.leaf.file), certificate);
                     put(&mut data, &format!("{}.key", wanted.leaf.file), key.reveal());
                 }
@@ -117,7 +117,7 @@ impl<K: KubeApi> Orders<'_, K> {
     }
 
     /// The authority, or the pair of a user, that an order rests on; it must be the observed one.
-    async fn source(&self, source: &Source) -> Result<From, StepError> {
+    async fn source(&self, source: &Source) -> Result<Origin, StepError> {
         let name = source.secret();
         let Some(live) = self.kube.secret_live(self.owner.namespace, name).await? else {
             return Err(changed(Some(name)));
@@ -134,9 +134,11 @@ impl<K: KubeApi> Orders<'_, K> {
         let text = |ending: &str| live.text(&format!("{stem}.{ending}")).ok_or_else(|| changed(Some(name)));
         let (certificate, key) = (text("crt")?, text("key")?);
         Ok(match source {
-            Source::Authority { .. } => From::Signer(Signer::new(name, certificate, key, found.not_after)?),
+            Source::Authority { .. } => {
+                Origin::Signer(Box::new(Signer::new(name, certificate, key, found.not_after)?))
+            }
             Source::Supplied { .. } => {
-                From::Copy { certificate: certificate.to_owned(), key: Hidden::new(key.to_owned()) }
+                Origin::Copy { certificate: certificate.to_owned(), key: Hidden::new(key.to_owned()) }
             }
         })
     }
@@ -243,8 +245,8 @@ impl<K: KubeApi> Orders<'_, K> {
 }
 
 /// Where a certificate comes from.
-enum From {
-    Signer(Signer),
+enum Origin {
+    Signer(Box<Signer>),
     Copy { certificate: String, key: Hidden },
 }
 

@@ -88,8 +88,8 @@ mod tests {
     fn nothing_prints_what_is_hidden() {
         let hidden = Hidden::new("hunter2".to_owned());
         let credential = Credential { username: "u".to_owned(), password: hidden.clone() };
-        let mut secret = Secret::default();
-        secret.data = Some([("password".to_owned(), ByteString(b"hunter2".to_vec()))].into());
+        let data = Some([("password".to_owned(), ByteString(b"hunter2".to_vec()))].into());
+        let secret = Secret { data, ..Secret::default() };
         let text = format!("{hidden} {hidden:?} {credential:?} {:?}", Sealed(secret));
         // Neither as text nor as numbers or base64.
         assert!(
