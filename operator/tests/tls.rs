@@ -280,23 +280,29 @@ async fn a_look_at_a_node_sees_what_it_shows_and_whom_it_trusts() {
     assert!(error.contains("does not answer"), "{error}");
 }
 
+/// With a real Elasticsearch on 127.0.0.1, ports 9200 and 9300, whose directory of certificates is
+/// `SEARCHCELL_TLS_FILES`: first the files are written, then, once it runs, its authority is rotated by overlap.
 #[tokio::test]
-async fn files_for_a_real_elasticsearch() {
+async fn a_real_elasticsearch_shows_what_lies_in_its_files() {
     let Some(folder) = std::env::var_os("SEARCHCELL_TLS_FILES").map(std::path::PathBuf::from) else { return };
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let forge = Forge::default();
     let now = Timestamp::now();
     let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
-    for layer in Layer::ALL {
-        let authority = forge.authority(&format!("test {layer}"), DAY, now).unwrap();
-        write(layer.trust_file(), &authority.certificate);
-        let pair = issue(&forge, &authority, &["localhost", "127.0.0.1", "n0"], DAY);
+    let put = |pair: &Pair, layer: Layer| {
         write(&format!("n0.{layer}.crt"), &pair.certificate);
         write(&format!("n0.{layer}.key"), pair.key.reveal());
-    }
+    };
+    let names = ["localhost", "127.0.0.1", "n0"];
+    let http = forge.authority("test HTTP", DAY, now).unwrap();
+    let former = forge.authority("test transport", DAY, now).unwrap();
+    write("http-ca.crt", &http.certificate);
+    write("transport-ca.crt", &former.certificate);
+    put(&issue(&forge, &http, &names, DAY), Layer::Http);
+    put(&issue(&forge, &former, &names, DAY), Layer::Transport);
     let mut users = String::new();
-    for user in ["searchcell-operator-1", "searchcell-router-1", "searchcell-exporter-1", "searchcell-admin"]
-    {
-        let hash = forge.hash(&Hidden::new(format!("{user}-password"))).await.unwrap();
+    for user in ["searchcell-operator-1", "searchcell-router-1", "searchcell-exporter-1", "searchcell-admin"] {
+        let hash = forge.hash(&Hidden::new("secret".to_owned())).await.unwrap();
         users.push_str(&format!("{user}:{}\n", hash.reveal()));
     }
     write("users", &users);
@@ -306,4 +312,43 @@ async fn files_for_a_real_elasticsearch() {
     }))
     .unwrap();
     write("roles.yml", &searchcell_core::security::users::roles(&[placement]));
+
+    let facts = |pair: &Pair| parse::certificates(pair.certificate.as_bytes()).unwrap().remove(0);
+    let until = async |what: &str, holds: &dyn Fn(&searchcell_core::security::Served) -> bool| {
+        let began = std::time::Instant::now();
+        while began.elapsed() < Duration::from_secs(120) {
+            match searchcell_operator::security::handshake::served("127.0.0.1").await {
+                Ok(served) if holds(&served) => {
+                    return println!("{what} after {:.1} s", began.elapsed().as_secs_f64());
+                }
+                _ => tokio::time::sleep(Duration::from_millis(250)).await,
+            }
+        }
+        panic!("{what}: not within two minutes");
+    };
+    until("it trusts the first authority", &|served| served.trusted == [facts(&former).subject].into()).await;
+    let elastic = client(9200, "localhost", &http, "searchcell-operator-1");
+    let began = std::time::Instant::now();
+    while elastic.summary(&cluster()).await.is_err() && began.elapsed() < Duration::from_secs(60) {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert_eq!(elastic.summary(&cluster()).await.unwrap().known_as.as_deref(), Some("searchcell-operator-1"));
+    elastic.details(&cluster()).await.unwrap();
+    elastic.counts(&cluster()).await.unwrap();
+    let settings = [("cluster.metadata.searchcell.settings".to_owned(), Some(serde_json::json!("x")))].into();
+    elastic.put_settings(&cluster(), &settings).await.unwrap();
+    elastic.create_index(&cluster(), "messages.p000.g1", &serde_json::json!({})).await.unwrap();
+    assert!(elastic.create_index(&cluster(), "other", &serde_json::json!({})).await.is_err());
+    let uuid = elastic.details(&cluster()).await.unwrap().indices["messages.p000.g1"].uuid.clone();
+    elastic.delete_index(&cluster(), "messages.p000.g1", &uuid).await.unwrap();
+
+    let next = forge.authority("test transport", DAY, now).unwrap();
+    write("transport-ca.crt", &format!("{}{}", former.certificate, next.certificate));
+    let both = [facts(&former).subject, facts(&next).subject].into();
+    until("it trusts both", &|served| served.trusted == both).await;
+    let leaf = issue(&forge, &next, &names, DAY);
+    put(&leaf, Layer::Transport);
+    until("it shows the new certificate", &|served| served.transport == Some(facts(&leaf).fingerprint)).await;
+    write("transport-ca.crt", &next.certificate);
+    until("it trusts the next alone", &|served| served.trusted == [facts(&next).subject].into()).await;
 }
