@@ -301,7 +301,8 @@ async fn a_real_elasticsearch_shows_what_lies_in_its_files() {
     put(&issue(&forge, &http, &names, DAY), Layer::Http);
     put(&issue(&forge, &former, &names, DAY), Layer::Transport);
     let mut users = String::new();
-    for user in ["searchcell-operator-1", "searchcell-router-1", "searchcell-exporter-1", "searchcell-admin"] {
+    for user in ["searchcell-operator-1", "searchcell-router-1", "searchcell-exporter-1", "searchcell-admin"]
+    {
         let hash = forge.hash(&Hidden::new("secret".to_owned())).await.unwrap();
         users.push_str(&format!("{user}:{}\n", hash.reveal()));
     }

@@ -267,6 +267,8 @@ impl<'a> Story<'a> {
 
     fn edits(&mut self) {
         self.faults(0, 3);
+        // Made again in another shape it would ask for a migration, and be held.
+        let direct = IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
         for _ in 0..self.rng.range(1, 4) {
             let at = self.second();
             match self.rng.below(6) {
@@ -282,9 +284,7 @@ impl<'a> Story<'a> {
                     self.edit(until, Edit::Invalid(false));
                 }
                 4 => {
-                    let placement =
-                        IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
-                    self.at(at, Act::CreatePlacement("direct".to_owned(), Box::new(placement)));
+                    self.at(at, Act::CreatePlacement("direct".to_owned(), Box::new(direct.clone())));
                     if self.rng.chance(30) {
                         let later = at + self.rng.range(1, 90);
                         self.at(later, Act::DeletePlacement("direct".to_owned()));
