@@ -288,11 +288,9 @@ impl Run {
                 self.processes.iter().for_each(|process| process.fate.die_after(*after, *with_effect));
             }
             Act::SecondLeader => self.start_process(),
-            Act::EndSecondLeader => {
-                if self.processes.len() > 1 {
-                    let gone = self.rng.below(self.processes.len() as u64) as usize;
-                    self.processes.remove(gone);
-                }
+            Act::EndSecondLeader if self.processes.len() > 1 => {
+                let gone = self.rng.below(self.processes.len() as u64) as usize;
+                self.processes.remove(gone);
             }
             Act::ClockJump(seconds) => self.skew.store(*seconds, Ordering::Relaxed),
             _ => {}

@@ -66,8 +66,7 @@ impl SimElastic {
             .line
             .call(Peer::Elastic(identity(key)), false, |world| cluster(world, key).map(|c| view(c)))
             .await;
-        let read = read.unwrap_or_else(|NoAnswer(why)| Err(SearchError::Unreachable(why)));
-        read
+        read.unwrap_or_else(|NoAnswer(why)| Err(SearchError::Unreachable(why)))
     }
 
     fn record(&self, key: &ClusterKey, known: bool) {
