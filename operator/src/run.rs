@@ -67,11 +67,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     listen_for_signals(stop_sender.clone())?;
 
     let config = Config::infer().await?;
-    let own_namespace = settings
-        .lease_namespace
-        .clone()
-        .or_else(|| std::env::var("POD_NAMESPACE").ok())
-        .unwrap_or_else(|| config.default_namespace.clone());
+    let own_namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| config.default_namespace.clone());
+    let lease_namespace = settings.lease_namespace.clone().unwrap_or_else(|| own_namespace.clone());
     let me = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME"));
     let me = me.unwrap_or_else(|_| "searchcell".to_owned());
     let client = client(config)?;
@@ -96,7 +93,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let mut elector = settings.leader_elect.then(|| {
         let elector = Elector::new(
             client.clone(),
-            &own_namespace,
+            &lease_namespace,
             &settings.lease_name,
             identity(&me),
             LeaseTuning::default(),
@@ -115,7 +112,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let elastic = ElasticHttp::new(Arc::new(move |op, outcome| es_metrics.es_request(op, outcome)))?;
     let kube_metrics = Arc::clone(&metrics);
     let on_request = Arc::new(move |verb, outcome| kube_metrics.kube_request(verb, outcome));
-    let kube = KubeIo::new(client.clone(), caches, on_request);
+    let kube = KubeIo::new(client.clone(), caches, own_namespace, on_request);
     let report = Report::start(Arc::clone(&metrics), client, me);
     let engine = Engine::new(
         Arc::new(kube),

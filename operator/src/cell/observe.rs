@@ -24,7 +24,10 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
         kube.placements(namespace).into_iter().filter(|placement| placement.spec.cell == name).collect();
     let asks = asks(&cell, namespace, name, &objects);
     let readings = reader.read_all(asks, max_age).await;
-    Some((CellSnapshot { cell, objects, elastic: readings.by_cluster, placements }, readings.retry_after))
+    let operator_namespace = kube.operator_namespace().to_owned();
+    let snapshot =
+        CellSnapshot { cell, objects, elastic: readings.by_cluster, placements, operator_namespace };
+    Some((snapshot, readings.retry_after))
 }
 
 /// What to ask for: every cluster of the spec, and every cluster that still has objects.

@@ -9,6 +9,7 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
@@ -42,6 +43,8 @@ pub struct Caches {
     pub config_maps: Arc<Cache<ConfigMap>>,
     /// One per role.
     pub budgets: Arc<Cache<PodDisruptionBudget>>,
+    /// One per cluster.
+    pub network_policies: Arc<Cache<NetworkPolicy>>,
     /// Volumes.
     pub claims: Arc<Cache<PersistentVolumeClaim>>,
     /// Pods, trimmed.
@@ -59,6 +62,7 @@ impl Default for Caches {
             services: Arc::new(Cache::new(cell_of)),
             config_maps: Arc::new(Cache::new(cell_of)),
             budgets: Arc::new(Cache::new(cell_of)),
+            network_policies: Arc::new(Cache::new(cell_of)),
             claims: Arc::new(Cache::new(cell_of)),
             pods: Arc::new(Cache::new(cell_of)),
         }
@@ -92,7 +96,7 @@ impl Watches {
             some => some.iter().cloned().map(Some).collect(),
         };
         let (ready, synced) = watch::channel(false);
-        // Ten kinds: kept in step with the calls below by `spawn` itself.
+        // How many caches wait for their first list: `spawn` itself counts them.
         let pending = Arc::new(AtomicUsize::new(0));
         let mut starter = Starter { client, pending, ready: Arc::new(ready), tasks: JoinSet::new() };
         for scope in &scopes {
@@ -107,6 +111,7 @@ impl Watches {
             starter.spawn(scope, owned.clone(), &caches.services, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.config_maps, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.budgets, wake_owner(queue));
+            starter.spawn(scope, owned.clone(), &caches.network_policies, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.claims, wake_owner(queue));
             starter.spawn(scope, owned, &caches.pods, wake_owner(queue));
         }

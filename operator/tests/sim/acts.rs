@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::names::{
-    ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE,
+    ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE,
 };
 use searchcell_core::snapshot::{ShardState, label};
 use searchcell_crds::{
@@ -14,6 +15,7 @@ use searchcell_crds::{
 };
 
 use crate::objects::{K, Obj};
+use crate::store::NAMESPACE;
 use crate::world::{Network, World};
 
 /// The one cell of a schedule.
@@ -48,6 +50,11 @@ pub enum Act {
     /// deletes those of a cluster that never formed.
     AnnotateClaims,
     WipeStatus,
+    /// Somebody lets everybody in to a cluster, or takes its NetworkPolicy away.
+    OpenUp {
+        cluster: String,
+        remove: bool,
+    },
     /// A claim and its volume are lost, and its pod with them. Only while nothing else is wrong.
     LoseClaim {
         role: String,
@@ -135,6 +142,18 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
                 world.note(format!("the disk of {claim} is blank"));
                 world.containers.remove(claim.trim_start_matches("data-"));
                 world.wipe_volume(&volume);
+            }
+        }
+        Act::OpenUp { cluster, remove } => {
+            let name = ClusterKey::new(NAMESPACE, CELL, cluster).network_policy();
+            if *remove {
+                world.history.opened.insert(name.clone());
+                world.store.delete(ms, K::Policy, &name);
+            } else {
+                world.store.update::<NetworkPolicy>("somebody", &name, |policy| {
+                    let rules = policy.spec.get_or_insert_default().ingress.get_or_insert_default();
+                    rules.push(NetworkPolicyIngressRule::default());
+                });
             }
         }
         Act::Foreign(name) => {
@@ -309,7 +328,10 @@ fn random_pod(world: &mut World) -> Option<String> {
 /// How many pods a cluster has, the pending ones included.
 fn pods_of(world: &World, identity: &str) -> usize {
     let of = |key, pod: &Pod| label(&pod.metadata, key).unwrap_or_default().to_owned();
-    let all = world.store.all::<Pod>().filter(|pod| format!("{}/{}", of(LABEL_CELL, pod), of(LABEL_CLUSTER, pod)) == identity);
+    let all = world
+        .store
+        .all::<Pod>()
+        .filter(|pod| format!("{}/{}", of(LABEL_CELL, pod), of(LABEL_CLUSTER, pod)) == identity);
     all.count()
 }
 

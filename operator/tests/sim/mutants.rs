@@ -3,9 +3,9 @@
 
 use jiff::Timestamp;
 use searchcell_core::domain::{ValidCell, ValidPlacement};
+use searchcell_core::names::LABEL_CLUSTER;
 use searchcell_core::placement::{self, PlacementSnapshot};
 use searchcell_core::plan;
-use searchcell_core::names::LABEL_CLUSTER;
 use searchcell_core::snapshot::{CellSnapshot, label};
 use searchcell_core::status;
 use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};
@@ -181,6 +181,7 @@ impl Decide for Mutant {
                     objects: Default::default(),
                     elastic: Default::default(),
                     placements: Vec::new(),
+                    operator_namespace: snapshot.operator_namespace.clone(),
                 };
                 let lost =
                     snapshot.cell.status.iter().flat_map(|status| &status.clusters).any(|c| c.uuid.is_some())

@@ -102,7 +102,15 @@ struct Story<'a> {
 impl<'a> Story<'a> {
     fn new(rng: &'a mut Rng, kind: Kind) -> Self {
         let spec = cell_spec(rng, kind);
-        Story { rng, kind, spec, acts: Vec::new(), expect: Expect::Ready, elastic_stays_down: false, placed: None }
+        Story {
+            rng,
+            kind,
+            spec,
+            acts: Vec::new(),
+            expect: Expect::Ready,
+            elastic_stays_down: false,
+            placed: None,
+        }
     }
 
     fn at(&mut self, second: u64, act: Act) {
@@ -229,7 +237,7 @@ impl<'a> Story<'a> {
         self.faults(0, 3);
         for _ in 0..self.rng.range(1, 4) {
             let at = self.second();
-            match self.rng.below(6) {
+            match self.rng.below(7) {
                 0 => self.edit(at, Edit::AddCluster("x".to_owned())),
                 1 => self.edit(at, Edit::DataPerZone(2)),
                 2 => {
@@ -249,6 +257,11 @@ impl<'a> Story<'a> {
                         let later = at + self.rng.range(1, 90);
                         self.at(later, Act::DeletePlacement("direct".to_owned()));
                     }
+                }
+                5 => {
+                    let cluster = self.spec.clusters[0].name.clone();
+                    let remove = self.rng.chance(50);
+                    self.at(at, Act::OpenUp { cluster, remove });
                 }
                 _ => {
                     let name = self.spec.clusters[0].name.clone();

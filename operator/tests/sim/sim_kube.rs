@@ -20,7 +20,7 @@ use crate::calls::{Line, NoAnswer, Pass, Peer};
 use crate::invariants;
 use crate::mutants::Bug;
 use crate::objects::{K, Obj, Stored};
-use crate::store::{NAMESPACE, Store};
+use crate::store::{NAMESPACE, OPERATOR_NAMESPACE, Store};
 use crate::world::{World, lock};
 
 /// The watch caches of one operator process. Each kind lags behind on its own.
@@ -36,7 +36,8 @@ impl Cache {
         let mut cache = Cache::default();
         for kind in K::ALL {
             cache.positions.insert(*kind, store.history(*kind).len());
-            let kept = |(name, object): (&String, &Arc<Obj>)| Some((name.clone(), Arc::new(object.watched()?)));
+            let kept =
+                |(name, object): (&String, &Arc<Obj>)| Some((name.clone(), Arc::new(object.watched()?)));
             let objects = store.objects(*kind).filter_map(kept).collect();
             cache.objects.insert(*kind, objects);
         }
@@ -175,6 +176,10 @@ impl KubeApi for SimKube {
         all.filter_map(|(_, object)| IndexPlacement::of(object)).cloned().collect()
     }
 
+    fn operator_namespace(&self) -> &str {
+        OPERATOR_NAMESPACE
+    }
+
     fn cell_objects(&self, _namespace: &str, cell: &str) -> CellObjects {
         let cache = self.cache.lock().unwrap();
         CellObjects {
@@ -184,6 +189,7 @@ impl KubeApi for SimKube {
             services: cache.of_cell(cell),
             config_maps: cache.of_cell(cell),
             budgets: cache.of_cell(cell),
+            network_policies: cache.of_cell(cell),
             claims: cache.of_cell(cell),
             pods: cache.of_cell(cell),
         }
