@@ -10,13 +10,14 @@ use searchcell_e2e::{Cell, Elastic, Level, Operator, Scenario, env, run, say, sh
 use serde_json::{Value, json};
 
 /// Kinds that a cell is made of.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     "services",
     "configmaps",
     "statefulsets",
     "deployments",
     "horizontalpodautoscalers",
     "poddisruptionbudgets",
+    "networkpolicies",
     "pods",
 ];
 
