@@ -2,6 +2,7 @@
 //! to be caught by a named invariant, else the simulation looks away from something.
 
 use jiff::Timestamp;
+use searchcell_core::build;
 use searchcell_core::domain::{ValidCell, ValidPlacement};
 use searchcell_core::names::LABEL_CLUSTER;
 use searchcell_core::placement::{self, PlacementSnapshot};
@@ -153,27 +154,21 @@ impl Decide for Mutant {
                 }
             }
             Bug::ReplicasDip => {
-                let mut dips = Vec::new();
-                for s in &mut plan.steps {
-                    let Action::ReleaseReplicas { target } = &s.action else { continue };
-                    let found = snapshot
-                        .objects
-                        .deployments
-                        .iter()
-                        .find(|d| d.metadata.name.as_ref() == Some(&target.name));
-                    let Some(mut deployment) = found.cloned() else { continue };
-                    (deployment.metadata.managed_fields, deployment.status) = (None, None);
-                    let with = Object::Deployment(Box::new(deployment.clone()));
-                    deployment.spec.get_or_insert_default().replicas = Some(1);
-                    let without = Object::Deployment(Box::new(deployment));
-                    let target = target.clone();
-                    let _ = with;
-                    dips.push(Action::Apply {
-                        object: without,
-                        target: Target { resource_version: None, ..target },
-                    });
-                }
-                plan.steps.extend(dips.into_iter().map(|action| step(&cell.clusters[0].name, action)));
+                let released = plan.steps.iter().filter_map(|s| match &s.action {
+                    Action::ReleaseReplicas { target } => Some((s.cluster.clone()?, target.clone())),
+                    _ => None,
+                });
+                let dips: Vec<Step> = released
+                    .filter_map(|(cluster, target)| {
+                        let one = build::ingest_deployment(&cell, &cell.key(&cluster), Some(1))?;
+                        let target = Target { resource_version: None, ..target };
+                        Some(step(
+                            &cluster,
+                            Action::Apply { object: Object::Deployment(Box::new(one)), target },
+                        ))
+                    })
+                    .collect();
+                plan.steps.extend(dips);
             }
             Bug::BootstrapsAgain => {
                 let forgetful = CellSnapshot {

@@ -249,7 +249,12 @@ impl<'a> Story<'a> {
                     let until = at + self.rng.range(1, 60);
                     self.edit(until, Edit::Invalid(false));
                 }
-                4 => {
+                // Made once: the indices of one that was deleted stay, and another number of them is another story.
+                4 if !self
+                    .acts
+                    .iter()
+                    .any(|(_, act)| matches!(act, Act::CreatePlacement(name, _) if name == "direct")) =>
+                {
                     let placement =
                         IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
                     self.at(at, Act::CreatePlacement("direct".to_owned(), Box::new(placement)));

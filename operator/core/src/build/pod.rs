@@ -33,7 +33,8 @@ pub const VOLUME_DATA: &str = "data";
 const VOLUME_CONFIG: &str = "config";
 /// Volume: what the annotations of the pod say.
 pub const VOLUME_SETTINGS: &str = "settings";
-const VOLUME_LOGS: &str = "logs";
+/// Volume: what Elasticsearch logs to files.
+pub const VOLUME_LOGS: &str = "logs";
 const VOLUME_TMP: &str = "tmp";
 /// All volumes of the operator.
 pub const OWNED_VOLUMES: [&str; 5] = [VOLUME_DATA, VOLUME_CONFIG, VOLUME_SETTINGS, VOLUME_LOGS, VOLUME_TMP];
@@ -45,24 +46,34 @@ pub const OWNED_MOUNTS: [&str; 4] = [
     "/tmp",
 ];
 /// Variables that would go around what the operator sets.
-pub const OWNED_ENV: [&str; 17] = [
+pub const OWNED_ENV: [&str; 12] = [
     "POD_NAME",
     "POD_IP",
-    "ES_HOME",
-    "ES_PATH_CONF",
-    "ES_JAVA_OPTS",
-    "ES_JAVA_HOME",
-    "ES_TMPDIR",
-    "CLI_JAVA_OPTS",
-    "JAVA_TOOL_OPTIONS",
-    "JDK_JAVA_OPTIONS",
-    "_JAVA_OPTIONS",
-    "JAVA_HOME",
-    "LD_PRELOAD",
-    "LD_LIBRARY_PATH",
-    "BASH_ENV",
-    "ELASTIC_PASSWORD",
-    "KEYSTORE_PASSWORD",
+    "HOSTNAME",
+    "HOME",
+    "PATH",
+    "ENV",
+    "IFS",
+    "PS4",
+    "SHELLOPTS",
+    "CDPATH",
+    "LIBFFI_TMPDIR",
+    "PROMPT_COMMAND",
+];
+/// Beginnings of such variables: of Elasticsearch and its image, of Java, of the shell, of the dynamic linker.
+pub const OWNED_ENV_PREFIXES: [&str; 12] = [
+    "ES_",
+    "CLI_",
+    "ELASTIC_",
+    "KEYSTORE_",
+    "JAVA_",
+    "JDK_",
+    "_JAVA_",
+    "JVM_",
+    "LD_",
+    "BASH",
+    "GCONV_",
+    "GLIBC_",
 ];
 /// Ports of the container.
 pub const CONTAINER_PORTS: [(&str, i32); 3] =
@@ -123,7 +134,19 @@ pub(super) fn template(
 fn with_patch(ours: &PodTemplateSpec, patch: &serde_json::Value) -> Option<PodTemplateSpec> {
     let mut merged = serde_json::to_value(ours).ok()?;
     merge::merge(&mut merged, patch);
-    serde_json::from_value(merged).ok()
+    let mut merged: PodTemplateSpec = serde_json::from_value(merged).ok()?;
+    if let Some(spec) = &mut merged.spec {
+        spec.init_containers.iter_mut().flatten().chain(&mut spec.containers).for_each(confine);
+    }
+    Some(merged)
+}
+
+/// What a user's container does not say itself is as tight as for the operator's own; the root of its image may be
+/// writable, since it has no other folder.
+fn confine(container: &mut Container) {
+    let context = container.security_context.get_or_insert_default();
+    context.allow_privilege_escalation.get_or_insert(false);
+    context.capabilities.get_or_insert_default().drop.get_or_insert_with(|| vec!["ALL".into()]);
 }
 
 fn pod(

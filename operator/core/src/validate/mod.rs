@@ -11,6 +11,7 @@ mod nodes;
 mod placement;
 mod pod_security;
 mod pod_template;
+mod pod_volumes;
 pub(crate) mod quantity;
 mod settings;
 
