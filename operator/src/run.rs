@@ -13,7 +13,7 @@ use crate::clock::SystemClock;
 use crate::elastic::client::ElasticHttp;
 use crate::engine::{Engine, Tuning};
 use crate::kube_io::client::{KubeIo, client};
-use crate::kube_io::fanout::{Caches, Watches};
+use crate::kube_io::fanout::{Caches, OnUnreadable, Watches};
 use crate::kube_io::queue::Queue;
 use crate::leadership::Leadership;
 use crate::lease::{Elector, LeaseTuning, identity};
@@ -76,7 +76,12 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::default());
     let queue = Arc::new(Queue::new(DEBOUNCE));
     let caches = Arc::new(Caches::default());
-    let mut watches = Watches::start(&client, &settings.namespaces, &caches, &queue);
+    let report = Arc::new(Report::start(Arc::clone(&metrics), client.clone(), me.clone()));
+    let on_unreadable: Arc<OnUnreadable> = {
+        let report = Arc::clone(&report);
+        Arc::new(move |about, why| report.unreadable(about, why))
+    };
+    let mut watches = Watches::start(&client, &settings.namespaces, &caches, &queue, &on_unreadable);
 
     let address = settings.metrics_address;
     let listener = TcpListener::bind(address)
@@ -112,8 +117,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let elastic = ElasticHttp::new(Arc::new(move |op, outcome| es_metrics.es_request(op, outcome)))?;
     let kube_metrics = Arc::clone(&metrics);
     let on_request = Arc::new(move |verb, outcome| kube_metrics.kube_request(verb, outcome));
-    let kube = KubeIo::new(client.clone(), caches, own_namespace, on_request);
-    let report = Report::start(Arc::clone(&metrics), client, me);
+    let kube = KubeIo::new(client, caches, own_namespace, on_request);
     let engine = Engine::new(
         Arc::new(kube),
         Arc::new(elastic),
@@ -121,7 +125,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         leadership.clone(),
         Tuning::default(),
     );
-    let engine = Arc::new(engine.with_observer(Arc::new(report)));
+    let engine = Arc::new(engine.with_observer(report));
 
     let elects = elector.is_some();
     let begin = begin(watches.synced(), elects.then_some(leading));

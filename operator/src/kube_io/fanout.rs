@@ -8,9 +8,10 @@ use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use searchcell_core::names::{FIELD_MANAGER, LABEL_CELL, LABEL_MANAGED_BY};
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use crate::engine::Key;
 use crate::kube_io::cache::{Cache, Change, Feed};
 use crate::kube_io::queue::Queue;
+use crate::kube_io::tolerant::{Tolerant, readable};
 use crate::kube_io::trim::Trim;
 
 /// Caches of every kind that the operator looks at.
@@ -77,6 +79,9 @@ fn cell_of<T: Resource>(object: &T) -> Option<String> {
     label(object.meta(), LABEL_CELL).map(str::to_owned)
 }
 
+/// Hears of objects that cannot be read: which, and why.
+pub type OnUnreadable = dyn Fn(&ObjectReference, &str) + Send + Sync;
+
 /// Runs all watches until dropped. `synced` becomes true when every cache has had its first list.
 pub struct Watches {
     tasks: JoinSet<()>,
@@ -90,6 +95,7 @@ impl Watches {
         namespaces: &[String],
         caches: &Arc<Caches>,
         queue: &Arc<Queue<Key>>,
+        on_unreadable: &Arc<OnUnreadable>,
     ) -> Self {
         let scopes: Vec<Option<String>> = match namespaces {
             [] => vec![None],
@@ -98,7 +104,8 @@ impl Watches {
         let (ready, synced) = watch::channel(false);
         // How many caches wait for their first list: `spawn` itself counts them.
         let pending = Arc::new(AtomicUsize::new(0));
-        let mut starter = Starter { client, pending, ready: Arc::new(ready), tasks: JoinSet::new() };
+        let mut starter =
+            Starter { client, pending, ready: Arc::new(ready), on_unreadable, tasks: JoinSet::new() };
         for scope in &scopes {
             let owned = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={FIELD_MANAGER}"));
             let any = watcher::Config::default();
@@ -133,6 +140,7 @@ struct Starter<'a> {
     client: &'a Client,
     pending: Arc<AtomicUsize>,
     ready: Arc<watch::Sender<bool>>,
+    on_unreadable: &'a Arc<OnUnreadable>,
     tasks: JoinSet<()>,
 }
 
@@ -147,12 +155,13 @@ impl Starter<'_> {
         T: Trim + Resource<Scope = NamespaceResourceScope> + DeserializeOwned + Debug + Send + Sync + 'static,
         T::DynamicType: Default,
     {
-        let api: Api<T> = match scope {
+        let api: Api<Tolerant<T>> = match scope {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
         let kind = T::kind(&T::DynamicType::default()).into_owned();
         let mut feed = Feed::new(Arc::clone(cache), scope.clone());
+        let (known, on_unreadable) = (Arc::clone(cache), Arc::clone(self.on_unreadable));
         let (pending, ready) = (Arc::clone(&self.pending), Arc::clone(&self.ready));
         pending.fetch_add(1, Ordering::SeqCst);
         self.tasks.spawn(async move {
@@ -167,6 +176,8 @@ impl Starter<'_> {
                         continue;
                     }
                 };
+                let complain = |meta: &ObjectMeta, why: &str| on_unreadable(&reference::<T>(meta), why);
+                let Some(event) = readable(event, |meta| known.named(meta), complain) else { continue };
                 let (changes, complete) = feed.take(event.modify(Trim::trim));
                 for change in &changes {
                     let same = match (&change.before, &change.now) {
@@ -185,6 +196,19 @@ impl Starter<'_> {
                 }
             }
         });
+    }
+}
+
+fn reference<T: Resource<DynamicType: Default>>(meta: &ObjectMeta) -> ObjectReference {
+    let kind = T::DynamicType::default();
+    ObjectReference {
+        api_version: Some(T::api_version(&kind).into_owned()),
+        kind: Some(T::kind(&kind).into_owned()),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        field_path: None,
     }
 }
 
