@@ -60,14 +60,15 @@ clean: ## remove what cargo built (not the caches of the test cluster)
 ##@ Test
 
 .PHONY: test unit sim api-test e2e e2e-keep
-test: ## everything up to the smoke level of e2e; brings up and removes its own cluster (KEEP=1 keeps it)
+test: ## everything, the simulation included, up to the smoke level of e2e; brings up and removes its own cluster (KEEP=1 keeps it)
 	@e2e/test all
 
-unit: ## unit, golden, property and wire tests: needs nothing but cargo
+unit: ## unit, golden, property and wire tests, without the simulation: needs nothing but cargo
 	@cargo test --workspace --exclude searchcell-e2e --no-fail-fast
 
-sim: ## the simulation alone, with N= schedules (10000)
-	@SEARCHCELL_SIM_SCHEDULES=$(N) cargo test --profile simtest -p searchcell-operator --test sim -- --include-ignored --nocapture
+sim: ## the simulation alone: N= schedules (10000), or one of them again, SEED=
+	@SEARCHCELL_SIM_SCHEDULES=$(N) $(if $(SEED),SEARCHCELL_SIM_SEED=$(SEED)) cargo test --profile simtest -p searchcell-operator --test sim -- \
+		--include-ignored --nocapture $(if $(SEED),no_schedule_breaks_an_invariant)
 
 api-test: ## CRDs against a real API server
 	@e2e/test api

@@ -1,7 +1,9 @@
 //! What users and fate do to the world: edits, faults, repairs.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -64,6 +66,11 @@ pub enum Act {
         role: String,
     },
     Foreign(String),
+    /// Pods of a role in a zone never start: their image cannot be pulled, for good.
+    NeverStart {
+        role: String,
+        zone: String,
+    },
     NodeOff,
     ZoneOff(String),
     AllOn,
@@ -91,20 +98,40 @@ pub enum Act {
     ClockJump(i64),
 }
 
-/// Does it. False when its time has not come yet: a name is still taken.
-pub fn perform(world: &mut World, act: &Act) -> bool {
-    let ms = world.ms;
+impl Act {
+    /// Users do one thing after the other; fate does not wait for them.
+    pub fn is_of_a_user(&self) -> bool {
+        matches!(
+            self,
+            Act::CreateCell(_)
+                | Act::EditCell(_)
+                | Act::DeleteCell
+                | Act::CreatePlacement(..)
+                | Act::DeletePlacement(_)
+                | Act::StripClaims
+                | Act::AnnotateClaims
+        )
+    }
+}
+
+/// Its time has come.
+pub fn announce(world: &mut World, act: &Act) {
     if !matches!(act, Act::Documents(_)) {
         world.note(format!("--- {act:?}").chars().take(300).collect());
     }
+}
+
+/// Does it. False when it cannot be done yet: a name is still on its way out.
+pub fn perform(world: &mut World, act: &Act) -> bool {
+    let ms = world.ms;
     match act {
         Act::CreateCell(spec) => {
             let cell = SearchCell { metadata: named(CELL), spec: (**spec).clone(), status: None };
-            return world.store.create(ms, "user", Obj::Cell(cell)).is_ok();
+            return is_answered(world.store.create(ms, "user", Obj::Cell(cell)));
         }
         Act::CreatePlacement(name, spec) => {
             let placement = IndexPlacement { metadata: named(name), spec: (**spec).clone(), status: None };
-            return world.store.create(ms, "user", Obj::Placement(placement)).is_ok();
+            return is_answered(world.store.create(ms, "user", Obj::Placement(placement)));
         }
         Act::EditCell(change) => {
             world.store.update::<SearchCell>("user", CELL, |cell| edit(&mut cell.spec, change));
@@ -162,6 +189,7 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
                 world.history.foreign.extend(created.meta().uid.clone());
             }
         }
+        Act::NeverStart { role, zone } => world.never = Some((role.clone(), zone.clone())),
         Act::NodeOff => {
             let names: Vec<String> = world.nodes.keys().cloned().collect();
             if let Some(name) = world.rng.pick(&names).cloned() {
@@ -217,6 +245,11 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         Act::CutApi | Act::Crash { .. } | Act::SecondLeader | Act::EndSecondLeader | Act::ClockJump(_) => {}
     }
     true
+}
+
+/// A name that is on its way out is waited for; one that is there to stay is an answer, too.
+fn is_answered(created: Result<Arc<Obj>, Arc<Obj>>) -> bool {
+    created.err().is_none_or(|existing| existing.meta().deletion_timestamp.is_none())
 }
 
 pub fn named(name: &str) -> ObjectMeta {
@@ -295,8 +328,15 @@ fn annotate(world: &mut World) {
     else {
         return;
     };
-    let older =
-        claims(world, |claim| claim.metadata.creation_timestamp.as_ref().is_some_and(|at| at.0 < born.0));
+    // In the cell's first second only those of a former life are there without nodes: times are whole seconds.
+    let has_nodes = |claim: &PersistentVolumeClaim| {
+        let of = label(&claim.metadata, LABEL_CLUSTER);
+        world.store.all::<StatefulSet>().any(|set| label(&set.metadata, LABEL_CLUSTER) == of)
+    };
+    let older = claims(world, |claim| {
+        let made = claim.metadata.creation_timestamp.as_ref();
+        made.is_some_and(|made| made.0 < born.0 || made.0 == born.0 && !has_nodes(claim))
+    });
     let uuid = |claim: &String| world.volumes.get(&volume_of(world, claim))?.cluster_uuid.clone();
     let cluster = |claim: &String| {
         let claim = world.store.get::<PersistentVolumeClaim>(claim)?;
@@ -325,14 +365,17 @@ fn random_pod(world: &mut World) -> Option<String> {
     world.rng.pick(&pods).cloned()
 }
 
-/// How many pods a cluster has, the pending ones included.
-fn pods_of(world: &World, identity: &str) -> usize {
-    let of = |key, pod: &Pod| label(&pod.metadata, key).unwrap_or_default().to_owned();
-    let all = world
-        .store
-        .all::<Pod>()
-        .filter(|pod| format!("{}/{}", of(LABEL_CELL, pod), of(LABEL_CLUSTER, pod)) == identity);
-    all.count()
+/// Names of the nodes that the StatefulSets of a cluster ask for, whether their pods are there or not.
+fn nodes_of(world: &World, identity: &str) -> Vec<String> {
+    let of = |set: &StatefulSet, key| label(&set.metadata, key).unwrap_or_default().to_owned();
+    (world.store.all::<StatefulSet>())
+        .filter(|set| format!("{}/{}", of(set, LABEL_CELL), of(set, LABEL_CLUSTER)) == identity)
+        .flat_map(|set| {
+            let (name, spec) = (set.metadata.name.clone().unwrap_or_default(), set.spec.as_ref());
+            let replicas = spec.and_then(|spec| spec.replicas).unwrap_or(1);
+            (0..replicas).map(move |ordinal| format!("{name}-{ordinal}"))
+        })
+        .collect()
 }
 
 /// A claim of a role that may be lost without losing data: everything else is whole.
@@ -344,7 +387,8 @@ fn victim(world: &mut World, role: &str) -> Option<String> {
             cluster.master.is_some()
                 && copies().all(|copy| copy.state == ShardState::Started)
                 && cluster.indices.values().all(|index| index.replicas > 0)
-                && pods_of(world, &cluster.identity) == cluster.members.len()
+                && (nodes_of(world, &cluster.identity).iter()).all(|name| cluster.members.contains_key(name))
+                && cluster.members.keys().all(|name| world.containers.contains_key(name))
         });
     if !whole {
         return None;

@@ -1,6 +1,6 @@
 //! What becomes of one call over a network: slow, refused, effective, answer lost, or the caller dies.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -59,10 +59,19 @@ pub struct Pass {
     pub suspended: bool,
     pub cell_read_live: bool,
     pub claims_read_live: BTreeSet<String>,
+    /// Nodes by cluster (`<cell>/<cluster>`), as they were read last, in this pass or before it.
+    pub members: BTreeMap<String, BTreeSet<String>>,
+    /// Name and UID of the claims of those nodes, as the caches have them; filled in where it is asked for.
+    pub claims_of_members: BTreeSet<(String, String)>,
 }
 
-/// Why there was no answer.
-pub struct NoAnswer(pub String);
+/// Why a call did not do what it was made for.
+pub enum NoAnswer {
+    /// No connection, or no answer in time: nobody knows whether it had its effect.
+    Unreachable(&'static str),
+    /// The server says no: a quota, a webhook, a full queue. It had no effect.
+    Refused(&'static str),
+}
 
 impl Line {
     /// Runs `effect` in the world, as far as the network lets it. `is_write`: it counts as a step between which the
@@ -73,7 +82,7 @@ impl Line {
         is_write: bool,
         effect: impl FnOnce(&mut World) -> R + Send,
     ) -> Result<R, NoAnswer> {
-        let (before, after, refuse, lose) = {
+        let (before, after, refuse, denied, lose) = {
             let mut world = lock(&self.world);
             let slow = world.network.slow;
             let delay = |world: &mut World| {
@@ -81,7 +90,9 @@ impl Line {
             };
             let (before, after) = (delay(&mut world), delay(&mut world));
             let (refuse, lose) = (world.network.refuse, world.network.lose_answer);
-            (before, after, world.rng.chance(refuse), world.rng.chance(lose))
+            let refuse = world.rng.chance(refuse);
+            let denied = refuse && is_write && world.rng.chance(30);
+            (before, after, refuse, denied, world.rng.chance(lose))
         };
         // The effect of a write comes early: a request that is older than its own deadline is not served.
         tokio::time::sleep(Duration::from_millis(if is_write { before.min(1_500) } else { before })).await;
@@ -111,8 +122,9 @@ impl Line {
         }
         tokio::time::sleep(Duration::from_millis(after)).await;
         match answer {
-            None => Err(NoAnswer("connection refused".to_owned())),
-            Some(_) if lose => Err(NoAnswer("timed out waiting for the answer".to_owned())),
+            None if denied => Err(NoAnswer::Refused("denied for the time being")),
+            None => Err(NoAnswer::Unreachable("connection refused")),
+            Some(_) if lose => Err(NoAnswer::Unreachable("timed out waiting for the answer")),
             Some(answer) => Ok(answer),
         }
     }

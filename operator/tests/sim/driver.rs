@@ -1,6 +1,6 @@
 //! Runs one schedule: the operator's processes, the passage of time, the acts, and the wait for rest.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -160,6 +160,8 @@ struct Run {
     skew: Arc<AtomicI64>,
     rng: Rng,
     bug: Option<Bug>,
+    /// What users are about to do: the first one may have to wait until a name is free, the others wait for it.
+    users: VecDeque<Act>,
     /// A dead process is replaced at this time.
     replace_at: Option<u64>,
 }
@@ -190,6 +192,7 @@ pub async fn run(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
         skew: Arc::default(),
         rng,
         bug,
+        users: VecDeque::new(),
         replace_at: None,
     };
     run.start_process();
@@ -265,20 +268,29 @@ impl Run {
                     (world.ms - 3_600_000) / 1000
                 };
                 second = elapsed;
+                self.users_try();
             }
-            self.act(&act).await;
+            self.act(&act);
         }
     }
 
-    async fn act(&mut self, act: &Act) {
-        // A name that is still taken: the user tries again for as long as a finalizer may take.
-        for _ in 0..700 {
-            let done = acts::perform(&mut lock(&self.world), act);
-            if done || self.broken() {
-                break;
+    /// Users do what they can; what has to wait is tried again at the next beat.
+    fn users_try(&mut self) {
+        while let Some(act) = self.users.front() {
+            if !acts::perform(&mut lock(&self.world), act) {
+                return;
             }
-            self.beat(2_000).await;
+            self.users.pop_front();
         }
+    }
+
+    fn act(&mut self, act: &Act) {
+        acts::announce(&mut lock(&self.world), act);
+        if act.is_of_a_user() {
+            self.users.push_back(act.clone());
+            return self.users_try();
+        }
+        acts::perform(&mut lock(&self.world), act);
         match act {
             Act::CutApi => {
                 let mut world = lock(&self.world);
@@ -307,8 +319,8 @@ impl Run {
                 world.network.without_elastic =
                     ["a", "b"].map(|name| format!("{}/{name}", acts::CELL)).into();
             }
-            acts::perform(&mut world, &Act::AllOn);
             world.note("--- calm".to_owned());
+            acts::perform(&mut world, &Act::AllOn);
             (world.calm, world.history.undisturbed_since) = (true, Some(world.ms));
             world.ms
         };
@@ -325,8 +337,13 @@ impl Run {
             if self.broken() {
                 return;
             }
+            self.users_try();
             let mut world = lock(&self.world);
-            let unsettled = settled::unsettled(&world, self.scenario.expect);
+            let waits = self
+                .users
+                .front()
+                .map(|act| (settled::FINALIZERS_GO, format!("a user still waits to do {act:?}")));
+            let unsettled = waits.or_else(|| settled::unsettled(&world, self.scenario.expect));
             match unsettled {
                 None => settled_for += step,
                 Some((invariant, why)) => {

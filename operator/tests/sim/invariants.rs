@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE};
@@ -23,7 +23,8 @@ pub const ONE_CLUSTER: &str = "one_cluster_per_identity";
 pub const MAP_STAYS_GONE: &str = "bootstrap_map_stays_gone";
 /// Cell and claims are read from the API server itself before a bootstrap.
 pub const CHECKED_LIVE: &str = "bootstrap_is_checked_live";
-/// The bootstrap map goes only after the UUID is in status and on a master's claim.
+/// The bootstrap map goes only after the UUID is in status, on a master's claim, and on those of all nodes that the
+/// operator has seen in the cluster. Nodes that have not joined have nothing to mark: they join without the map.
 pub const RECORDED_FIRST: &str = "identity_is_recorded_first";
 /// A recorded UUID is never replaced, neither in status nor on a claim.
 pub const UUID_IS_FINAL: &str = "recorded_uuid_is_final";
@@ -31,6 +32,8 @@ pub const UUID_IS_FINAL: &str = "recorded_uuid_is_final";
 pub const INDEX_ONCE: &str = "index_exists_once";
 /// Every index that the operator makes or deletes carries its mark.
 pub const INDEX_MARKED: &str = "index_is_marked";
+/// Nothing of a cluster that is there to stay is deleted or gets smaller, but what the spec does not ask for.
+pub const NOTHING_UNASKED: &str = "nothing_goes_unasked";
 /// What somebody else owns is neither changed nor deleted.
 pub const FOREIGN: &str = "foreign_objects_untouched";
 /// No claim is deleted under Retain, nor one of a cluster that is there to stay.
@@ -106,9 +109,12 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
     if old.is_none() && matches!(object.kind(), K::StatefulSet | K::Deployment) {
         fenced(world, object.meta());
     }
+    if let (Some(old), None) = (old, new) {
+        went(world, old);
+    }
     match (old.map(Arc::as_ref), new.map(Arc::as_ref)) {
         (None, Some(Obj::ConfigMap(map))) => bootstrapped(world, pass, &map.metadata),
-        (Some(Obj::ConfigMap(map)), None) => unbootstrapped(world, &map.metadata),
+        (Some(Obj::ConfigMap(map)), None) => unbootstrapped(world, pass, &map.metadata),
         (Some(Obj::Claim(claim)), None) => claim_deleted(world, &claim.metadata),
         (Some(Obj::Claim(before)), Some(Obj::Claim(after))) => {
             let uuid = |claim: &PersistentVolumeClaim| {
@@ -122,10 +128,14 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
             }
         }
         (Some(Obj::StatefulSet(set)), None) => workload_deleted(world, &set.metadata),
-        (Some(Obj::StatefulSet(a)), Some(Obj::StatefulSet(b)))
-            if a.spec.as_ref().map(|spec| &spec.template) != b.spec.as_ref().map(|spec| &spec.template) =>
-        {
-            template_changed(world, &b.metadata);
+        (Some(Obj::StatefulSet(a)), Some(Obj::StatefulSet(b))) => {
+            let replicas = |set: &StatefulSet| set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+            if replicas(b) < replicas(a) {
+                world.violated(NOTHING_UNASKED, format!("StatefulSet {name} has fewer nodes"));
+            }
+            if a.spec.as_ref().map(|spec| &spec.template) != b.spec.as_ref().map(|spec| &spec.template) {
+                template_changed(world, &b.metadata);
+            }
         }
         (before, Some(Obj::Deployment(after))) => {
             if let Some(Obj::Deployment(before)) = before
@@ -197,7 +207,7 @@ fn bootstrapped(world: &mut World, pass: &Pass, meta: &ObjectMeta) {
     }
 }
 
-fn unbootstrapped(world: &mut World, meta: &ObjectMeta) {
+fn unbootstrapped(world: &mut World, pass: &Pass, meta: &ObjectMeta) {
     let (cell, cluster) = cell_and_cluster(meta);
     let stays = world.store.get::<SearchCell>(&cell).is_some_and(|found| {
         found.metadata.deletion_timestamp.is_none()
@@ -219,11 +229,42 @@ fn unbootstrapped(world: &mut World, meta: &ObjectMeta) {
     let on_claims = claims(world, &cell, &cluster)
         .filter(|claim| label(&claim.metadata, LABEL_ROLE) == Some("master"))
         .any(|claim| annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).is_some());
-    if recorded.is_none() || !on_claims {
+    let bare: Vec<&String> = claims(world, &cell, &cluster)
+        .filter(|claim| annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).is_none())
+        .filter_map(|claim| {
+            let known = (claim.metadata.name.clone()?, claim.metadata.uid.clone()?);
+            pass.claims_of_members.get(&known).map(|(name, _)| name)
+        })
+        .collect();
+    if recorded.is_none() || !on_claims || !bare.is_empty() {
         world.violated(
             RECORDED_FIRST,
-            format!("{cell}/{cluster}: status {recorded:?}, on a master's claim: {on_claims}"),
+            format!(
+                "{cell}/{cluster}: status {recorded:?}, on a master's claim: {on_claims}, not on {bare:?}"
+            ),
         );
+    }
+}
+
+/// The operator deleted something: claims and bootstrap maps have invariants of their own.
+fn went(world: &mut World, gone: &Obj) {
+    let meta = gone.meta();
+    let (cell, cluster) = cell_and_cluster(meta);
+    let is_of_living_cell = world.store.get::<SearchCell>(&cell).is_some_and(|found| {
+        let owners = meta.owner_references.as_deref().unwrap_or_default();
+        owners.iter().any(|owner| Some(&owner.uid) == found.metadata.uid.as_ref())
+    });
+    let is_asked_for = |spec: &SearchCell| {
+        let autoscaled = spec.spec.nodes.ingest.as_ref().is_some_and(|ingest| ingest.autoscaling.is_some());
+        spec.metadata.deletion_timestamp.is_none()
+            && spec.spec.clusters.iter().any(|named| named.name == cluster)
+            && (gone.kind() != K::Autoscaler || autoscaled)
+    };
+    let is_other = matches!(gone.kind(), K::Claim | K::ConfigMap);
+    if !is_other && is_of_living_cell && world.history.recent(world.ms, &cell).all(|cell| is_asked_for(cell))
+    {
+        let name = meta.name.clone().unwrap_or_default();
+        world.violated(NOTHING_UNASKED, format!("{} {name} was deleted", gone.kind()));
     }
 }
 

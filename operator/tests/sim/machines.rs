@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, PodCondition, Volume as PodVolume};
 use searchcell_core::names::{INITIAL_MASTER_NODES, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE};
-use searchcell_core::snapshot::label;
+use searchcell_core::snapshot::{label, role_and_zone};
 
 use crate::kubernetes::claims_of;
 use crate::objects::{K, Stored};
@@ -130,6 +130,12 @@ fn run(world: &mut World) {
             continue;
         }
         if world.containers.get(&name).is_some_and(|container| container.pod_uid == uid) {
+            continue;
+        }
+        let never = world.never.as_ref().is_some_and(|(role, zone)| {
+            role_and_zone(&pod.metadata) == (Some(role.as_str()), Some(zone.as_str()))
+        });
+        if never {
             continue;
         }
         let wait = world.rng.range(1_000, 12_000);

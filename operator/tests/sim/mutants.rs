@@ -2,12 +2,13 @@
 //! to be caught by a named invariant, else the simulation looks away from something.
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use searchcell_core::build;
 use searchcell_core::domain::{ValidCell, ValidPlacement};
-use searchcell_core::names::LABEL_CLUSTER;
+use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, LABEL_CLUSTER, LABEL_ROLE};
 use searchcell_core::placement::{self, PlacementSnapshot};
 use searchcell_core::plan;
-use searchcell_core::snapshot::{CellSnapshot, label};
+use searchcell_core::snapshot::{CellSnapshot, annotation, label};
 use searchcell_core::status;
 use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};
 use searchcell_core::validate::Problem;
@@ -29,7 +30,9 @@ pub enum Bug {
     MapIsKept,
     /// The bootstrap map goes as soon as it is there.
     MapGoesEarly,
-    /// A lost answer of an index creation is repeated on another cluster.
+    /// The bootstrap map goes when the UUID is on one claim, whoever else has joined.
+    OneClaimIsEnough,
+    /// The answer of an index creation is lost, and the creation is repeated on another cluster.
     RepeatsElsewhere,
     /// A status that says the same is published all the same.
     StatusAlways,
@@ -47,7 +50,7 @@ pub enum Bug {
     PolicyIgnored,
     /// An object of our name is taken over, whoever made it.
     AdoptsForeign,
-    /// The hand-over to the autoscaler takes `replicas` out of what is applied.
+    /// The hand-over to the autoscaler starts from one node.
     ReplicasDip,
     /// `observedGeneration` runs ahead.
     GenerationAhead,
@@ -61,6 +64,8 @@ pub enum Bug {
     NoAwareness,
     /// A cluster is bootstrapped again when its map is missing.
     BootstrapsAgain,
+    /// Nodes that Elasticsearch does not know are made anew: their StatefulSet is deleted.
+    ReplacesNodes,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
@@ -70,6 +75,7 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::MapIsKept, Kind::Faults, &[settled::NO_MAP_AT_REST]),
     (Bug::MapIsKept, Kind::LostMaster, &[inv::ONE_CLUSTER]),
     (Bug::MapGoesEarly, Kind::Faults, &[inv::RECORDED_FIRST]),
+    (Bug::OneClaimIsEnough, Kind::Faults, &[inv::RECORDED_FIRST]),
     (Bug::RepeatsElsewhere, Kind::Removal, &[inv::INDEX_ONCE, inv::READINGS_KNOWN]),
     (Bug::StatusAlways, Kind::Faults, &[settled::REST_IS_SILENT]),
     (Bug::NoPreconditions, Kind::Edits, &[inv::ACTS_ON_WHAT_IT_SAW]),
@@ -86,6 +92,7 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::IndexUnmarked, Kind::Edits, &[inv::INDEX_MARKED]),
     (Bug::NoAwareness, Kind::Faults, &[settled::SETTINGS]),
     (Bug::BootstrapsAgain, Kind::LostMaster, &[inv::ONE_CLUSTER, inv::MAP_STAYS_GONE]),
+    (Bug::ReplacesNodes, Kind::Stuck, &[inv::NOTHING_UNASKED]),
 ];
 
 /// The core with a bug.
@@ -139,6 +146,35 @@ impl Decide for Mutant {
                     plan.steps.push(step(&cell.clusters[0].name, Action::Delete { target }));
                 }
             }
+            Bug::OneClaimIsEnough => {
+                let recorded =
+                    snapshot.cell.status.iter().flat_map(|status| &status.clusters).any(|c| c.uuid.is_some());
+                let marked = |claim: &PersistentVolumeClaim| {
+                    label(&claim.metadata, LABEL_ROLE) == Some("master")
+                        && annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).is_some()
+                };
+                if let (true, Some(map)) = (recorded, snapshot.objects.config_maps.first()) {
+                    let one = snapshot.objects.claims.iter().any(marked);
+                    let action = Action::Delete { target: target(ObjectKind::ConfigMap, &map.metadata) };
+                    let first =
+                        plan.steps.iter().position(|s| matches!(s.action, Action::AnnotateClaim { .. }));
+                    if one {
+                        plan.steps.insert(0, step(&cell.clusters[0].name, action));
+                    } else if let Some(first) = first {
+                        plan.steps.truncate(first + 1);
+                    }
+                }
+            }
+            Bug::ReplacesNodes => {
+                for set in &snapshot.objects.stateful_sets {
+                    let of = label(&set.metadata, LABEL_CLUSTER).unwrap_or_default();
+                    let pod = format!("{}-0", set.metadata.name.as_deref().unwrap_or_default());
+                    if snapshot.elastic(of).is_some_and(|facts| !facts.nodes.contains_key(&pod)) {
+                        let target = target(ObjectKind::StatefulSet, &set.metadata);
+                        plan.steps.push(step(of, Action::Delete { target }));
+                    }
+                }
+            }
             Bug::TemplateRewritten => {
                 for set in &snapshot.objects.stateful_sets {
                     let target = target(ObjectKind::StatefulSet, &set.metadata);
@@ -154,20 +190,17 @@ impl Decide for Mutant {
                 }
             }
             Bug::ReplicasDip => {
-                let released = plan.steps.iter().filter_map(|s| match &s.action {
-                    Action::ReleaseReplicas { target } => Some((s.cluster.clone()?, target.clone())),
-                    _ => None,
-                });
-                let dips: Vec<Step> = released
-                    .filter_map(|(cluster, target)| {
-                        let one = build::ingest_deployment(&cell, &cell.key(&cluster), Some(1))?;
-                        let target = Target { resource_version: None, ..target };
-                        Some(step(
-                            &cluster,
-                            Action::Apply { object: Object::Deployment(Box::new(one)), target },
-                        ))
-                    })
-                    .collect();
+                let mut dips = Vec::new();
+                for s in &plan.steps {
+                    let (Action::ReleaseReplicas { target }, Some(cluster)) = (&s.action, &s.cluster) else {
+                        continue;
+                    };
+                    if let Some(one) = build::ingest_deployment(&cell, &cell.key(cluster), Some(1)) {
+                        let target = Target { resource_version: None, ..target.clone() };
+                        let object = Object::Deployment(Box::new(one));
+                        dips.push(step(cluster, Action::Apply { object, target }));
+                    }
+                }
                 plan.steps.extend(dips);
             }
             Bug::BootstrapsAgain => {

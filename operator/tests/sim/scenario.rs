@@ -45,9 +45,11 @@ pub enum Kind {
     Foreign,
     /// Between a fixed number and the autoscaler, to and fro.
     Ingest,
+    /// Pods that never come.
+    Stuck,
 }
 
-const KINDS: [(Kind, u64); 10] = [
+const KINDS: [(Kind, u64); 11] = [
     (Kind::Faults, 34),
     (Kind::Edits, 20),
     (Kind::Removal, 6),
@@ -58,6 +60,7 @@ const KINDS: [(Kind, u64); 10] = [
     (Kind::LostMaster, 3),
     (Kind::Foreign, 3),
     (Kind::Ingest, 6),
+    (Kind::Stuck, 4),
 ];
 
 #[derive(Clone, Debug)]
@@ -141,6 +144,7 @@ impl<'a> Story<'a> {
             Kind::LostMaster => self.lost_master(),
             Kind::Foreign => self.foreign(),
             Kind::Ingest => self.ingest(),
+            Kind::Stuck => self.stuck(),
         }
     }
 
@@ -383,6 +387,15 @@ impl<'a> Story<'a> {
             let load = self.rng.range(0, 6) as i32;
             self.at(at + 12, Act::Load(load));
         }
+    }
+
+    fn stuck(&mut self) {
+        self.faults(0, 3);
+        let role = if self.rng.chance(50) { "master" } else { "data" }.to_owned();
+        let zone = self.rng.pick(&self.spec.zones).map(|zone| zone.name.clone()).unwrap_or_default();
+        let at = if self.rng.chance(70) { 0 } else { self.rng.range(20, 120) };
+        self.at(at, Act::NeverStart { role, zone });
+        self.expect = Expect::Held;
     }
 
     fn finish(self) -> Scenario {

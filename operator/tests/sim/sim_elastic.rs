@@ -24,6 +24,15 @@ pub struct SimElastic {
     readings: Mutex<BTreeMap<String, bool>>,
 }
 
+impl From<NoAnswer> for SearchError {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::Unreachable(why) => SearchError::Unreachable(why.to_owned()),
+            NoAnswer::Refused(why) => SearchError::Refused(why.to_owned()),
+        }
+    }
+}
+
 fn identity(key: &ClusterKey) -> String {
     format!("{}/{}", key.cell, key.cluster)
 }
@@ -66,7 +75,7 @@ impl SimElastic {
             .line
             .call(Peer::Elastic(identity(key)), false, |world| cluster(world, key).map(|c| view(c)))
             .await;
-        read.unwrap_or_else(|NoAnswer(why)| Err(SearchError::Unreachable(why)))
+        read.unwrap_or_else(|no_answer| Err(no_answer.into()))
     }
 
     fn record(&self, key: &ClusterKey, known: bool) {
@@ -89,7 +98,7 @@ impl SimElastic {
             world.note(format!("operator {id}: {}: {what}{error}", key.name()));
             answer
         });
-        answer.await.unwrap_or_else(|NoAnswer(why)| Err(SearchError::Unreachable(why)))
+        answer.await.unwrap_or_else(|no_answer| Err(no_answer.into()))
     }
 
     async fn create_on(&self, key: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError> {
@@ -149,6 +158,10 @@ impl SearchApi for SimElastic {
             })
             .await;
         self.record(key, details.is_ok());
+        if let Ok(details) = &details {
+            let nodes = details.nodes.keys().cloned().collect();
+            self.line.pass.lock().unwrap().members.insert(identity(key), nodes);
+        }
         let broken = self.bug == Some(Bug::UnavailableIsEmpty) && details.is_err();
         if broken {
             let uuid = lock(&self.line.world).elastic.of_identity(&identity(key)).next().cloned();
@@ -193,7 +206,8 @@ impl SearchApi for SimElastic {
 
     async fn create_index(&self, key: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError> {
         let answer = self.create_on(key, name, body).await;
-        if let (Err(SearchError::Unreachable(_)), Some(Bug::RepeatsElsewhere)) = (&answer, self.bug) {
+        // It had its effect, and the network loses what Elasticsearch says of it.
+        if self.bug == Some(Bug::RepeatsElsewhere) && answer.is_ok() {
             let other = {
                 let world = lock(&self.line.world);
                 let others = world.elastic.clusters.values().filter_map(|c| c.identity.split_once('/'));

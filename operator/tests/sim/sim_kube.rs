@@ -1,7 +1,7 @@
 //! `KubeApi` on the simulated API server: stale caches, preconditions, conflicts, and what the invariants want to
 //! know of every write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -79,6 +79,15 @@ impl Cache {
     }
 }
 
+impl From<NoAnswer> for KubeError {
+    fn from(no_answer: NoAnswer) -> Self {
+        match no_answer {
+            NoAnswer::Unreachable(why) => KubeError::Unreachable(why.to_owned()),
+            NoAnswer::Refused(why) => KubeError::Refused(why.to_owned()),
+        }
+    }
+}
+
 pub struct SimKube {
     pub line: Line,
     pub cache: Mutex<Cache>,
@@ -113,7 +122,8 @@ impl SimKube {
             Key::Placement(_, name) => (cache.get::<IndexPlacement>(name))
                 .is_some_and(|placement| suspended(&placement.spec.cell) && !leaves(&placement.metadata)),
         };
-        *self.line.pass.lock().unwrap() = Pass { suspended, ..Pass::default() };
+        let mut pass = self.line.pass.lock().unwrap();
+        *pass = Pass { suspended, members: std::mem::take(&mut pass.members), ..Pass::default() };
     }
 
     async fn write(
@@ -121,7 +131,8 @@ impl SimKube {
         what: String,
         effect: impl FnOnce(&mut World, &Pass) -> Result<(), KubeError> + Send,
     ) -> Result<(), KubeError> {
-        let pass = self.line.pass.lock().unwrap().clone();
+        let mut pass = self.line.pass.lock().unwrap().clone();
+        pass.claims_of_members = self.claims_of_members(&pass.members);
         let id = self.line.id;
         let answer = self.line.call(Peer::ApiServer, true, move |world| {
             let answer = effect(world, &pass);
@@ -132,7 +143,20 @@ impl SimKube {
             world.note(text);
             answer
         });
-        answer.await.unwrap_or_else(|NoAnswer(why)| Err(KubeError::Unreachable(why)))
+        answer.await.unwrap_or_else(|no_answer| Err(no_answer.into()))
+    }
+
+    /// The claims of nodes that were members when Elasticsearch was read last, as the caches have them.
+    fn claims_of_members(&self, members: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<(String, String)> {
+        let cache = self.cache.lock().unwrap();
+        let claims = cache.objects.get(&K::Claim).into_iter().flatten().map(|(_, object)| object.meta());
+        let of_member = |meta: &&ObjectMeta| {
+            let (cell, cluster) = (label(meta, LABEL_CELL), label(meta, LABEL_CLUSTER));
+            let identity = format!("{}/{}", cell.unwrap_or_default(), cluster.unwrap_or_default());
+            let pod = meta.name.as_deref().and_then(|name| name.strip_prefix("data-"));
+            pod.is_some_and(|pod| members.get(&identity).is_some_and(|nodes| nodes.contains(pod)))
+        };
+        claims.filter(of_member).filter_map(|meta| Some((meta.name.clone()?, meta.uid.clone()?))).collect()
     }
 
     fn strips_preconditions(&self) -> bool {
@@ -204,7 +228,7 @@ impl KubeApi for SimKube {
             .line
             .call(Peer::ApiServer, false, |world| world.store.get::<SearchCell>(name).cloned())
             .await;
-        let read = read.map_err(|NoAnswer(why)| KubeError::Unreachable(why))?;
+        let read = read?;
         self.line.pass.lock().unwrap().cell_read_live = true;
         Ok(read)
     }
@@ -226,7 +250,7 @@ impl KubeApi for SimKube {
                 .cloned()
                 .collect::<Vec<_>>()
         });
-        let read = read.await.map_err(|NoAnswer(why)| KubeError::Unreachable(why))?;
+        let read = read.await?;
         self.line.pass.lock().unwrap().claims_read_live.insert(cluster.cluster.clone());
         Ok(read)
     }

@@ -94,6 +94,8 @@ pub struct World {
     pub volumes: BTreeMap<String, Volume>,
     /// By pod name.
     pub containers: BTreeMap<String, Container>,
+    /// Role and zone of the pods that never start.
+    pub never: Option<(String, String)>,
     /// When a pod's container is up, by pod UID.
     pub start_at: BTreeMap<String, u64>,
     pub elastic: Elastic,
@@ -125,6 +127,7 @@ impl World {
             nodes: BTreeMap::new(),
             volumes: BTreeMap::new(),
             containers: BTreeMap::new(),
+            never: None,
             start_at: BTreeMap::new(),
             elastic: Elastic::default(),
             network: Network::default(),
