@@ -71,7 +71,7 @@ fn every_right_is_narrow_and_has_its_reason() {
         let text = std::fs::read_to_string(base(file)).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         let mut uncommented = Vec::new();
-        for (number, line) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("- apiGroups:")) {
+        for (number, _) in lines.iter().enumerate().filter(|(_, line)| line.starts_with("- apiGroups:")) {
             if !lines[number - 1].starts_with('#') {
                 uncommented.push(format!("{file}:{}", number + 1));
             }
