@@ -40,7 +40,11 @@ fn rights_are_those_that_are_used() {
         }
         t.gone("persistentvolumeclaims", "").await;
 
-        let requests = log.requests_of(&operator.user);
+        // A watch is in the log when it has ended.
+        let user = operator.user.clone();
+        operator.terminate().await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let requests = log.requests_of(&user);
         let used = used(&requests);
         let lines: Vec<String> = used.iter().map(|(right, count)| format!("{count:>6} {right}")).collect();
         say(format!("used:\n{}", lines.join("\n")));
