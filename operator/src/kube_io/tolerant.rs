@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::Resource;
 use kube::runtime::watcher::Event;
 use serde::de::{DeserializeOwned, Error};
@@ -33,6 +33,7 @@ struct Identity {
     namespace: Option<String>,
     uid: Option<String>,
     resource_version: Option<String>,
+    deletion_timestamp: Option<Time>,
 }
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Tolerant<T> {
@@ -43,8 +44,15 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Tolerant<T> {
             Ok(object) => Ok(Self { object: Ok(object), meta: ObjectMeta::default() }),
             Err(error) => {
                 let OnlyMeta { metadata } = serde_json::from_str(text.get()).map_err(D::Error::custom)?;
-                let Identity { name, namespace, uid, resource_version } = metadata;
-                let meta = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
+                let Identity { name, namespace, uid, resource_version, deletion_timestamp } = metadata;
+                let meta = ObjectMeta {
+                    name,
+                    namespace,
+                    uid,
+                    resource_version,
+                    deletion_timestamp,
+                    ..ObjectMeta::default()
+                };
                 Ok(Self { object: Err(error.to_string()), meta })
             }
         }
@@ -86,32 +94,31 @@ impl<T: Resource> Resource for Tolerant<T> {
     }
 }
 
-/// The event with the object itself. Of one that cannot be read, what is `known` of it stays as it was; what is not
-/// known comes to be known when it can be read.
-pub fn readable<T>(
+/// The event with the object itself. Of one that cannot be read, what is `known` of it goes on, and can be deleted; what
+/// is not known comes to be known when it can be read.
+pub fn readable<T: Resource>(
     event: Event<Tolerant<T>>,
     known: impl Fn(&ObjectMeta) -> Option<T>,
     complain: impl Fn(&ObjectMeta, &str),
 ) -> Option<Event<T>> {
-    match event {
-        Event::Init => Some(Event::Init),
-        Event::InitDone => Some(Event::InitDone),
-        Event::Apply(Tolerant { object, meta }) => match object {
-            Ok(object) => Some(Event::Apply(object)),
-            Err(why) => {
-                complain(&meta, &why);
-                None
-            }
-        },
-        Event::InitApply(Tolerant { object, meta }) => match object {
-            Ok(object) => Some(Event::InitApply(object)),
-            Err(why) => {
-                complain(&meta, &why);
-                known(&meta).map(Event::InitApply)
-            }
-        },
-        Event::Delete(Tolerant { object, meta }) => object.ok().or_else(|| known(&meta)).map(Event::Delete),
-    }
+    let read = |Tolerant { object, meta }: Tolerant<T>| match object {
+        Ok(object) => Some(object),
+        Err(why) => {
+            complain(&meta, &why);
+            let mut object = known(&meta).filter(|object| object.meta().uid == meta.uid)?;
+            let old = object.meta_mut();
+            old.resource_version = meta.resource_version;
+            old.deletion_timestamp = meta.deletion_timestamp;
+            Some(object)
+        }
+    };
+    Some(match event {
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+        Event::Apply(object) => Event::Apply(read(object)?),
+        Event::InitApply(object) => Event::InitApply(read(object)?),
+        Event::Delete(Tolerant { object, meta }) => Event::Delete(object.ok().or_else(|| known(&meta))?),
+    })
 }
 
 #[cfg(test)]
@@ -174,9 +181,33 @@ mod tests {
         };
         let before: SearchCell = serde_json::from_str(&cell("deep", 1)).unwrap();
         let known = |_: &ObjectMeta| Some(before.clone());
-        assert!(readable(Event::Apply(object.clone()), known, |_, _| {}).is_none());
-        let kept = readable(Event::InitApply(object.clone()), known, |_, _| {});
-        assert!(matches!(kept, Some(Event::InitApply(cell)) if cell == before));
+        let Some(Event::Apply(kept)) = readable(Event::Apply(object.clone()), known, |_, _| {}) else {
+            panic!("it goes on")
+        };
+        assert_eq!(kept.spec, before.spec);
+        assert!(
+            readable(Event::InitApply(object.clone()), |_| None, |_, _| {}).is_none(),
+            "nothing is made up"
+        );
         assert!(matches!(readable(Event::Delete(object), known, |_, _| {}), Some(Event::Delete(_))));
+    }
+
+    #[test]
+    fn what_cannot_be_read_can_be_deleted_and_another_of_its_name_is_another() {
+        let deep = cell("deep", 5000);
+        let going = deep.replace(
+            r#""uid": "#,
+            r#""deletionTimestamp": "2026-01-01T00:00:00Z", "resourceVersion": "9", "uid": "#,
+        );
+        let before: SearchCell = serde_json::from_str(&cell("deep", 1)).unwrap();
+        let going: Tolerant<SearchCell> = serde_json::from_str(&going).unwrap();
+        let known = |_: &ObjectMeta| Some(before.clone());
+        let Some(Event::Apply(kept)) = readable(Event::Apply(going), known, |_, _| {}) else {
+            panic!("it goes")
+        };
+        assert!(kept.metadata.deletion_timestamp.is_some());
+        assert_eq!(kept.metadata.resource_version.as_deref(), Some("9"));
+        let another: Tolerant<SearchCell> = serde_json::from_str(&deep.replace("u-deep", "u-other")).unwrap();
+        assert!(readable(Event::Apply(another), known, |_, _| {}).is_none());
     }
 }
