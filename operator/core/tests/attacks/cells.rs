@@ -271,6 +271,28 @@ fn pods(all: &mut Vec<Attack>) {
     ] {
         all.push(attack(On::Cell, &format!("pod with {name}"), template(json!({"spec": spec})), refused));
     }
+    let odd = "a\n\u{202e}\u{1b}[2J";
+    for (name, spec) in [
+        ("a field that draws on the terminal", json!({odd: 1})),
+        (
+            "a volume that draws on the terminal",
+            json!({"volumes": [{"name": odd, "hostPath": {"path": "/"}}]}),
+        ),
+        (
+            "a container that draws on the terminal",
+            json!({"containers": [{"name": odd, "image": "x", odd: 1}]}),
+        ),
+        (
+            "a variable that draws on the terminal",
+            json!({"containers": [{"name": "elasticsearch", "env": [{"name": format!("ES_{odd}"), "value": "x"}]}]}),
+        ),
+        (
+            "a mount that draws on the terminal",
+            json!({"containers": [{"name": "elasticsearch", "volumeMounts": [{"name": "x", "mountPath": format!("/tmp/../{odd}")}]}]}),
+        ),
+    ] {
+        all.push(attack(On::Cell, &format!("pod with {name}"), template(json!({"spec": spec})), "\\u{202e}"));
+    }
     for (name, fields, refused) in [
         ("another command", json!({"command": ["sh", "-c", "id"]}), "command"),
         ("other arguments", json!({"args": ["-E", "xpack.security.enabled=false"]}), "args"),
