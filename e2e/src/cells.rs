@@ -102,6 +102,12 @@ impl Cell {
             "clusters": self.clusters.iter().map(cluster).collect::<Vec<_>>(),
             "nodes": nodes,
             "settings": {"node.store.allow_mmap": false},
+            // Elasticsearch looks at the disk below its volume, and that of this computer may be rather full
+            "clusterSettings": {
+                "cluster.routing.allocation.disk.watermark.low": "1gb",
+                "cluster.routing.allocation.disk.watermark.high": "500mb",
+                "cluster.routing.allocation.disk.watermark.flood_stage": "300mb",
+            },
             "security": {"mode": "Disabled"},
             "deletionPolicy": self.deletion_policy,
         });

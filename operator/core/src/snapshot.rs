@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
@@ -225,8 +226,8 @@ pub struct ShardCopy {
     pub state: ShardState,
     /// Node name it is on; for a relocating copy the source.
     pub node: Option<String>,
-    /// Not started yet, because its index has only just been created: nothing is lost with it.
-    pub fresh: bool,
+    /// Since when it waits for its first start, because its index is new; absent for one that was started before.
+    pub new_since: Option<Timestamp>,
 }
 
 /// State of a shard copy.

@@ -116,7 +116,7 @@ impl World {
                         primary: n == 0,
                         state: ShardState::Started,
                         node: Some(format!("data-{zone}")),
-                        fresh: false,
+                        new_since: None,
                     }
                 })
             });

@@ -32,7 +32,8 @@ const DETAILS: &str = "/_cluster/state/nodes,metadata,routing_table?master_timeo
     metadata.indices.*.settings.index.number_of_replicas,metadata.indices.*.mappings._meta.searchcell,\
     metadata.indices.*.mappings.*._meta.searchcell,routing_table.indices.*.shards.*.state,\
     routing_table.indices.*.shards.*.primary,routing_table.indices.*.shards.*.node,\
-    routing_table.indices.*.shards.*.unassigned_info.reason";
+    routing_table.indices.*.shards.*.unassigned_info.reason,\
+    routing_table.indices.*.shards.*.unassigned_info.at";
 const NODES: &str = "/_nodes/http?timeout=3s\
     &filter_path=nodes.*.name,nodes.*.version,nodes.*.roles,nodes.*.attributes.zone";
 const SETTINGS: &str = "/_cluster/settings?flat_settings=true&master_timeout=3s&filter_path=persistent";

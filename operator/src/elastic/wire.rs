@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use searchcell_core::snapshot::{ElasticNode, IndexCounts, IndexFacts, OwnershipMark, ShardCopy, ShardState};
 use serde::Deserialize;
 use serde_json::Value;
@@ -92,6 +93,7 @@ struct Copy {
 struct UnassignedInfo {
     #[serde(default)]
     reason: String,
+    at: Option<Timestamp>,
 }
 
 /// `GET /_cluster/settings?flat_settings=true`
@@ -212,8 +214,9 @@ impl Copy {
             _ => ShardState::Unassigned,
         };
         let node = self.node.as_deref().and_then(|id| names.get(id)).map(|name| (*name).to_owned());
-        let fresh = self.unassigned_info.as_ref().is_some_and(|info| info.reason == "INDEX_CREATED");
-        ShardCopy { shard, primary: self.primary, state, node, fresh: fresh && !state.is_started() }
+        let new = self.unassigned_info.as_ref().filter(|info| info.reason == "INDEX_CREATED");
+        let new_since = new.and_then(|info| info.at).filter(|_| !state.is_started());
+        ShardCopy { shard, primary: self.primary, state, node, new_since }
     }
 }
 

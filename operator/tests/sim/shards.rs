@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use searchcell_core::snapshot::{IndexFacts, OwnershipMark, ShardCopy, ShardState};
 
 use crate::elastic::Cluster;
+use crate::store::timestamp;
 use crate::world::World;
 
 /// `index.unassigned.node_left.delayed_timeout`.
@@ -17,6 +18,8 @@ pub struct Index {
     pub primaries: i32,
     pub replicas: i32,
     pub mark: Option<OwnershipMark>,
+    /// When it was created, in milliseconds.
+    pub created: u64,
     pub documents: i64,
     pub copies: Vec<Copy>,
     /// Persistent node ids that hold all acknowledged writes, by shard. Empty: never had a primary.
@@ -39,7 +42,13 @@ pub struct Copy {
 }
 
 impl Index {
-    pub fn new(uuid: String, primaries: i32, replicas: i32, mark: Option<OwnershipMark>) -> Self {
+    pub fn new(
+        uuid: String,
+        primaries: i32,
+        replicas: i32,
+        mark: Option<OwnershipMark>,
+        created: u64,
+    ) -> Self {
         let copies = (0..primaries)
             .flat_map(|shard| (0..=replicas).map(move |copy| (shard, copy == 0)))
             .map(|(shard, primary)| Copy {
@@ -52,7 +61,7 @@ impl Index {
                 last: None,
             })
             .collect();
-        Index { uuid, primaries, replicas, mark, documents: 0, copies, in_sync: BTreeMap::new() }
+        Index { uuid, primaries, replicas, mark, created, documents: 0, copies, in_sync: BTreeMap::new() }
     }
 
     pub fn facts(&self) -> IndexFacts {
@@ -62,7 +71,7 @@ impl Index {
                 primary: copy.primary,
                 state: copy.state,
                 node: copy.node.as_ref().map(|(name, _)| name.clone()),
-                fresh: copy.last.is_none() && !copy.state.is_started(),
+                new_since: (copy.last.is_none() && !copy.state.is_started()).then(|| timestamp(self.created)),
             })
             .collect();
         IndexFacts {

@@ -104,6 +104,7 @@ impl SimElastic {
     async fn create_on(&self, key: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError> {
         self.write(key, format!("create index {name}"), |world| {
             world.serial += 1;
+            let now = world.ms;
             let index_uuid = format!("index-{:04}", world.serial);
             let found = cluster(world, key)?;
             if found.indices.contains_key(name) {
@@ -114,7 +115,8 @@ impl SimElastic {
             let mark: Option<OwnershipMark> = body
                 .pointer("/mappings/_meta/searchcell")
                 .and_then(|mark| serde_json::from_value(mark.clone()).ok());
-            found.indices.insert(name.to_owned(), Index::new(index_uuid, primaries, replicas, mark.clone()));
+            let index = Index::new(index_uuid, primaries, replicas, mark.clone(), now);
+            found.indices.insert(name.to_owned(), index);
             found.version += 1;
             invariants::on_index_created(world, key, name, mark.as_ref());
             Ok(())

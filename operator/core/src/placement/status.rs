@@ -39,7 +39,7 @@ pub fn placement_status(
     let owned = snapshot.owned_indices();
     let zones = snapshot.cell.as_ref().map_or(1, |cell| cell.spec.zones.len());
     let checked: Vec<(Found<'_>, Copies)> =
-        owned.iter().map(|found| (*found, verify(found.facts, found.elastic, zones))).collect();
+        owned.iter().map(|found| (*found, verify(found.facts, found.elastic, zones, now))).collect();
     let sum = checked.iter().fold(Copies::default(), |sum, (_, copies)| sum.plus(*copies));
     let unread = unread_clusters(snapshot);
     // Gone is what was there; it may also be on a cluster that was not read.

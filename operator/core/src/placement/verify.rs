@@ -2,7 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::snapshot::{ElasticFacts, IndexFacts, ShardState};
+
+/// A new copy that has no node by then waits for more than its turn: a full disk, a filter, a limit.
+const FRESH_FOR: SignedDuration = SignedDuration::from_secs(60);
 
 /// Copies of the shards of one index, or of several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +57,7 @@ impl Copies {
 }
 
 /// Counts the copies of one index. `zones` is the number of zones that copies have to be spread over.
-pub fn verify(index: &IndexFacts, elastic: &ElasticFacts, zones: usize) -> Copies {
+pub fn verify(index: &IndexFacts, elastic: &ElasticFacts, zones: usize, now: Timestamp) -> Copies {
     let copies_per_shard = index.replicas.saturating_add(1);
     let zones = i32::try_from(zones.max(1)).unwrap_or(i32::MAX);
     // Elasticsearch's own rule: no zone may hold more than ceil(copies / zones).
@@ -74,7 +79,8 @@ pub fn verify(index: &IndexFacts, elastic: &ElasticFacts, zones: usize) -> Copie
         ..Copies::default()
     };
     for copy in &index.copies {
-        let is_fresh = copy.fresh && zones_are_there;
+        let is_new = copy.new_since.is_some_and(|since| now.duration_since(since) < FRESH_FOR);
+        let is_fresh = is_new && zones_are_there;
         if copy.state == ShardState::Unassigned {
             result.unassigned += 1;
             result.lost += i32::from(!is_fresh);
@@ -104,11 +110,16 @@ mod tests {
     use super::*;
     use crate::snapshot::{ElasticNode, ShardCopy};
 
+    fn data_node(zone: &str) -> ElasticNode {
+        let roles = vec!["data".to_owned()];
+        ElasticNode { zone: Some(zone.to_owned()), roles, ..ElasticNode::default() }
+    }
+
     fn elastic() -> ElasticFacts {
-        let nodes =
-            ["a", "b", "c"].into_iter().flat_map(|zone| (0..2).map(move |n| (zone, n))).map(|(zone, n)| {
-                (format!("{zone}{n}"), ElasticNode { zone: Some(zone.to_owned()), ..ElasticNode::default() })
-            });
+        let nodes = ["a", "b", "c"]
+            .into_iter()
+            .flat_map(|zone| (0..2).map(move |n| (zone, n)))
+            .map(|(zone, n)| (format!("{zone}{n}"), data_node(zone)));
         ElasticFacts {
             nodes: nodes.chain([("x".to_owned(), ElasticNode::default())]).collect(),
             ..ElasticFacts::default()
@@ -121,12 +132,14 @@ mod tests {
             primary: n == 0,
             state: *state,
             node: node.map(str::to_owned),
-            fresh: false,
+            new_since: None,
         });
         IndexFacts { primaries: 1, replicas, copies: copies.collect(), ..IndexFacts::default() }
     }
 
     use ShardState::*;
+
+    const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
     #[test]
     fn three_copies_in_three_zones_are_whole() {
@@ -134,6 +147,7 @@ mod tests {
             &index(2, &[(Some("a0"), Started), (Some("b0"), Relocating), (Some("c1"), Started)]),
             &elastic(),
             3,
+            NOW,
         );
         assert!(copies.is_whole(), "{copies:?}");
         assert_eq!((copies.wanted, copies.started, copies.primaries_unstarted), (3, 3, 0));
@@ -145,6 +159,7 @@ mod tests {
             &index(2, &[(Some("a0"), Started), (Some("a1"), Started), (Some("c1"), Started)]),
             &elastic(),
             3,
+            NOW,
         );
         assert_eq!(copies.misplaced, 1);
     }
@@ -152,12 +167,12 @@ mod tests {
     #[test]
     fn six_copies_may_share_zones_in_pairs() {
         let nodes = ["a0", "a1", "b0", "b1", "c0", "c1"].map(|node| (Some(node), Started));
-        assert!(verify(&index(5, &nodes), &elastic(), 3).is_whole());
+        assert!(verify(&index(5, &nodes), &elastic(), 3, NOW).is_whole());
     }
 
     #[test]
     fn a_copy_on_a_node_without_a_zone_is_misplaced() {
-        assert_eq!(verify(&index(0, &[(Some("x"), Started)]), &elastic(), 3).misplaced, 1);
+        assert_eq!(verify(&index(0, &[(Some("x"), Started)]), &elastic(), 3, NOW).misplaced, 1);
     }
 
     #[test]
@@ -166,6 +181,7 @@ mod tests {
             &index(2, &[(None, Unassigned), (Some("b0"), Initializing), (Some("c1"), Started)]),
             &elastic(),
             3,
+            NOW,
         );
         assert_eq!((copies.started, copies.unassigned, copies.primaries_unstarted), (1, 1, 1));
     }
@@ -173,7 +189,18 @@ mod tests {
     #[test]
     fn shards_missing_from_the_routing_table_are_missed() {
         let copies =
-            verify(&IndexFacts { primaries: 4, replicas: 1, ..IndexFacts::default() }, &elastic(), 3);
+            verify(&IndexFacts { primaries: 4, replicas: 1, ..IndexFacts::default() }, &elastic(), 3, NOW);
         assert_eq!((copies.primaries_unstarted, copies.wanted, copies.started), (4, 8, 0));
+    }
+
+    /// A full disk leaves the copies of a new index without a node for ever, and Elasticsearch calls them new for ever.
+    #[test]
+    fn a_new_copy_is_not_missed_for_a_minute_and_then_it_is() {
+        let mut index = index(2, &[(Some("a0"), Started), (None, Unassigned), (None, Unassigned)]);
+        for copy in index.copies.iter_mut().skip(1) {
+            copy.new_since = Some(NOW);
+        }
+        let lost = |seconds| verify(&index, &elastic(), 3, NOW + SignedDuration::from_secs(seconds)).lost;
+        assert_eq!((lost(0), lost(59), lost(61)), (0, 0, 2));
     }
 }

@@ -39,7 +39,7 @@ pub fn cell_status(
         .filter(|name| valid.is_err() || has_workloads(snapshot, name));
     let reports: Vec<Report> = (in_spec.iter().map(|name| (*name, valid.ok())))
         .chain(others.map(|name| (name, None)))
-        .map(|(name, cell)| Report::new(snapshot, cell, &key_of(snapshot, name), &previous, plan))
+        .map(|(name, cell)| Report::new(snapshot, cell, &key_of(snapshot, name), &previous, plan, now))
         .collect();
 
     let mut conditions = Conditions::new(generation, now);
@@ -86,6 +86,7 @@ impl Report {
         key: &ClusterKey,
         previous: &SearchCellStatus,
         plan: &Plan,
+        now: Timestamp,
     ) -> Self {
         let objects = snapshot.objects.of_cluster(&key.cluster);
         let before =
@@ -99,10 +100,13 @@ impl Report {
         let missing_nodes = wanted.missing(&objects);
         let zones = cell.map_or(snapshot.cell.spec.zones.len(), |cell| cell.zones.len());
         let copies = facts.map_or_else(Copies::default, |facts| {
-            facts.indices.values().fold(Copies::default(), |sum, index| sum.plus(verify(index, facts, zones)))
+            facts
+                .indices
+                .values()
+                .fold(Copies::default(), |sum, index| sum.plus(verify(index, facts, zones, now)))
         });
 
-        let why_not_serving = why_not_serving(key, &identity, reading, facts);
+        let why_not_serving = why_not_serving(key, &identity, reading, facts, now);
         let is_whole = missing_nodes.is_empty() && wanted.workloads_exist;
         let was_settled = !matches!(before.phase, ClusterPhase::Pending | ClusterPhase::Forming);
         let phase = if why_not_serving.is_some() && was_settled && before.uuid.is_some() {
@@ -208,6 +212,7 @@ fn why_not_serving(
     identity: &Identity,
     reading: Option<&Reading<ElasticFacts>>,
     facts: Option<&ElasticFacts>,
+    now: Timestamp,
 ) -> Option<(Reason, String)> {
     let name = &key.cluster;
     match identity {
@@ -230,7 +235,7 @@ fn why_not_serving(
         }
         (_, Some(facts)) => {
             let unstarted =
-                |index: &&crate::snapshot::IndexFacts| verify(index, facts, 1).has_lost_primaries();
+                |index: &&crate::snapshot::IndexFacts| verify(index, facts, 1, now).has_lost_primaries();
             let red: Vec<String> = (facts.indices.iter())
                 .filter(|(_, index)| index.mark.is_some() && unstarted(index))
                 .map(|(index, _)| index.clone())
