@@ -61,8 +61,8 @@ pub struct Pass {
     pub claims_read_live: BTreeSet<String>,
     /// Nodes by cluster (`<cell>/<cluster>`), as they were read last, in this pass or before it.
     pub members: BTreeMap<String, BTreeSet<String>>,
-    /// Name and UID of the claims of those nodes, as the caches have them; filled in where it is asked for.
-    pub claims_of_members: BTreeSet<(String, String)>,
+    /// Name and UID of the claims of the masters among them, as the caches have them; filled in for every write.
+    pub claims_of_masters: BTreeSet<(String, String)>,
 }
 
 /// Why a call did not do what it was made for.

@@ -311,7 +311,7 @@ impl Run {
 
     /// Faults are over: the world must come to rest, and stay there.
     async fn rest(&mut self) {
-        let mut settled_for = 0;
+        let (mut settled_for, mut logged) = (0, 0);
         let calm_at = {
             let mut world = lock(&self.world);
             world.network = Network::default();
@@ -344,7 +344,15 @@ impl Run {
                 .front()
                 .map(|act| (settled::FINALIZERS_GO, format!("a user still waits to do {act:?}")));
             let unsettled = waits.or_else(|| settled::unsettled(&world, self.scenario.expect));
+            let moved = std::mem::replace(&mut logged, world.log.len()) != world.log.len();
             match unsettled {
+                // What is held on purpose may be looked at too early: something is still on its way.
+                None if moved => {
+                    settled_for = 0;
+                    if world.ms > calm_at + PATIENCE_S * 1000 {
+                        return world.violated(settled::REST_IS_SILENT, "it never comes to rest");
+                    }
+                }
                 None => settled_for += step,
                 Some((invariant, why)) => {
                     settled_for = 0;

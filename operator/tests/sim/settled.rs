@@ -61,9 +61,10 @@ pub fn unsettled(world: &World, expect: Expect) -> Unsettled {
             .map(|(name, _)| (FINALIZERS_GO, format!("{name} is still there"))),
         (Expect::Gone, Some(_)) => Some((FINALIZERS_GO, "the cell is still there".to_owned())),
         (_, None) => Some((CONVERGES, "there is no cell".to_owned())),
-        (Expect::Ready, Some(cell)) => {
-            cell_is_whole(world, cell).or_else(|| placements_are_whole(world, cell))
-        }
+        (Expect::Ready, Some(cell)) => cell_is_whole(world, cell).or_else(|| match doubled(world) {
+            Some(index) => told(world, &index),
+            None => placements_are_whole(world, cell),
+        }),
         (Expect::Held, Some(cell)) => held(cell).and_then(|_| cell_is_whole(world, cell)),
     }
 }
@@ -175,6 +176,29 @@ fn objects_are_whole(world: &World, cell: &SearchCell, key: &ClusterKey, live: &
         }
     }
     None
+}
+
+/// An index that two operators made at the same moment, each on another cluster.
+fn doubled(world: &World) -> Option<String> {
+    let clusters = || world.elastic.clusters.values().filter(|cluster| cluster.master.is_some());
+    let marked = |cluster: &Cluster, name: &String| {
+        cluster
+            .indices
+            .get(name)
+            .is_some_and(|index| index.mark.as_ref().is_some_and(|mark| mark.namespace == NAMESPACE))
+    };
+    let on = |name: &String| clusters().filter(|cluster| marked(cluster, name)).count();
+    clusters().flat_map(|cluster| cluster.indices.keys()).find(|name| on(name) > 1).cloned()
+}
+
+/// A person has to choose, and is told which index it is about.
+fn told(world: &World, index: &str) -> Unsettled {
+    let says = |placement: &IndexPlacement| {
+        let all = placement.status.iter().flat_map(|status| &status.conditions);
+        all.into_iter().any(|c| c.type_ == "Stalled" && c.status == "True" && c.message.contains(index))
+    };
+    let is_told = world.store.all::<IndexPlacement>().any(says);
+    (!is_told).then(|| (HOLDS_ARE_TOLD, format!("nobody says that {index} is on two clusters")))
 }
 
 fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {

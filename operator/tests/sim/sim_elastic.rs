@@ -102,6 +102,7 @@ impl SimElastic {
     }
 
     async fn create_on(&self, key: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError> {
+        let id = self.line.id;
         self.write(key, format!("create index {name}"), |world| {
             world.serial += 1;
             let now = world.ms;
@@ -118,7 +119,7 @@ impl SimElastic {
             let index = Index::new(index_uuid, primaries, replicas, mark.clone(), now);
             found.indices.insert(name.to_owned(), index);
             found.version += 1;
-            invariants::on_index_created(world, key, name, mark.as_ref());
+            invariants::on_index_created(world, id, key, name, mark.as_ref());
             Ok(())
         })
         .await

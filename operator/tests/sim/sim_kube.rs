@@ -9,7 +9,7 @@ use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use searchcell_core::names::{ClusterKey, FIELD_MANAGER, FINALIZER, LABEL_CELL, LABEL_CLUSTER};
+use searchcell_core::names::{ClusterKey, FIELD_MANAGER, FINALIZER, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE};
 use searchcell_core::snapshot::{CellObjects, is_owned_by, label};
 use searchcell_core::step::{Kind, Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
@@ -132,7 +132,7 @@ impl SimKube {
         effect: impl FnOnce(&mut World, &Pass) -> Result<(), KubeError> + Send,
     ) -> Result<(), KubeError> {
         let mut pass = self.line.pass.lock().unwrap().clone();
-        pass.claims_of_members = self.claims_of_members(&pass.members);
+        pass.claims_of_masters = self.claims_of_masters(&pass.members);
         let id = self.line.id;
         let answer = self.line.call(Peer::ApiServer, true, move |world| {
             let answer = effect(world, &pass);
@@ -146,15 +146,17 @@ impl SimKube {
         answer.await.unwrap_or_else(|no_answer| Err(no_answer.into()))
     }
 
-    /// The claims of nodes that were members when Elasticsearch was read last, as the caches have them.
-    fn claims_of_members(&self, members: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<(String, String)> {
+    /// The claims of masters that were members when Elasticsearch was read last, as the caches have them.
+    fn claims_of_masters(&self, members: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<(String, String)> {
         let cache = self.cache.lock().unwrap();
         let claims = cache.objects.get(&K::Claim).into_iter().flatten().map(|(_, object)| object.meta());
         let of_member = |meta: &&ObjectMeta| {
             let (cell, cluster) = (label(meta, LABEL_CELL), label(meta, LABEL_CLUSTER));
             let identity = format!("{}/{}", cell.unwrap_or_default(), cluster.unwrap_or_default());
             let pod = meta.name.as_deref().and_then(|name| name.strip_prefix("data-"));
-            pod.is_some_and(|pod| members.get(&identity).is_some_and(|nodes| nodes.contains(pod)))
+            let is_master = label(meta, LABEL_ROLE) == Some("master");
+            is_master
+                && pod.is_some_and(|pod| members.get(&identity).is_some_and(|nodes| nodes.contains(pod)))
         };
         claims.filter(of_member).filter_map(|meta| Some((meta.name.clone()?, meta.uid.clone()?))).collect()
     }
