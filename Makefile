@@ -30,7 +30,7 @@ demo-down: ## remove all that the demo made; the cache stays
 
 ##@ Develop
 
-.PHONY: build fmt lint purity generate verify clean
+.PHONY: build fmt lint purity generate verify check sbom clean
 build: ## build everything (debug)
 	@cargo build --workspace --all-targets
 
@@ -53,6 +53,12 @@ generate: ## write all generated files anew: CRDs, API reference, golden files
 verify: ## fail when a generated file is not what `make generate` would write
 	@sum() { find crds/*.yaml docs/reference operator/core/tests/golden -type f -exec sha256sum {} + | sort -k2; }; \
 	before=$$(sum); $(MAKE) generate >/dev/null; diff <(echo "$$before") <(sum) || { echo "the files above were out of date: commit what make generate wrote" >&2; exit 1; }
+
+check: lint verify ## lint, verify, and licences, sources, bans and known vulnerabilities of all dependencies
+	@.ci/supply-chain deny
+
+sbom: ## the bill of materials of the operator, CycloneDX JSON; prints where it is
+	@.ci/supply-chain sbom
 
 clean: ## remove what cargo built (not the caches of the test cluster)
 	@cargo clean

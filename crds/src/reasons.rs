@@ -89,7 +89,7 @@ reasons! {
     InvalidCertificate => "A Secret of spec.security.certificates cannot be used; the message says why. Nodes keep what they have. Put a good certificate there.",
     InvalidSecret => "A Secret of the cell was changed so that it cannot be used. Delete it: it is made anew.",
     // Notices: nothing is refused.
-    SecurityDisabled => "spec.security.mode is Disabled: no encryption, no users. Make a new cell without it, and move the tenants.",
+    SecurityDisabled => "spec.security.mode is Disabled: no encryption, no users, a NetworkPolicy alone. Make a new cell without it, and move the tenants.",
     NoZoneQuorum => "Fewer than 3 masters, or 3 in fewer than 3 zones: the loss of one zone can stop the cluster.",
     ShardLarge => "A shard has, or is expected to have, more than 200 million documents or 50 GB. Plan for more shards.",
     ShardVeryLarge => "A shard has, or is expected to have, more than 1 billion documents. Use more shards.",

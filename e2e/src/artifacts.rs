@@ -10,7 +10,7 @@ use crate::objects::{items, text};
 use crate::{Elastic, Env, shell};
 
 /// Kinds that are written down, one file each.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 15] = [
     "searchcells",
     "indexplacements",
     "statefulsets",
@@ -18,6 +18,7 @@ const KINDS: [&str; 14] = [
     "replicasets",
     "horizontalpodautoscalers",
     "poddisruptionbudgets",
+    "networkpolicies",
     "pods",
     "services",
     "endpointslices",

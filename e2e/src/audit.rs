@@ -15,6 +15,8 @@ use crate::{Env, shell};
 pub struct Request {
     /// get, list, watch, create, update, patch, delete, deletecollection.
     pub verb: String,
+    /// API group; empty: core.
+    pub group: String,
     /// Plural name, with the subresource: `pods/status`.
     pub resource: String,
     /// Namespace; empty for what has none.
@@ -23,6 +25,8 @@ pub struct Request {
     pub name: String,
     /// Code of the answer.
     pub code: i64,
+    /// Refused for want of a right; other refusals have the code 403 as well.
+    pub forbidden: bool,
     /// When it was answered.
     pub at: String,
 }
@@ -78,10 +82,12 @@ impl AuditLog {
             }
             requests.push(Request {
                 verb: text(&event, "/verb").to_owned(),
+                group: text(&event, "/objectRef/apiGroup").to_owned(),
                 resource,
                 namespace: text(&event, "/objectRef/namespace").to_owned(),
                 name: text(&event, "/objectRef/name").to_owned(),
                 code: event["responseStatus"]["code"].as_i64().unwrap_or_default(),
+                forbidden: event["annotations"]["authorization.k8s.io/decision"] == "forbid",
                 at: text(&event, "/stageTimestamp").to_owned(),
             });
         }

@@ -20,6 +20,7 @@ pub mod nodes;
 pub mod objects;
 pub mod operator;
 pub mod probe;
+pub mod rights;
 pub mod scenario;
 pub mod shell;
 pub mod wait;

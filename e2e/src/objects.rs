@@ -18,6 +18,7 @@ pub fn resource(plural: &str) -> ApiResource {
         "replicasets" => ("apps", "v1", "ReplicaSet"),
         "horizontalpodautoscalers" => ("autoscaling", "v2", "HorizontalPodAutoscaler"),
         "poddisruptionbudgets" => ("policy", "v1", "PodDisruptionBudget"),
+        "networkpolicies" => ("networking.k8s.io", "v1", "NetworkPolicy"),
         "pods" => ("", "v1", "Pod"),
         "nodes" => ("", "v1", "Node"),
         "services" => ("", "v1", "Service"),
@@ -34,15 +35,21 @@ pub fn resource(plural: &str) -> ApiResource {
 }
 
 /// Plural name of a kind that the tests apply.
-fn plural_of(kind: &str) -> &'static str {
+pub fn plural_of(kind: &str) -> &'static str {
     match kind {
         "SearchCell" => "searchcells",
         "IndexPlacement" => "indexplacements",
         "StatefulSet" => "statefulsets",
         "Service" => "services",
         "ConfigMap" => "configmaps",
+        "Deployment" => "deployments",
+        "HorizontalPodAutoscaler" => "horizontalpodautoscalers",
+        "Namespace" => "namespaces",
+        "NetworkPolicy" => "networkpolicies",
+        "PodDisruptionBudget" => "poddisruptionbudgets",
         "PersistentVolumeClaim" => "persistentvolumeclaims",
         "Pod" => "pods",
+        "Secret" => "secrets",
         other => panic!("kind {other} is not in the list of objects.rs"),
     }
 }

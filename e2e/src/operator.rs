@@ -1,5 +1,5 @@
-//! The operator under test, two ways: as a process of this computer that a test can kill at any moment, with the
-//! rights of the shipped manifests in one namespace; or deployed from its image by those manifests.
+//! The operator under test, two ways: as a process of this computer that a test can kill at any moment, with account and
+//! rights of the namespaced overlay; or deployed from its image by the shipped manifests.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -18,10 +18,12 @@ use crate::{Elastic, Env, say, shell};
 pub const OPERATOR: &str = "searchcell-operator";
 /// Namespace of the shipped Deployment.
 pub const SYSTEM_NAMESPACE: &str = "searchcell-system";
+/// Namespace of the namespaced overlay.
+pub const OVERLAY_NAMESPACE: &str = "search";
 
-/// All objects of the overlay for tests, as `kubectl apply -k` would send them.
-pub async fn manifests(env: &Env) -> Vec<Value> {
-    let overlay = env.repository.join("manifests/overlays/e2e");
+/// All objects of an overlay, as `kubectl apply -k` would send them.
+pub async fn manifests(env: &Env, overlay: &str) -> Vec<Value> {
+    let overlay = env.repository.join("manifests/overlays").join(overlay);
     let rendered =
         shell::kubectl(&["kustomize", &overlay.display().to_string()], None, Duration::from_secs(60)).await;
     let rendered = rendered.ok("kubectl kustomize");
@@ -38,23 +40,24 @@ pub async fn install(objects: &[Value]) {
     shell::kubectl(&arguments, Some(&list), Duration::from_secs(120)).await.ok("kubectl apply");
 }
 
-/// What a process of the operator may do: the shipped rules, bound in one namespace only.
-pub fn rules_in(namespace: &str, manifests: &[Value]) -> Vec<Value> {
-    let mut objects = Vec::new();
-    for object in manifests {
-        let mut object = object.clone();
-        match text(&object, "/kind") {
-            "ServiceAccount" | "Role" | "RoleBinding" => {}
-            "ClusterRoleBinding" => object["kind"] = json!("RoleBinding"),
-            _ => continue,
-        }
+/// The objects of the namespaced overlay, moved to another namespace. Of an installation in one namespace nothing may lie
+/// outside of it.
+pub fn moved_to(namespace: &str, manifests: &[Value]) -> Vec<Value> {
+    let mut objects = manifests.to_vec();
+    for object in &mut objects {
+        assert_eq!(text(object, "/metadata/namespace"), OVERLAY_NAMESPACE, "{object:#}");
         object["metadata"]["namespace"] = json!(namespace);
         for subject in object.get_mut("subjects").and_then(Value::as_array_mut).into_iter().flatten() {
             subject["namespace"] = json!(namespace);
         }
-        objects.push(object);
     }
     objects
+}
+
+/// What a process of the operator needs of an installation in one namespace: its account and its rights.
+pub fn rules_in(namespace: &str, manifests: &[Value]) -> Vec<Value> {
+    let rules = |object: &Value| ["ServiceAccount", "Role", "RoleBinding"].contains(&text(object, "/kind"));
+    moved_to(namespace, manifests).into_iter().filter(rules).collect()
 }
 
 /// A running process of the operator. Dropping it kills it.
@@ -95,7 +98,7 @@ impl Operator {
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}; build it first", binary.display()));
         let metrics = Elastic::at(&format!("http://{address}"));
-        let user = format!("system:serviceaccount:{namespace}:{OPERATOR}");
+        let user = user_in(namespace);
         Operator { child, log, metrics, user }
     }
 
@@ -183,6 +186,11 @@ impl Operator {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
+}
+
+/// The operator's user name in the API server's audit log, where it runs in this namespace.
+pub fn user_in(namespace: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{OPERATOR}")
 }
 
 fn name_of(log: &Path) -> String {

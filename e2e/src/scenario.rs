@@ -10,10 +10,12 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::FutureExt;
 use serde_json::{Value, json};
 
+use crate::audit::AuditLog;
 use crate::objects::{Objects, condition, conditions_line, items, number, text};
 use crate::wait::{LIMIT, ensure};
 use crate::{
-    Cell, Elastic, Env, Level, Operator, artifacts, env, nodes, operator, raw, say, shell, skipped, wait_for,
+    Cell, Elastic, Env, Level, Operator, artifacts, env, nodes, operator, raw, rights, say, shell, skipped,
+    wait_for,
 };
 
 /// Label of the namespaces of tests; what an interrupted run left is found by it.
@@ -30,6 +32,9 @@ pub struct Scenario {
     /// Where the operator's logs are, and after a failure everything else.
     pub folder: PathBuf,
     manifests: Vec<Value>,
+    /// The namespaced overlay.
+    pub namespaced: Vec<Value>,
+    log: Option<AuditLog>,
     operators: AtomicUsize,
     binary: Mutex<PathBuf>,
     deployed: Mutex<bool>,
@@ -68,8 +73,10 @@ pub fn run(name: &str, level: Level, test: impl AsyncFnOnce(&Scenario)) {
 
 impl Scenario {
     async fn begin(env: &'static Env, name: &str) -> Scenario {
-        let manifests = operator::manifests(env).await;
+        let manifests = operator::manifests(env, "e2e").await;
+        let namespaced = operator::manifests(env, "namespaced").await;
         prepare(env, &manifests).await;
+        let log = AuditLog::mark(env).await;
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let short: String = name.replace('_', "-").chars().take(24).collect();
         let namespace = format!("e2e-{}-{:x}", short.trim_end_matches('-'), since.as_millis() & 0xff_ffff);
@@ -84,7 +91,8 @@ impl Scenario {
             }},
         });
         operator::install(&[created]).await;
-        operator::install(&operator::rules_in(&namespace, &manifests)).await;
+        operator::install(&operator::rules_in(&namespace, &namespaced)).await;
+        operator::install(&[let_this_computer_in(&namespace)]).await;
         let folder = env.artifacts.join(name);
         let _ = std::fs::remove_dir_all(&folder);
         std::fs::create_dir_all(&folder).expect("the folder for evidence");
@@ -94,6 +102,8 @@ impl Scenario {
             namespace,
             folder,
             manifests,
+            namespaced,
+            log,
             operators: AtomicUsize::new(0),
             binary: Mutex::new(env.operator_binary.clone()),
             deployed: Mutex::new(false),
@@ -128,6 +138,9 @@ impl Scenario {
             }
             failure = leaving.err();
         }
+        if failure.is_none() {
+            failure = self.refused_requests();
+        }
         if *self.deployed.lock().unwrap() {
             operator::scale_deployed(0).await;
         }
@@ -136,6 +149,18 @@ impl Scenario {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
         failure
+    }
+
+    /// The operator may never ask for what it has no right to: then a manifest lacks a rule.
+    fn refused_requests(&self) -> Option<Box<dyn std::any::Any + Send>> {
+        let log = self.log.as_ref()?;
+        let users = [operator::user_in(&self.namespace), operator::user_in(operator::SYSTEM_NAMESPACE)];
+        let refused: Vec<String> =
+            users.iter().flat_map(|user| rights::refused(&log.requests_of(user))).collect();
+        (!refused.is_empty()).then(|| {
+            say(format!("refused for want of a right: {refused:#?}"));
+            Box::new("the operator was refused what it asked for") as Box<dyn std::any::Any + Send>
+        })
     }
 
     async fn leave(&self) {
@@ -338,6 +363,22 @@ impl Scenario {
     }
 }
 
+/// Lets the tests, and processes of the operator, through to the nodes of cells: they are no pods, so no policy of the
+/// operator names them. SEARCHCELL_E2E_FROM is the address that they have in the cluster.
+fn let_this_computer_in(namespace: &str) -> Value {
+    let from = env::variable("SEARCHCELL_E2E_FROM").unwrap_or_else(|| "10.77.0.1/32".to_owned());
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "e2e", "namespace": namespace},
+        "spec": {
+            "podSelector": {"matchLabels": {"app.kubernetes.io/managed-by": "searchcell-operator"}},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"from": [{"ipBlock": {"cidr": from}}]}],
+        },
+    })
+}
+
 /// Whether an object is Ready for its present spec and at rest.
 pub fn current(object: &Value) -> Result<(), String> {
     let generation = number(object, "/metadata/generation");
@@ -357,6 +398,8 @@ async fn prepare(env: &Env, manifests: &[Value]) {
     }
     let shared: Vec<Value> = (manifests.iter())
         .filter(|object| ["CustomResourceDefinition", "ClusterRole"].contains(&text(object, "/kind")))
+        // Processes of the operator get along without it.
+        .filter(|object| text(object, "/metadata/name") != operator::OPERATOR)
         .cloned()
         .collect();
     operator::install(&shared).await;

@@ -51,6 +51,8 @@ pub trait KubeApi: Send + Sync {
     fn search_cell(&self, namespace: &str, name: &str) -> Option<SearchCell>;
     /// All placements of a namespace, from the cache.
     fn placements(&self, namespace: &str) -> Vec<IndexPlacement>;
+    /// Where the operator's own pods run.
+    fn operator_namespace(&self) -> &str;
     /// All objects labelled with the cell, from the caches.
     fn cell_objects(&self, namespace: &str, cell: &str) -> CellObjects;
 

@@ -16,6 +16,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use searchcell_core::names::FIELD_MANAGER;
 use searchcell_core::step::{Hold, Outcome, Plan};
+use searchcell_crds::Reason;
 use tokio::sync::mpsc;
 
 use crate::engine::{CellPass, Key, Observer, PlacementPass};
@@ -191,6 +192,20 @@ impl Report {
             }
         });
         Self { metrics, events }
+    }
+
+    /// Says of an object that it cannot be read at all; nothing else is done about it.
+    pub fn unreadable(&self, about: &ObjectReference, why: &str) {
+        let name = |part: &Option<String>| part.clone().unwrap_or_default();
+        let (kind, namespace, name) = (name(&about.kind), name(&about.namespace), name(&about.name));
+        tracing::warn!(kind, namespace, name, why, "an object cannot be read and is passed over");
+        let text = format!(
+            "the object cannot be read ({why}) and is passed over; what was known of it goes on: flatten what is \
+             nested, or remove it"
+        );
+        let note =
+            Note { warning: true, reason: Reason::InvalidSpec.as_str().to_owned(), action: "Read", text };
+        self.tell(about, vec![note]);
     }
 
     /// Events are worth less than passes: when there are too many at once, some are not written.

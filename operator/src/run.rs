@@ -14,7 +14,7 @@ use crate::elastic::client::ElasticHttp;
 use crate::engine::{Engine, Tuning};
 use crate::kube_io::access::CachedAccess;
 use crate::kube_io::client::{KubeIo, client};
-use crate::kube_io::fanout::{Caches, Watches};
+use crate::kube_io::fanout::{Caches, OnUnreadable, Watches};
 use crate::kube_io::queue::Queue;
 use crate::leadership::Leadership;
 use crate::lease::{Elector, LeaseTuning, identity};
@@ -68,11 +68,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     listen_for_signals(stop_sender.clone())?;
 
     let config = Config::infer().await?;
-    let own_namespace = settings
-        .lease_namespace
-        .clone()
-        .or_else(|| std::env::var("POD_NAMESPACE").ok())
-        .unwrap_or_else(|| config.default_namespace.clone());
+    let own_namespace = std::env::var("POD_NAMESPACE").unwrap_or_else(|_| config.default_namespace.clone());
+    let lease_namespace = settings.lease_namespace.clone().unwrap_or_else(|| own_namespace.clone());
     let me = std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME"));
     let me = me.unwrap_or_else(|_| "searchcell".to_owned());
     let client = client(config)?;
@@ -80,7 +77,12 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let metrics = Arc::new(Metrics::default());
     let queue = Arc::new(Queue::new(DEBOUNCE));
     let caches = Arc::new(Caches::default());
-    let mut watches = Watches::start(&client, &settings.namespaces, &caches, &queue);
+    let report = Arc::new(Report::start(Arc::clone(&metrics), client.clone(), me.clone()));
+    let on_unreadable: Arc<OnUnreadable> = {
+        let report = Arc::clone(&report);
+        Arc::new(move |about, why| report.unreadable(about, why))
+    };
+    let mut watches = Watches::start(&client, &settings.namespaces, &caches, &queue, &on_unreadable);
 
     let address = settings.metrics_address;
     let listener = TcpListener::bind(address)
@@ -97,7 +99,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let mut elector = settings.leader_elect.then(|| {
         let elector = Elector::new(
             client.clone(),
-            &own_namespace,
+            &lease_namespace,
             &settings.lease_name,
             identity(&me),
             LeaseTuning::default(),
@@ -118,8 +120,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let elastic = ElasticHttp::new(accesses, on_request)?;
     let kube_metrics = Arc::clone(&metrics);
     let on_request = Arc::new(move |verb, outcome| kube_metrics.kube_request(verb, outcome));
-    let kube = KubeIo::new(client.clone(), caches, on_request);
-    let report = Report::start(Arc::clone(&metrics), client, me);
+    let kube = KubeIo::new(client, caches, own_namespace, on_request);
     let engine = Engine::new(
         Arc::new(kube),
         Arc::new(elastic),
@@ -127,7 +128,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         leadership.clone(),
         Tuning { lifetimes: settings.lifetimes(), ..Tuning::default() },
     );
-    let engine = Arc::new(engine.with_observer(Arc::new(report)));
+    let engine = Arc::new(engine.with_observer(report));
 
     let elects = elector.is_some();
     let begin = begin(watches.synced(), elects.then_some(leading));

@@ -51,7 +51,7 @@ fn kubernetes(answers: Answers) -> (KubeIo, Arc<Mutex<Vec<Seen>>>) {
         }
     });
     let client = kube::Client::new(service, "default");
-    (KubeIo::new(client, Arc::new(Caches::default()), Arc::new(|_, _| {})), seen)
+    (KubeIo::new(client, Arc::new(Caches::default()), "system".to_owned(), Arc::new(|_, _| {})), seen)
 }
 
 fn failure(code: u16, reason: &str, message: &str) -> (u16, Value) {

@@ -10,13 +10,15 @@ use searchcell_e2e::{Cell, Elastic, Level, Operator, Scenario, env, run, say, sh
 use serde_json::{Value, json};
 
 /// Kinds that a cell is made of.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 9] = [
     "services",
     "configmaps",
+    "secrets",
     "statefulsets",
     "deployments",
     "horizontalpodautoscalers",
     "poddisruptionbudgets",
+    "networkpolicies",
     "pods",
 ];
 
@@ -46,11 +48,15 @@ fn figures() {
 
         let operator = t.start_operator().await;
         let cell = Cell { masters: 3, ..Cell::small("cell") };
-        let parts = apply_to_ready(t, &cell, &mut table).await;
+        apply_to_ready(t, &cell, "", &mut table).await;
         at_rest(t, &operator, watched, "one cluster", &["cell-a"], &mut table).await;
         remove(t, "cell").await;
+        // Certificates go with their cell, so the processes by themselves have none.
+        let plain = Cell { extra: json!({"security": {"mode": "Disabled"}}), ..cell };
+        let parts = apply_to_ready(t, &plain, ", without security", &mut table).await;
+        remove(t, "cell").await;
         operator.terminate().await;
-        bare_processes(t, &cell, parts, &mut table).await;
+        bare_processes(t, &plain, parts, &mut table).await;
 
         let operator = t.start_operator().await;
         let four = Cell { clusters: ["a", "b", "c", "d"].map(str::to_owned).to_vec(), ..Cell::mini("four") };
@@ -81,12 +87,12 @@ impl Table {
 }
 
 /// Answers the objects that make up the cluster, as they were when it formed.
-async fn apply_to_ready(t: &Scenario, cell: &Cell, table: &mut Table) -> Vec<Value> {
+async fn apply_to_ready(t: &Scenario, cell: &Cell, which: &str, table: &mut Table) -> Vec<Value> {
     let began = Instant::now();
     t.apply(&cell.object()).await;
     let parts = wait_for("the cluster's objects", LIMIT, async || {
         let mut parts = Vec::new();
-        for plural in ["services", "configmaps", "statefulsets"] {
+        for plural in ["services", "configmaps", "networkpolicies", "statefulsets"] {
             let selector = format!("searchcell.dev/cell={}", cell.name);
             for mut object in t.objects.list(plural, &selector).await? {
                 let kind = searchcell_e2e::objects::resource(plural);
@@ -103,14 +109,14 @@ async fn apply_to_ready(t: &Scenario, cell: &Cell, table: &mut Table) -> Vec<Val
     .await;
     t.cell_ready(cell).await;
     let seconds = began.elapsed().as_secs_f64();
-    table.add("apply to Ready, 3 masters and 3 data nodes", format!("{seconds:.1} s"));
+    table.add(&format!("apply to Ready, 3 masters and 3 data nodes{which}"), format!("{seconds:.1} s"));
     let mut children = 0;
     for plural in KINDS {
         children +=
             t.objects.list(plural, &format!("searchcell.dev/cell={}", cell.name)).await.unwrap().len();
     }
     children += t.objects.list("persistentvolumeclaims", "").await.unwrap().len();
-    table.add("objects of that cluster, pods and claims included", children.to_string());
+    table.add(&format!("objects of that cluster, pods and claims included{which}"), children.to_string());
     parts
 }
 
@@ -144,8 +150,8 @@ async fn bare_processes(t: &Scenario, cell: &Cell, parts: Vec<Value>, table: &mu
         format!("{:.1} s", began.elapsed().as_secs_f64()),
     );
     for part in &parts {
-        let plural = format!("{}s", part["kind"].as_str().unwrap().to_lowercase());
-        t.objects.delete(&plural, text(part, "/metadata/name")).await.unwrap();
+        let plural = searchcell_e2e::objects::plural_of(text(part, "/kind"));
+        t.objects.delete(plural, text(part, "/metadata/name")).await.unwrap();
     }
     t.gone("pods", "").await;
     for claim in t.objects.list("persistentvolumeclaims", "").await.unwrap() {

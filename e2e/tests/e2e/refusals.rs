@@ -5,6 +5,7 @@ use std::time::Duration;
 use searchcell_e2e::audit::{AuditLog, Request};
 use searchcell_e2e::cells::{merged, placement};
 use searchcell_e2e::objects::{condition, number, text};
+use searchcell_e2e::shell::kubectl;
 use searchcell_e2e::{Cell, Level, Scenario, run, say};
 use serde_json::{Value, json};
 
@@ -133,6 +134,37 @@ fn invalid_specs_are_refused_or_stalled_and_touch_nothing() {
                 .collect();
             assert!(touched.is_empty(), "the operator wrote more than status: {touched:#?}");
         }
+    });
+}
+
+/// The API server takes free-form fields of any depth, and no reader does. One such object is passed over, with an event,
+/// also by an operator that starts after it; the others go on.
+#[test]
+fn an_object_that_cannot_be_read_hides_no_other() {
+    run("an_object_that_cannot_be_read_hides_no_other", Level::Smoke, async |t| {
+        let limit = Duration::from_secs(60);
+        let mut deep = json!(1);
+        for _ in 0..500 {
+            deep = json!({"a": deep});
+        }
+        let object =
+            Cell { extra: json!({"settings": {"x": deep}}), ..Cell::mini("deep") }.object().to_string();
+        // By kubectl alone: these tests cannot read it, either.
+        let create = ["create", "-n", &t.namespace, "-f", "-"];
+        kubectl(&create, Some(&object), limit).await.ok("kubectl create");
+        let operator = t.start_operator().await;
+        let cell = Cell::mini("cell");
+        t.apply(&cell.object()).await;
+        t.cell_ready(&cell).await;
+        let events = t.objects.list("events", "").await.unwrap();
+        let told = events.iter().any(|event| {
+            text(event, "/involvedObject/name") == "deep"
+                && text(event, "/message").contains("cannot be read")
+        });
+        assert!(told, "{events:#?}");
+        let delete = ["delete", "searchcell", "deep", "-n", &t.namespace, "--timeout=60s"];
+        kubectl(&delete, None, limit).await.ok("kubectl delete");
+        drop(operator);
     });
 }
 

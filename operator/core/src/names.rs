@@ -19,6 +19,14 @@ pub const LABEL_CLUSTER: &str = "searchcell.dev/cluster";
 pub const LABEL_ROLE: &str = "searchcell.dev/role";
 /// Label: name of the zone in the SearchCell.
 pub const LABEL_ZONE: &str = "searchcell.dev/zone";
+/// Label of the pods of a router: `true`. In the namespace of a cell they reach its clusters over HTTP.
+pub const LABEL_ROUTER: &str = "searchcell.dev/router";
+/// Label that Kubernetes puts on every namespace: its name.
+pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+/// Recommended label that says what runs in a pod.
+pub const LABEL_APP: &str = "app.kubernetes.io/name";
+/// Value of [`LABEL_APP`] of the operator's own pods, in the shipped manifests.
+pub const OPERATOR_APP: &str = "searchcell-operator";
 /// Recommended label that says who manages an object; what the watches select by.
 pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
@@ -145,6 +153,11 @@ impl ClusterKey {
         format!("{}-{}", self.name(), role)
     }
 
+    /// NetworkPolicy of all nodes of the cluster.
+    pub fn network_policy(&self) -> String {
+        self.name()
+    }
+
     /// Where clients reach the cluster.
     pub fn endpoint(&self, scheme: &str) -> String {
         format!("{scheme}://{}.{}.svc:{HTTP_PORT}", self.name(), self.namespace)
@@ -206,6 +219,11 @@ pub fn cell_labels(cell: &str) -> BTreeMap<String, String> {
         (LABEL_MANAGED_BY, FIELD_MANAGER),
     ];
     labels.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// Label by which a namespace is let in to all cells of the namespace `cells`, over HTTP: with the value `true`.
+pub fn http_access_label(cells: &str) -> String {
+    format!("http-access.searchcell.dev/{cells}")
 }
 
 /// Name of a pool index: `<collection>.p<nnn>.g<generation>`.

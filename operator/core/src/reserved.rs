@@ -28,6 +28,10 @@ const CLUSTER: &[(Match, &str)] = &[
     (Tree("cluster.initial_cluster_manager_nodes"), COORDINATES),
     (Tree("discovery"), COORDINATES),
     (Key("node.name"), "it is the name of the pod"),
+    (Key("node.id.seed"), "every node needs an id of its own"),
+    (Key("node.pidfile"), FILES),
+    (Key("node.portsfile"), FILES),
+    (Key("pidfile"), FILES),
     (Tree("node.roles"), ROLES),
     // The way to write roles before 7.9; Elasticsearch refuses to start with both.
     (Key("node.master"), ROLES),
@@ -46,6 +50,10 @@ const CLUSTER: &[(Match, &str)] = &[
     (Tree("http.publish_host"), ADDRESSES),
     (Key("http.publish_port"), ADDRESSES),
     (Key("http.enabled"), ADDRESSES),
+    (Tree("http.type"), ADDRESSES),
+    (Tree("transport.type"), ADDRESSES),
+    (Tree("remote_cluster"), ADDRESSES),
+    (Tree("remote_cluster_server"), ADDRESSES),
     (Tree("transport.profiles"), ADDRESSES),
     (Key("transport.port"), ADDRESSES),
     (Tree("transport.tcp.port"), ADDRESSES),
@@ -71,6 +79,7 @@ const SHARDS: &str = "the number of shards follows from pool or dedicated";
 const COPIES: &str = "set spec.replicas instead";
 const ROUTING: &str = "the operator decides where copies and documents may be";
 const IDENTITY: &str = "Elasticsearch sets it itself";
+const FOLDERS: &str = "the operator decides where indices lie";
 
 /// Settings of indices.
 const INDEX: &[(Match, &str)] = &[
@@ -82,6 +91,7 @@ const INDEX: &[(Match, &str)] = &[
     (Tree("index.routing_partition_size"), ROUTING),
     (Tree("index.routing_path"), ROUTING),
     (Tree("index.allocation"), ROUTING),
+    (Tree("index.data_path"), FOLDERS),
     (Tree("index.uuid"), IDENTITY),
     (Tree("index.version"), IDENTITY),
     (Tree("index.creation_date"), IDENTITY),
@@ -135,6 +145,11 @@ mod tests {
             "discovery.seed_hosts.0",
             "cluster.initial_master_nodes",
             "readiness.port",
+            "node.pidfile",
+            "node.id.seed",
+            "transport.type",
+            "remote_cluster.port",
+            "remote_cluster_server.enabled",
             "xpack.security.enabled",
             "bootstrap.system_call_filter",
             "cluster.routing.allocation.awareness.attributes",
@@ -163,6 +178,7 @@ mod tests {
             "cluster.routing.allocation.node_concurrent_recoveries",
             "cluster.routing.rebalance.enable",
             "cluster.metadata.note",
+            "cluster.remote.other.seeds",
             "http.max_content_length",
             "transport.compress",
         ] {
@@ -180,6 +196,7 @@ mod tests {
             "index.routing.allocation.total_shards_per_node",
             "index.routing_partition_size",
             "index.number_of_routing_shards",
+            "index.data_path",
         ] {
             assert!(index_setting(key).is_some(), "{key}");
         }

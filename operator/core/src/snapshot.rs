@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_crds::{IndexPlacement, SearchCell};
@@ -51,6 +52,8 @@ pub struct CellSnapshot {
     pub supplied: BTreeMap<Layer, Supplied>,
     /// How this operator was told to rotate.
     pub lifetimes: Lifetimes,
+    /// Where the operator's own pods run: they have to be let in to the cluster's nodes.
+    pub operator_namespace: String,
 }
 
 impl CellSnapshot {
@@ -75,6 +78,8 @@ pub struct CellObjects {
     pub config_maps: Vec<ConfigMap>,
     /// One per role.
     pub budgets: Vec<PodDisruptionBudget>,
+    /// One per cluster.
+    pub network_policies: Vec<NetworkPolicy>,
     /// Volumes; have no owner on purpose.
     pub claims: Vec<PersistentVolumeClaim>,
     /// Pods of all roles.
@@ -96,6 +101,7 @@ impl CellObjects {
             services: keep(&self.services, cluster, |o| &o.metadata),
             config_maps: keep(&self.config_maps, cluster, |o| &o.metadata),
             budgets: keep(&self.budgets, cluster, |o| &o.metadata),
+            network_policies: keep(&self.network_policies, cluster, |o| &o.metadata),
             claims: keep(&self.claims, cluster, |o| &o.metadata),
             pods: keep(&self.pods, cluster, |o| &o.metadata),
             secrets: (self.secrets.iter())
@@ -113,6 +119,7 @@ impl CellObjects {
             .chain(self.services.iter().map(|o| &o.metadata))
             .chain(self.config_maps.iter().map(|o| &o.metadata))
             .chain(self.budgets.iter().map(|o| &o.metadata))
+            .chain(self.network_policies.iter().map(|o| &o.metadata))
             .chain(self.claims.iter().map(|o| &o.metadata))
             .chain(self.pods.iter().map(|o| &o.metadata));
         let mut names: Vec<String> =

@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,6 +24,8 @@ pub enum Object {
     ConfigMap(Box<ConfigMap>),
     /// One per role.
     PodDisruptionBudget(Box<PodDisruptionBudget>),
+    /// One per cluster.
+    NetworkPolicy(Box<NetworkPolicy>),
     /// Masters and data nodes of one zone.
     StatefulSet(Box<StatefulSet>),
     /// Ingest nodes.
@@ -38,6 +41,7 @@ impl Object {
             Object::Service(_) => Kind::Service,
             Object::ConfigMap(_) => Kind::ConfigMap,
             Object::PodDisruptionBudget(_) => Kind::PodDisruptionBudget,
+            Object::NetworkPolicy(_) => Kind::NetworkPolicy,
             Object::StatefulSet(_) => Kind::StatefulSet,
             Object::Deployment(_) => Kind::Deployment,
             Object::HorizontalPodAutoscaler(_) => Kind::HorizontalPodAutoscaler,
@@ -50,6 +54,7 @@ impl Object {
             Object::Service(o) => &o.metadata,
             Object::ConfigMap(o) => &o.metadata,
             Object::PodDisruptionBudget(o) => &o.metadata,
+            Object::NetworkPolicy(o) => &o.metadata,
             Object::StatefulSet(o) => &o.metadata,
             Object::Deployment(o) => &o.metadata,
             Object::HorizontalPodAutoscaler(o) => &o.metadata,
@@ -62,6 +67,7 @@ impl Object {
             Object::Service(o) => &mut o.metadata,
             Object::ConfigMap(o) => &mut o.metadata,
             Object::PodDisruptionBudget(o) => &mut o.metadata,
+            Object::NetworkPolicy(o) => &mut o.metadata,
             Object::StatefulSet(o) => &mut o.metadata,
             Object::Deployment(o) => &mut o.metadata,
             Object::HorizontalPodAutoscaler(o) => &mut o.metadata,
@@ -83,6 +89,8 @@ pub enum Kind {
     ConfigMap,
     /// policy/v1
     PodDisruptionBudget,
+    /// networking.k8s.io/v1
+    NetworkPolicy,
     /// apps/v1
     StatefulSet,
     /// apps/v1
@@ -102,6 +110,7 @@ impl Kind {
             Kind::Service => "Service",
             Kind::ConfigMap => "ConfigMap",
             Kind::PodDisruptionBudget => "PodDisruptionBudget",
+            Kind::NetworkPolicy => "NetworkPolicy",
             Kind::StatefulSet => "StatefulSet",
             Kind::Deployment => "Deployment",
             Kind::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",

@@ -76,6 +76,7 @@ fn all(cell: &ValidCell) -> Vec<(ObjectMeta, Value)> {
     let mut objects = Vec::new();
     for cluster in &cell.clusters {
         let key = cell.key(&cluster.name);
+        add(&mut objects, vec![build::network_policy(cell, &key, "searchcell-system")]);
         add(&mut objects, build::services(cell, &key));
         add(&mut objects, build::disruption_budgets(cell, &key, true));
         add(&mut objects, vec![build::bootstrap_config_map(cell, &key, &["n".to_owned()])]);

@@ -83,6 +83,7 @@ fn cluster_objects(cell: &ValidCell, key: &ClusterKey, documents: &mut Vec<Value
         }
     }
     add(documents, build::bootstrap_config_map(cell, key, &names));
+    add(documents, build::network_policy(cell, key, "searchcell-system"));
     for service in build::services(cell, key) {
         add(documents, service);
     }

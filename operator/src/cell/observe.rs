@@ -44,6 +44,7 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
         served: BTreeMap::new(),
         supplied: BTreeMap::new(),
         lifetimes: engine.tuning.lifetimes,
+        operator_namespace: kube.operator_namespace().to_owned(),
     };
     for (layer, secret) in supplied_secrets(&snapshot.cell) {
         snapshot.supplied.insert(layer, supplied(kube, namespace, &secret, now).await);

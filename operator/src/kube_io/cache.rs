@@ -52,6 +52,14 @@ impl<T: Resource + Clone> Cache<T> {
         objects.get(&(namespace.to_owned(), group.to_owned()))?.get(name).map(|object| T::clone(object))
     }
 
+    /// One object, whatever its group.
+    pub fn named(&self, meta: &ObjectMeta) -> Option<T> {
+        let (namespace, name) = (meta.namespace.as_ref()?, meta.name.as_ref()?);
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = objects.iter().filter(|((of, _), _)| of == namespace);
+        slots.find_map(|(_, slot)| slot.get(name)).map(|object| T::clone(object))
+    }
+
     /// Number of objects.
     pub fn len(&self) -> usize {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);

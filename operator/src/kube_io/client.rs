@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Client, Config, Resource};
@@ -32,6 +33,7 @@ pub struct KubeIo {
     client: Client,
     caches: Arc<Caches>,
     parsed: Parsed,
+    own_namespace: String,
     on_request: Arc<OnRequest>,
 }
 
@@ -44,9 +46,14 @@ pub fn client(mut config: Config) -> Result<Client, kube::Error> {
 }
 
 impl KubeIo {
-    /// Reads from these caches, writes with this client.
-    pub fn new(client: Client, caches: Arc<Caches>, on_request: Arc<OnRequest>) -> Self {
-        Self { client, caches, parsed: Parsed::default(), on_request }
+    /// Reads from these caches, writes with this client, and says that it runs in this namespace.
+    pub fn new(
+        client: Client,
+        caches: Arc<Caches>,
+        own_namespace: String,
+        on_request: Arc<OnRequest>,
+    ) -> Self {
+        Self { client, caches, parsed: Parsed::default(), own_namespace, on_request }
     }
 
     fn count<T, E: Into<KubeError>>(&self, verb: &'static str, result: Result<T, E>) -> Result<T, KubeError> {
@@ -129,6 +136,10 @@ macro_rules! for_kind {
                 type $T = PodDisruptionBudget;
                 $call
             }
+            Kind::NetworkPolicy => {
+                type $T = NetworkPolicy;
+                $call
+            }
             Kind::StatefulSet => {
                 type $T = StatefulSet;
                 $call
@@ -160,6 +171,7 @@ macro_rules! for_object {
             Object::Service($o) => $call,
             Object::ConfigMap($o) => $call,
             Object::PodDisruptionBudget($o) => $call,
+            Object::NetworkPolicy($o) => $call,
             Object::StatefulSet($o) => $call,
             Object::Deployment($o) => $call,
             Object::HorizontalPodAutoscaler($o) => $call,
@@ -177,6 +189,10 @@ impl KubeApi for KubeIo {
         self.caches.placements.group(namespace, "")
     }
 
+    fn operator_namespace(&self) -> &str {
+        &self.own_namespace
+    }
+
     fn cell_objects(&self, namespace: &str, cell: &str) -> CellObjects {
         let caches = &self.caches;
         CellObjects {
@@ -186,6 +202,7 @@ impl KubeApi for KubeIo {
             services: caches.services.group(namespace, cell),
             config_maps: caches.config_maps.group(namespace, cell),
             budgets: caches.budgets.group(namespace, cell),
+            network_policies: caches.network_policies.group(namespace, cell),
             claims: caches.claims.group(namespace, cell),
             pods: caches.pods.group(namespace, cell),
             secrets: self.parsed.facts_of(namespace, cell, &caches.secrets.shared(namespace, cell)),

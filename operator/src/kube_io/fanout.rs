@@ -8,8 +8,10 @@ use futures::StreamExt;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use searchcell_core::names::{FIELD_MANAGER, LABEL_CELL, LABEL_MANAGED_BY};
@@ -22,6 +24,7 @@ use tokio::task::JoinSet;
 use crate::engine::Key;
 use crate::kube_io::cache::{Cache, Change, Feed};
 use crate::kube_io::queue::Queue;
+use crate::kube_io::tolerant::{Tolerant, readable};
 use crate::kube_io::trim::Trim;
 
 /// Caches of every kind that the operator looks at.
@@ -42,6 +45,8 @@ pub struct Caches {
     pub config_maps: Arc<Cache<ConfigMap>>,
     /// One per role.
     pub budgets: Arc<Cache<PodDisruptionBudget>>,
+    /// One per cluster.
+    pub network_policies: Arc<Cache<NetworkPolicy>>,
     /// Volumes.
     pub claims: Arc<Cache<PersistentVolumeClaim>>,
     /// Pods, trimmed.
@@ -61,6 +66,7 @@ impl Default for Caches {
             services: Arc::new(Cache::new(cell_of)),
             config_maps: Arc::new(Cache::new(cell_of)),
             budgets: Arc::new(Cache::new(cell_of)),
+            network_policies: Arc::new(Cache::new(cell_of)),
             claims: Arc::new(Cache::new(cell_of)),
             pods: Arc::new(Cache::new(cell_of)),
             secrets: Arc::new(Cache::new(cell_of)),
@@ -76,6 +82,9 @@ fn cell_of<T: Resource>(object: &T) -> Option<String> {
     label(object.meta(), LABEL_CELL).map(str::to_owned)
 }
 
+/// Hears of objects that cannot be read: which, and why.
+pub type OnUnreadable = dyn Fn(&ObjectReference, &str) + Send + Sync;
+
 /// Runs all watches until dropped. `synced` becomes true when every cache has had its first list.
 pub struct Watches {
     tasks: JoinSet<()>,
@@ -89,15 +98,17 @@ impl Watches {
         namespaces: &[String],
         caches: &Arc<Caches>,
         queue: &Arc<Queue<Key>>,
+        on_unreadable: &Arc<OnUnreadable>,
     ) -> Self {
         let scopes: Vec<Option<String>> = match namespaces {
             [] => vec![None],
             some => some.iter().cloned().map(Some).collect(),
         };
         let (ready, synced) = watch::channel(false);
-        // Eleven kinds: kept in step with the calls below by `spawn` itself.
+        // How many caches wait for their first list: `spawn` itself counts them.
         let pending = Arc::new(AtomicUsize::new(0));
-        let mut starter = Starter { client, pending, ready: Arc::new(ready), tasks: JoinSet::new() };
+        let mut starter =
+            Starter { client, pending, ready: Arc::new(ready), on_unreadable, tasks: JoinSet::new() };
         for scope in &scopes {
             let owned = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={FIELD_MANAGER}"));
             let any = watcher::Config::default();
@@ -110,6 +121,7 @@ impl Watches {
             starter.spawn(scope, owned.clone(), &caches.services, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.config_maps, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.budgets, wake_owner(queue));
+            starter.spawn(scope, owned.clone(), &caches.network_policies, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.claims, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.pods, wake_owner(queue));
             starter.spawn(scope, owned, &caches.secrets, wake_owner(queue));
@@ -132,6 +144,7 @@ struct Starter<'a> {
     client: &'a Client,
     pending: Arc<AtomicUsize>,
     ready: Arc<watch::Sender<bool>>,
+    on_unreadable: &'a Arc<OnUnreadable>,
     tasks: JoinSet<()>,
 }
 
@@ -146,12 +159,13 @@ impl Starter<'_> {
         T: Trim + Resource<Scope = NamespaceResourceScope> + DeserializeOwned + Debug + Send + Sync + 'static,
         T::DynamicType: Default,
     {
-        let api: Api<T> = match scope {
+        let api: Api<Tolerant<T>> = match scope {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
         let kind = T::kind(&T::DynamicType::default()).into_owned();
         let mut feed = Feed::new(Arc::clone(cache), scope.clone());
+        let (known, on_unreadable) = (Arc::clone(cache), Arc::clone(self.on_unreadable));
         let (pending, ready) = (Arc::clone(&self.pending), Arc::clone(&self.ready));
         pending.fetch_add(1, Ordering::SeqCst);
         self.tasks.spawn(async move {
@@ -166,6 +180,9 @@ impl Starter<'_> {
                         continue;
                     }
                 };
+                let complain =
+                    |meta: &ObjectMeta, why: &str| on_unreadable(&reference::<T>(meta), told(&kind, why));
+                let Some(event) = readable(event, |meta| known.named(meta), complain) else { continue };
                 let (changes, complete) = feed.take(event.modify(Trim::trim));
                 for change in &changes {
                     let same = match (&change.before, &change.now) {
@@ -184,6 +201,24 @@ impl Starter<'_> {
                 }
             }
         });
+    }
+}
+
+/// Why an object cannot be read. Reasons may repeat what they stumble over, which in a Secret is secret.
+fn told<'a>(kind: &str, why: &'a str) -> &'a str {
+    if kind == "Secret" { "it has not the shape of a Secret" } else { why }
+}
+
+fn reference<T: Resource<DynamicType: Default>>(meta: &ObjectMeta) -> ObjectReference {
+    let kind = T::DynamicType::default();
+    ObjectReference {
+        api_version: Some(T::api_version(&kind).into_owned()),
+        kind: Some(T::kind(&kind).into_owned()),
+        namespace: meta.namespace.clone(),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
+        resource_version: meta.resource_version.clone(),
+        field_path: None,
     }
 }
 
@@ -247,5 +282,20 @@ fn wake_for_placement(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_secret_is_told() {
+        let broken = r#"{"metadata": {"name": "a"}, "data": "aHVudGVyMg=="}"#;
+        let why = serde_json::from_str::<Secret>(broken).unwrap_err().to_string();
+        assert!(why.contains("aHVudGVyMg"), "or this is for nothing: {why}");
+        let secret = Secret::kind(&());
+        assert!(!told(&secret, &why).contains("aHVudGVyMg"));
+        assert_eq!(told(&Service::kind(&()), &why), why);
     }
 }

@@ -8,4 +8,5 @@ pub mod fanout;
 pub mod queue;
 pub mod recreate;
 pub mod requests;
+pub mod tolerant;
 pub mod trim;

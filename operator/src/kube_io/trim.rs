@@ -6,6 +6,7 @@ use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
     ConfigMap, PersistentVolumeClaim, Pod, PodSpec, PodTemplateSpec, Secret, Service,
 };
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::Resource;
@@ -48,7 +49,7 @@ macro_rules! keeps_all_but_managed_fields {
     )+};
 }
 
-keeps_all_but_managed_fields!(SearchCell, IndexPlacement, Service, ConfigMap, Secret);
+keeps_all_but_managed_fields!(SearchCell, IndexPlacement, Service, ConfigMap, NetworkPolicy, Secret);
 
 impl Trim for StatefulSet {
     /// A live template is never compared with a rendered one: its hash is in an annotation.

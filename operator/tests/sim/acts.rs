@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::names::{
-    ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE,
+    ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE,
 };
 use searchcell_core::security::ANNOTATION_ROTATE;
 use searchcell_core::snapshot::{ShardState, label};
@@ -17,6 +18,7 @@ use searchcell_crds::{
 };
 
 use crate::objects::{K, Obj};
+use crate::store::NAMESPACE;
 use crate::world::{Network, World};
 
 /// The one cell of a schedule.
@@ -51,6 +53,11 @@ pub enum Act {
     /// deletes those of a cluster that never formed.
     AnnotateClaims,
     WipeStatus,
+    /// Somebody lets everybody in to a cluster, or takes its NetworkPolicy away.
+    OpenUp {
+        cluster: String,
+        remove: bool,
+    },
     /// A claim and its volume are lost, and its pod with them. Only while nothing else is wrong.
     LoseClaim {
         role: String,
@@ -175,6 +182,18 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
                 world.note(format!("the disk of {claim} is blank"));
                 world.containers.remove(claim.trim_start_matches("data-"));
                 world.wipe_volume(&volume);
+            }
+        }
+        Act::OpenUp { cluster, remove } => {
+            let name = ClusterKey::new(NAMESPACE, CELL, cluster).network_policy();
+            if *remove {
+                world.history.opened.insert(name.clone());
+                world.store.delete(ms, K::Policy, &name);
+            } else {
+                world.store.update::<NetworkPolicy>("somebody", &name, |policy| {
+                    let rules = policy.spec.get_or_insert_default().ingress.get_or_insert_default();
+                    rules.push(NetworkPolicyIngressRule::default());
+                });
             }
         }
         Act::Foreign(name) => {

@@ -14,6 +14,7 @@ use searchcell_crds::{DeletionPolicy, IndexPlacement, IndexPlacementStatus, Sear
 use crate::calls::Pass;
 use crate::objects::{K, Obj};
 use crate::shards::Index;
+use crate::store::NAMESPACE;
 use crate::world::World;
 
 /// At most one UUID per cluster identity, as long as any volume remembers one.
@@ -53,6 +54,8 @@ pub const SUSPENDED: &str = "suspended_is_idle";
 pub const REMOVAL_WAITS: &str = "removal_waits_for_placements";
 /// Effects land on the very object that was observed.
 pub const ACTS_ON_WHAT_IT_SAW: &str = "acts_on_what_it_saw";
+/// A cluster gets nodes only behind its NetworkPolicy.
+pub const FENCED: &str = "nodes_are_fenced";
 /// Ready is not claimed of a cluster that is without a master for minutes.
 pub const READY_IS_EARNED: &str = "ready_is_earned";
 
@@ -82,6 +85,8 @@ pub struct History {
     created: BTreeMap<(String, String), (usize, u64)>,
     /// UIDs of objects that are not the operator's.
     pub foreign: BTreeSet<String>,
+    /// Names of NetworkPolicies that somebody has taken away.
+    pub opened: BTreeSet<String>,
     /// Since when nothing keeps the operator from seeing and writing; absent: something does.
     pub undisturbed_since: Option<u64>,
 }
@@ -106,6 +111,9 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
         && world.history.foreign.contains(uid)
     {
         world.violated(FOREIGN, format!("{} {name} belongs to somebody else", object.kind()));
+    }
+    if old.is_none() && matches!(object.kind(), K::StatefulSet | K::Deployment) {
+        fenced(world, object.meta());
     }
     if let (Some(old), None) = (old, new) {
         went(world, old);
@@ -151,6 +159,18 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
 fn cell_and_cluster(meta: &ObjectMeta) -> (String, String) {
     let of = |key| label(meta, key).unwrap_or_default().to_owned();
     (of(LABEL_CELL), of(LABEL_CLUSTER))
+}
+
+/// An owner that is gone takes its policy with it, and what a late process makes for it.
+fn fenced(world: &mut World, meta: &ObjectMeta) {
+    let (cell, cluster) = cell_and_cluster(meta);
+    let policy = ClusterKey::new(NAMESPACE, &cell, &cluster).network_policy();
+    let owner = meta.owner_references.iter().flatten().next().map(|owner| owner.uid.clone());
+    let is_live = owner.is_some_and(|uid| world.store.is_live(&uid));
+    let taken_away = world.history.opened.contains(&policy);
+    if is_live && !taken_away && world.store.object(K::Policy, &policy).is_none() {
+        world.violated(FENCED, format!("{:?} was made without NetworkPolicy {policy}", meta.name));
+    }
 }
 
 fn is_bootstrap_map(meta: &ObjectMeta) -> bool {

@@ -68,6 +68,8 @@ pub enum Bug {
     ReplacesNodes,
     /// What lies in a Secret is taken for what nodes have loaded.
     SecretsAreProof,
+    /// No cluster gets its NetworkPolicy.
+    Unfenced,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
@@ -96,6 +98,7 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::BootstrapsAgain, Kind::LostMaster, &[inv::ONE_CLUSTER, inv::MAP_STAYS_GONE]),
     (Bug::ReplacesNodes, Kind::Stuck, &[inv::NOTHING_UNASKED]),
     (Bug::SecretsAreProof, Kind::Rotation, &[secure::NODES_TRUST]),
+    (Bug::Unfenced, Kind::Faults, &[inv::FENCED]),
 ];
 
 /// The core with a bug.
@@ -136,6 +139,9 @@ impl Decide for Mutant {
                 plan.steps.retain(|s| !matches!(&s.action, Action::Delete { target } if is_map(target)))
             }
             Bug::ClaimsUnmarked => plan.steps.retain(|s| !matches!(s.action, Action::AnnotateClaim { .. })),
+            Bug::Unfenced => {
+                plan.steps.retain(|s| !matches!(&s.action, Action::Create(Object::NetworkPolicy(_))))
+            }
             Bug::NoAwareness => plan.steps.retain(|s| !matches!(s.action, Action::PutSettings(_))),
             Bug::RemovesClusters => {
                 for set in &snapshot.objects.stateful_sets {
@@ -218,6 +224,7 @@ impl Decide for Mutant {
                     served: Default::default(),
                     supplied: Default::default(),
                     lifetimes: Default::default(),
+                    operator_namespace: snapshot.operator_namespace.clone(),
                 };
                 let lost =
                     snapshot.cell.status.iter().flat_map(|status| &status.clusters).any(|c| c.uuid.is_some())

@@ -5,6 +5,7 @@ use std::fmt;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::names::{FIELD_MANAGER, LABEL_MANAGED_BY};
@@ -105,6 +106,7 @@ kinds! {
     Service(Service), |_, _| false;
     ConfigMap(ConfigMap), |_, _| false;
     Budget(PodDisruptionBudget), |a, b| a.spec != b.spec;
+    Policy(NetworkPolicy), |a, b| a.spec != b.spec;
     StatefulSet(StatefulSet), |a, b| a.spec != b.spec;
     Deployment(Deployment), |a, b| a.spec != b.spec;
     Autoscaler(HorizontalPodAutoscaler), |a, b| a.spec != b.spec;
@@ -125,6 +127,7 @@ impl From<Kind> for K {
             Kind::Service => K::Service,
             Kind::ConfigMap => K::ConfigMap,
             Kind::PodDisruptionBudget => K::Budget,
+            Kind::NetworkPolicy => K::Policy,
             Kind::StatefulSet => K::StatefulSet,
             Kind::Deployment => K::Deployment,
             Kind::HorizontalPodAutoscaler => K::Autoscaler,
@@ -140,6 +143,7 @@ impl From<&Object> for Obj {
             Object::Service(o) => Obj::Service((**o).clone()),
             Object::ConfigMap(o) => Obj::ConfigMap((**o).clone()),
             Object::PodDisruptionBudget(o) => Obj::Budget((**o).clone()),
+            Object::NetworkPolicy(o) => Obj::Policy((**o).clone()),
             Object::StatefulSet(o) => Obj::StatefulSet((**o).clone()),
             Object::Deployment(o) => Obj::Deployment((**o).clone()),
             Object::HorizontalPodAutoscaler(o) => Obj::Autoscaler((**o).clone()),

@@ -271,7 +271,7 @@ impl<'a> Story<'a> {
         let direct = IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
         for _ in 0..self.rng.range(1, 4) {
             let at = self.second();
-            match self.rng.below(6) {
+            match self.rng.below(7) {
                 0 => self.edit(at, Edit::AddCluster("x".to_owned())),
                 1 => self.edit(at, Edit::DataPerZone(2)),
                 2 => {
@@ -289,6 +289,11 @@ impl<'a> Story<'a> {
                         let later = at + self.rng.range(1, 90);
                         self.at(later, Act::DeletePlacement("direct".to_owned()));
                     }
+                }
+                5 => {
+                    let cluster = self.spec.clusters[0].name.clone();
+                    let remove = self.rng.chance(50);
+                    self.at(at, Act::OpenUp { cluster, remove });
                 }
                 _ => {
                     let name = self.spec.clusters[0].name.clone();

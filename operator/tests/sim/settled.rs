@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use searchcell_core::build;
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey, FIELD_MANAGER, LABEL_CLUSTER};
 use searchcell_core::plan::{setting_text, wanted_settings};
 use searchcell_core::snapshot::{ShardState, annotation, label};
@@ -15,7 +17,7 @@ use crate::acts::CELL;
 use crate::elastic::Cluster;
 use crate::objects::K;
 use crate::scenario::Expect;
-use crate::store::NAMESPACE;
+use crate::store::{NAMESPACE, OPERATOR_NAMESPACE};
 use crate::world::World;
 
 /// After the last fault the cell comes to serve in full.
@@ -28,6 +30,8 @@ pub const IDENTITY_ON_CLAIMS: &str = "identity_is_on_claims";
 pub const NO_MAP_AT_REST: &str = "no_bootstrap_map_at_rest";
 /// At rest, with an autoscaler, the operator does not own `spec.replicas`.
 pub const REPLICAS_RELEASED: &str = "replicas_are_released";
+/// At rest every cluster has its NetworkPolicy as it ought to be, whoever changed it.
+pub const POLICY_AT_REST: &str = "network_policy_is_as_desired";
 /// Copies of a shard are in distinct zones.
 pub const COPIES_APART: &str = "copies_are_in_distinct_zones";
 /// Cluster settings are what the spec asks for.
@@ -118,6 +122,11 @@ fn cell_is_whole(world: &World, cell: &SearchCell) -> Unsettled {
             .and_then(|entry| entry.uuid.clone());
         if recorded.as_ref() != Some(&live.uuid) {
             return Some((CONVERGES, format!("{identity}: status has {recorded:?}, {} runs", live.uuid)));
+        }
+        let wanted = build::network_policy(&valid, &key, OPERATOR_NAMESPACE);
+        let policy = world.store.get::<NetworkPolicy>(&key.network_policy());
+        if policy.is_none_or(|policy| policy.spec != wanted.spec) {
+            return Some((POLICY_AT_REST, format!("{:?}", policy.map(|policy| &policy.spec))));
         }
         if let Some(unsettled) = objects_are_whole(world, cell, &key, live) {
             return Some(unsettled);

@@ -23,7 +23,7 @@ use crate::calls::{Line, NoAnswer, Pass, Peer};
 use crate::invariants;
 use crate::mutants::Bug;
 use crate::objects::{K, Obj, Stored};
-use crate::store::{NAMESPACE, Store};
+use crate::store::{NAMESPACE, OPERATOR_NAMESPACE, Store};
 use crate::world::{World, lock};
 
 /// The watch caches of one operator process. Each kind lags behind on its own.
@@ -211,6 +211,10 @@ impl KubeApi for SimKube {
         all.filter_map(|(_, object)| IndexPlacement::of(object)).cloned().collect()
     }
 
+    fn operator_namespace(&self) -> &str {
+        OPERATOR_NAMESPACE
+    }
+
     fn cell_objects(&self, _namespace: &str, cell: &str) -> CellObjects {
         let cache = self.cache.lock().unwrap();
         CellObjects {
@@ -220,6 +224,7 @@ impl KubeApi for SimKube {
             services: cache.of_cell(cell),
             config_maps: cache.of_cell(cell),
             budgets: cache.of_cell(cell),
+            network_policies: cache.of_cell(cell),
             claims: cache.of_cell(cell),
             pods: cache.of_cell(cell),
             secrets: self.parsed.facts_of(NAMESPACE, cell, &cache.secrets(cell)),

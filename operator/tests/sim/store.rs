@@ -13,6 +13,8 @@ use crate::objects::{K, Obj, Stored};
 
 /// The one namespace of the simulation.
 pub const NAMESPACE: &str = "search";
+/// Where the simulated operators run.
+pub const OPERATOR_NAMESPACE: &str = "searchcell-system";
 
 /// Simulated time zero: 2026-01-01T00:00:00Z.
 const EPOCH: i64 = 1_767_225_600;

@@ -1,6 +1,7 @@
 //! From a valid cell to the complete desired objects. Pure, infallible, deterministic: the same input gives the same
 //! objects to the letter, so that a pass at rest writes nothing.
 
+mod access;
 mod autoscaler;
 mod config;
 mod index;
@@ -8,6 +9,7 @@ mod inputs;
 pub(crate) mod merge;
 mod network;
 pub(crate) mod pod;
+pub(crate) mod volumes;
 mod workloads;
 
 use std::collections::BTreeMap;
@@ -15,6 +17,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use searchcell_crds::{GROUP, SearchCell, VERSION};
 
+pub use access::network_policy;
 pub use autoscaler::autoscaler;
 pub use index::{DELETED_FIELD, index_body, index_inputs};
 pub use inputs::input_hash;

@@ -6,23 +6,21 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapKeySelector, Container, ContainerPort, DownwardAPIVolumeFile,
-    DownwardAPIVolumeSource, EmptyDirVolumeSource, EnvVar, EnvVarSource, ExecAction, HTTPGetAction,
-    Lifecycle, LifecycleHandler, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
-    ResourceRequirements, SeccompProfile, SecretVolumeSource, SecurityContext, TCPSocketAction, Volume,
-    VolumeMount,
+    Capabilities, ConfigMapKeySelector, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction,
+    HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodSecurityContext, PodSpec,
+    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::volumes::{self, NEW_CERTIFICATES, NEW_REALM, VOLUME_CERTIFICATES, VOLUME_REALM};
 use super::{config, merge, serving_role, workloads};
 use crate::domain::{ValidCell, ValidRole, ValidZone};
 use crate::names::{
     ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ClusterKey, HTTP_PORT, INITIAL_MASTER_NODES,
     READINESS_PORT, Role, TRANSPORT_PORT,
 };
-use crate::security::leaf::{SHARED, certificates_secret};
-use crate::security::users::users_secret;
+use crate::security::leaf::SHARED;
 use crate::security::{CERTIFICATES_DIRECTORY, REALM_DIRECTORY};
 
 /// The container that runs Elasticsearch.
@@ -31,59 +29,40 @@ pub const CONTAINER: &str = "elasticsearch";
 pub const INIT_CONTAINER: &str = "configure";
 /// Where the image has Elasticsearch.
 pub const HOME: &str = "/usr/share/elasticsearch";
-/// Volume: index files and cluster state; a claim, or for ingest nodes an empty folder.
-pub const VOLUME_DATA: &str = "data";
-/// Volume: the configuration folder, writable, because Elasticsearch keeps its keystore there.
-const VOLUME_CONFIG: &str = "config";
-/// Volume: what the annotations of the pod say.
-pub const VOLUME_SETTINGS: &str = "settings";
-const VOLUME_LOGS: &str = "logs";
-const VOLUME_TMP: &str = "tmp";
-/// Volume: certificates of the workload's nodes, and whom they trust.
-const VOLUME_CERTIFICATES: &str = "searchcell-certificates";
-/// Volume: the users of the file realm.
-const VOLUME_REALM: &str = "searchcell-realm";
-/// All volumes of the operator.
-pub const OWNED_VOLUMES: [&str; 7] =
-    [VOLUME_DATA, VOLUME_CONFIG, VOLUME_SETTINGS, VOLUME_LOGS, VOLUME_TMP, VOLUME_CERTIFICATES, VOLUME_REALM];
-/// Where the container has them.
-pub const OWNED_MOUNTS: [&str; 4] = [
-    "/usr/share/elasticsearch/config",
-    "/usr/share/elasticsearch/data",
-    "/usr/share/elasticsearch/logs",
-    "/tmp",
-];
 /// Variables that would go around what the operator sets.
-pub const OWNED_ENV: [&str; 17] = [
+pub const OWNED_ENV: [&str; 12] = [
     "POD_NAME",
     "POD_IP",
-    "ES_HOME",
-    "ES_PATH_CONF",
-    "ES_JAVA_OPTS",
-    "ES_JAVA_HOME",
-    "ES_TMPDIR",
-    "CLI_JAVA_OPTS",
-    "JAVA_TOOL_OPTIONS",
-    "JDK_JAVA_OPTIONS",
-    "_JAVA_OPTIONS",
-    "JAVA_HOME",
-    "LD_PRELOAD",
-    "LD_LIBRARY_PATH",
-    "BASH_ENV",
-    "ELASTIC_PASSWORD",
-    "KEYSTORE_PASSWORD",
+    "HOSTNAME",
+    "HOME",
+    "PATH",
+    "ENV",
+    "IFS",
+    "PS4",
+    "SHELLOPTS",
+    "CDPATH",
+    "LIBFFI_TMPDIR",
+    "PROMPT_COMMAND",
+];
+/// Beginnings of such variables: of Elasticsearch and its image, of Java, of the shell, of the dynamic linker.
+pub const OWNED_ENV_PREFIXES: [&str; 12] = [
+    "ES_",
+    "CLI_",
+    "ELASTIC_",
+    "KEYSTORE_",
+    "JAVA_",
+    "JDK_",
+    "_JAVA_",
+    "JVM_",
+    "LD_",
+    "BASH",
+    "GCONV_",
+    "GLIBC_",
 ];
 /// Ports of the container.
 pub const CONTAINER_PORTS: [(&str, i32); 3] =
     [("http", HTTP_PORT), ("transport", TRANSPORT_PORT), ("readiness", READINESS_PORT)];
 
-/// Where the init container sees the volumes `config` and `settings`; the main container does not.
-const NEW_CONFIG: &str = "/mnt/config";
-const NEW_SETTINGS: &str = "/mnt/settings";
-const NEW_CERTIFICATES: &str = "/mnt/certificates";
-const NEW_REALM: &str = "/mnt/realm";
-/// The group of the pods may read what they mount, nobody else.
-const SECRET_MODE: i32 = 0o440;
 /// Elasticsearch itself would refuse to start for the same reason, but only its log would say so.
 const CONFIGURE: &str = "set -eu
 maps=$(cat /proc/sys/vm/max_map_count)
@@ -136,7 +115,19 @@ pub(super) fn template(
 fn with_patch(ours: &PodTemplateSpec, patch: &serde_json::Value) -> Option<PodTemplateSpec> {
     let mut merged = serde_json::to_value(ours).ok()?;
     merge::merge(&mut merged, patch);
-    serde_json::from_value(merged).ok()
+    let mut merged: PodTemplateSpec = serde_json::from_value(merged).ok()?;
+    if let Some(spec) = &mut merged.spec {
+        spec.init_containers.iter_mut().flatten().chain(&mut spec.containers).for_each(confine);
+    }
+    Some(merged)
+}
+
+/// What a user's container does not say itself is as tight as for the operator's own; the root of its image may be
+/// writable, since it has no other folder.
+fn confine(container: &mut Container) {
+    let context = container.security_context.get_or_insert_default();
+    context.allow_privilege_escalation.get_or_insert(false);
+    context.capabilities.get_or_insert_default().drop.get_or_insert_with(|| vec!["ALL".into()]);
 }
 
 fn pod(
@@ -163,22 +154,15 @@ fn pod(
             ..Default::default()
         }),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
-        volumes: Some(volumes(cell, key, role, zone)),
+        volumes: Some(volumes::volumes(cell, key, role, zone)),
         ..Default::default()
     }
 }
 
 fn configure(cell: &ValidCell, role: Role, valid: &ValidRole) -> Container {
     let mut script = CONFIGURE.to_owned();
-    let mut mounts = vec![
-        mount(VOLUME_CONFIG, NEW_CONFIG),
-        VolumeMount { read_only: Some(true), ..mount(VOLUME_SETTINGS, NEW_SETTINGS) },
-    ];
     if cell.is_secure {
         script.push_str(&secure_script(role));
-        let read_only = |name: &str, path: &str| VolumeMount { read_only: Some(true), ..mount(name, path) };
-        mounts.push(read_only(VOLUME_CERTIFICATES, NEW_CERTIFICATES));
-        mounts.push(read_only(VOLUME_REALM, NEW_REALM));
     }
     Container {
         name: INIT_CONTAINER.into(),
@@ -188,7 +172,7 @@ fn configure(cell: &ValidCell, role: Role, valid: &ValidRole) -> Container {
         // The same as the main container's: it costs nothing, and quotas ask for it.
         resources: resources(valid),
         security_context: Some(restricted()),
-        volume_mounts: Some(mounts),
+        volume_mounts: Some(volumes::mounts_of_init(cell)),
         ..Default::default()
     }
 }
@@ -235,24 +219,9 @@ fn elasticsearch(cell: &ValidCell, key: &ClusterKey, role: Role, valid: &ValidRo
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         resources: resources(valid),
         security_context: Some(restricted()),
-        volume_mounts: Some(mounts(cell)),
+        volume_mounts: Some(volumes::mounts(cell)),
         ..Default::default()
     }
-}
-
-/// Directories, not single files: those would never be renewed.
-fn mounts(cell: &ValidCell) -> Vec<VolumeMount> {
-    let own = [VOLUME_CONFIG, VOLUME_DATA, VOLUME_LOGS, VOLUME_TMP].into_iter().zip(OWNED_MOUNTS);
-    let mut mounts: Vec<VolumeMount> = own.map(|(name, path)| mount(name, path)).collect();
-    if cell.is_secure {
-        for (name, directory) in
-            [(VOLUME_CERTIFICATES, CERTIFICATES_DIRECTORY), (VOLUME_REALM, REALM_DIRECTORY)]
-        {
-            let path = format!("{HOME}/config/{directory}");
-            mounts.push(VolumeMount { read_only: Some(true), ..mount(name, &path) });
-        }
-    }
-    mounts
 }
 
 /// The map is read at each start of the container. It is optional: once the cluster has formed, it is gone.
@@ -337,54 +306,6 @@ fn restricted() -> SecurityContext {
     }
 }
 
-fn volumes(cell: &ValidCell, key: &ClusterKey, role: Role, zone: Option<&ValidZone>) -> Vec<Volume> {
-    let empty = |name: &str| Volume {
-        name: name.into(),
-        empty_dir: Some(EmptyDirVolumeSource::default()),
-        ..Default::default()
-    };
-    let file = |path: &str, annotation: &str| DownwardAPIVolumeFile {
-        path: path.into(),
-        field_ref: Some(field_selector(&format!("metadata.annotations['{annotation}']"))),
-        ..Default::default()
-    };
-    let settings = Volume {
-        name: VOLUME_SETTINGS.into(),
-        downward_api: Some(DownwardAPIVolumeSource {
-            items: Some(vec![
-                file("elasticsearch.yml", ANNOTATION_ELASTICSEARCH_YML),
-                file("searchcell.options", ANNOTATION_JVM_OPTIONS),
-            ]),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    let mut volumes = vec![empty(VOLUME_CONFIG), settings, empty(VOLUME_LOGS), empty(VOLUME_TMP)];
-    if role == Role::Ingest {
-        // They hold no shards: their data folder has nothing but a node id, which may be another one each time.
-        volumes.push(empty(VOLUME_DATA));
-    }
-    if cell.is_secure {
-        let secret = |name: &str, secret: String| Volume {
-            name: name.into(),
-            secret: Some(SecretVolumeSource {
-                secret_name: Some(secret),
-                default_mode: Some(SECRET_MODE),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        let workload = zone.map_or_else(|| key.ingest(), |zone| key.stateful_set(role, &zone.name));
-        volumes.push(secret(VOLUME_CERTIFICATES, certificates_secret(&workload)));
-        volumes.push(secret(VOLUME_REALM, users_secret(&cell.name)));
-    }
-    volumes
-}
-
-fn mount(name: &str, path: &str) -> VolumeMount {
-    VolumeMount { name: name.into(), mount_path: path.into(), ..Default::default() }
-}
-
 fn port(name: &str, number: i32) -> ContainerPort {
     ContainerPort {
         name: Some(name.into()),
@@ -402,6 +323,6 @@ fn field(name: &str, path: &str) -> EnvVar {
     }
 }
 
-fn field_selector(path: &str) -> ObjectFieldSelector {
+pub(super) fn field_selector(path: &str) -> ObjectFieldSelector {
     ObjectFieldSelector { field_path: path.into(), ..Default::default() }
 }

@@ -14,7 +14,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::pod::{self, VOLUME_DATA};
+use super::pod;
+use super::volumes::VOLUME_DATA;
 use super::{input_hash, metadata, selector};
 use crate::domain::{ValidCell, ValidRole, ValidStorage, ValidZone};
 use crate::names::{ANNOTATION_INPUT_HASH, ClusterKey, Role};

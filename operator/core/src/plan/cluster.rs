@@ -57,6 +57,20 @@ pub(super) fn plan_cluster(
     if !draft.holds.is_empty() {
         return;
     }
+    let policy = build::network_policy(cell, key, &snapshot.operator_namespace);
+    plan_simple(
+        cell,
+        key,
+        &objects.network_policies,
+        |o| &o.metadata,
+        policy,
+        draft,
+        |o| Object::NetworkPolicy(Box::new(o)),
+    );
+    if !draft.holds.is_empty() {
+        // Somebody else's policy is in its place: nodes without one would be open to everybody.
+        return;
+    }
     plan_services(cell, key, objects, draft);
     for budget in build::disruption_budgets(cell, key, is_whole(cell, key, objects, elastic)) {
         plan_simple(
@@ -101,15 +115,17 @@ fn is_whole(
         })
 }
 
-/// Services and budgets of ours that the spec does not ask for any more.
+/// Services, budgets and policies of ours that the spec does not ask for any more.
 fn prune(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draft: &mut Draft) {
     let services: Vec<String> =
         build::services(cell, key).into_iter().filter_map(|o| o.metadata.name).collect();
     let budgets: Vec<String> =
         build::disruption_budgets(cell, key, true).into_iter().filter_map(|o| o.metadata.name).collect();
+    let policies = vec![key.network_policy()];
     let services = objects.services.iter().map(|o| (Kind::Service, &o.metadata, &services));
     let budgets = objects.budgets.iter().map(|o| (Kind::PodDisruptionBudget, &o.metadata, &budgets));
-    for (kind, meta, wanted) in services.chain(budgets) {
+    let policies = objects.network_policies.iter().map(|o| (Kind::NetworkPolicy, &o.metadata, &policies));
+    for (kind, meta, wanted) in services.chain(budgets).chain(policies) {
         let is_wanted = meta.name.as_ref().is_some_and(|name| wanted.contains(name));
         if !is_wanted && meta.deletion_timestamp.is_none() && is_owned_by(meta, &cell.uid) {
             let target = drift::target(kind, meta);

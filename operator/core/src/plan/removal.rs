@@ -130,7 +130,8 @@ fn is_within_patience(meta: &ObjectMeta, now: Timestamp) -> bool {
         .is_some_and(|since| now.duration_since(since.0).unsigned_abs() < PATIENCE)
 }
 
-/// Everything of a cluster but its volumes and the pods that Kubernetes takes away itself.
+/// Everything of a cluster but its volumes, the pods that Kubernetes takes away itself, and its NetworkPolicy: that goes
+/// with the cell, so that nodes are not open to everybody while they stop.
 fn workload_targets(objects: &CellObjects, owner_uid: &str) -> Vec<Target> {
     let mut targets = Vec::new();
     let mut add = |kind: Kind, meta: &ObjectMeta| {

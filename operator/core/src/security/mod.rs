@@ -18,6 +18,10 @@ pub use authority::{Authority, Stage};
 pub use facts::{CertificateFacts, CredentialFacts, SecretFacts, Served, Supplied, UsersFacts};
 pub use gate::{disruption_may_start, rotation_in_flight};
 
+use crate::names::{ClusterKey, Role, http_authority};
+use leaf::certificates_secret;
+use users::{User, users_secret};
+
 /// Directory of the certificates, below Elasticsearch's configuration directory.
 pub const CERTIFICATES_DIRECTORY: &str = "certificates";
 /// Directory of the file realm, below Elasticsearch's configuration directory.
@@ -33,6 +37,27 @@ pub const ANNOTATION_ROTATE: &str = "searchcell.dev/rotate";
 pub const ANNOTATION_ROTATED: &str = "searchcell.dev/rotated";
 /// Annotation of the Secret of an authority: when the present stage of a rotation began.
 pub const ANNOTATION_STAGE_SINCE: &str = "searchcell.dev/stage-since";
+
+/// Whether a Secret of the cell's namespace is for its nodes or its operator alone: authorities, certificates, users, and
+/// what the operator logs in with. Those of routers, exporters and administrators are for whoever needs them.
+pub fn is_operators_alone(cell: &str, secret: &str) -> bool {
+    let Some(rest) = secret.strip_prefix(cell).and_then(|rest| rest.strip_prefix('-')) else { return false };
+    let of_cell = [http_authority(cell), users_secret(cell), User::Operator.secret(cell)];
+    // Of a cluster that may not be there any more, or not yet: their names have no dashes.
+    let of_cluster = rest.split_once('-').is_some_and(|(cluster, rest)| {
+        let key = ClusterKey::new("", "", cluster);
+        let rest = format!("-{cluster}-{rest}");
+        let of_zones = |role| {
+            let certificates = certificates_secret("");
+            (rest.strip_prefix(&key.stateful_set(role, "")))
+                .is_some_and(|zone| zone.len() > certificates.len() && zone.ends_with(&certificates))
+        };
+        rest == key.transport_authority()
+            || rest == certificates_secret(&key.ingest())
+            || [Role::Master, Role::Data].into_iter().any(of_zones)
+    });
+    of_cell.iter().any(|own| own == secret) || of_cluster
+}
 
 /// How long certificates live, and how long an overlap lasts for clients that nobody can ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,5 +117,40 @@ impl Layer {
 impl std::fmt::Display for Layer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_of_nodes_and_operator_are_theirs_alone() {
+        for name in [
+            "guilds-http-ca",
+            "guilds-users",
+            "guilds-operator",
+            "guilds-a-transport-ca",
+            "guilds-former-transport-ca",
+            "guilds-a-ingest-certificates",
+            "guilds-a-master-a-certificates",
+            "guilds-a-data-rack-7-certificates",
+        ] {
+            assert!(is_operators_alone("guilds", name), "{name}");
+        }
+        for name in [
+            "guilds-admin",
+            "guilds-router",
+            "guilds-exporter",
+            "guilds",
+            "guilds-certificates",
+            "guilds-http-certificates",
+            "guilds-a-data-certificates",
+            "guildsx-http-ca",
+            "other-http-ca",
+            "",
+        ] {
+            assert!(!is_operators_alone("guilds", name), "{name}");
+        }
     }
 }

@@ -29,7 +29,7 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
     let zones = zones(spec, &mut problems);
     let clusters = clusters(spec, &mut problems);
     image_and_topology(spec, &mut problems);
-    security::check(spec, version, &mut problems);
+    security::check(&name, spec, version, &mut problems);
 
     let master_count = spec.nodes.master.count;
     if ![1, 3, 5].contains(&master_count) {

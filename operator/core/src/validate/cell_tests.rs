@@ -225,14 +225,24 @@ fn certificates_of_a_user_need_security_and_a_name() {
 }
 
 #[test]
-fn no_mount_hides_users_or_certificates() {
-    let template = json!({"spec": {"containers": [{"name": "elasticsearch", "volumeMounts": [
-        {"name": "mine", "mountPath": "/usr/share/elasticsearch/config/users"},
-        {"name": "mine", "mountPath": "/usr/share/elasticsearch/config/synonyms"},
-    ]}], "volumes": [{"name": "mine", "emptyDir": {}}]}});
+fn secrets_of_the_operator_are_named_by_nobody() {
+    let template = json!({"spec": {
+        "containers": [
+            {"name": "elasticsearch", "env": [
+                {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "guild-messages-http-ca", "key": "ca.key"}}},
+                {"name": "MINE", "valueFrom": {"secretKeyRef": {"name": "guild-messages-admin", "key": "password"}}},
+            ]},
+            {"name": "exporter", "image": "x", "envFrom": [{"secretRef": {"name": "guild-messages-exporter"}}]},
+        ],
+        "volumes": [{"name": "guild-messages-users", "secret": {"secretName": "mine"}}],
+    }});
     let value = with(good_cell(), "/spec/nodes/data/podTemplate", template);
-    assert_eq!(cell_problems(value.clone()), []);
+    assert_eq!(cell_problems(value.clone()), [], "without security they are nobody's");
     let problems = cell_problems(with(value, "/spec/security", json!({})));
-    let path = "spec.nodes.data.podTemplate.spec.containers[elasticsearch].volumeMounts[/usr/share/elasticsearch/config/users]";
-    assert_one(&problems, path, Reason::ReservedPodField, "would hide");
+    let path =
+        "spec.nodes.data.podTemplate.spec.containers[elasticsearch].env[KEY].valueFrom.secretKeyRef.name";
+    assert_one(&problems, path, Reason::ReservedPodField, "guild-messages-exporter");
+    let own = json!({"certificates": {"http": {"secretName": "guild-messages-a-transport-ca"}}});
+    let path = "spec.security.certificates.http.secretName";
+    assert_one(&cell_problems(with(good_cell(), "/spec/security", own)), path, Reason::InvalidSpec, "yours");
 }

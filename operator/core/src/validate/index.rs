@@ -7,11 +7,16 @@ use super::Problems;
 use crate::build::DELETED_FIELD;
 
 const MAX_DEPTH: usize = 64;
+/// They are sent to Elasticsearch as they are, and kept in the state of the cluster once for every index.
+const MAX_MAPPINGS: usize = 256 << 10;
 
 /// Finds what in a user's mappings is in the way of what the operator adds.
 pub(super) fn mappings(path: &str, mappings: &Settings, tenant_field: &str, problems: &mut Problems) {
     if depth(&Value::Object(mappings.clone())) > MAX_DEPTH {
         problems.invalid(path, "is nested more than 64 levels deep: flatten it");
+    }
+    if Value::Object(mappings.clone()).to_string().len() > MAX_MAPPINGS {
+        problems.invalid(path, "exceed 256 KiB: shorten them");
     }
     let mut reserved = |path: String, why: &str| problems.add(Reason::ReservedSetting, path, why);
     if mappings.contains_key("_routing") {

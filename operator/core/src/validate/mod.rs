@@ -11,6 +11,7 @@ mod nodes;
 mod placement;
 mod pod_security;
 mod pod_template;
+mod pod_volumes;
 pub(crate) mod quantity;
 mod security;
 mod settings;
@@ -52,7 +53,8 @@ pub(crate) struct Problems(Vec<Problem>);
 
 impl Problems {
     fn add(&mut self, reason: Reason, path: impl Into<String>, message: impl Into<String>) {
-        self.0.push(Problem { path: path.into(), message: message.into(), reason });
+        let (path, message) = (visible(&path.into()), visible(&message.into()));
+        self.0.push(Problem { path, message, reason });
     }
 
     fn invalid(&mut self, path: impl Into<String>, message: impl Into<String>) {
@@ -73,6 +75,22 @@ impl Problems {
         self.0.dedup();
         self.0
     }
+}
+
+/// Longest path or message of one problem, in characters: one may not push the others out.
+const MAX_WORDS: usize = 1000;
+
+/// Paths repeat names that users chose, and end on terminals: what is hidden in them is spelled out.
+fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len().min(MAX_WORDS));
+    for c in text.chars().take(MAX_WORDS) {
+        if settings::is_hidden(c) {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
 }
 
 /// A DNS label: lower-case letters, digits and dashes, no dash at either end.

@@ -1,6 +1,6 @@
 //! The nodes of each role: how many, with what volume, memory, options and settings. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use searchcell_crds::{IngestNodes, NodeOptions, SearchCellSpec, Settings, Storage};
@@ -22,6 +22,8 @@ const MAX_JVM_OPTIONS: usize = 32;
 const MAX_RESOURCES: usize = 8;
 /// Settings travel as an annotation of pods; all annotations of an object have 256 KiB together.
 const MAX_SETTINGS: usize = 128 << 10;
+/// Variables of every node that settings may name.
+const FREE_VARIABLES: [&str; 2] = ["POD_NAME", "POD_IP"];
 
 /// The settings of one role. `common` are those for all nodes.
 pub(super) fn role(
@@ -46,9 +48,9 @@ pub(super) fn role(
     }
 
     let mut all_settings = common.clone();
-    all_settings.extend(settings::of_cluster(&format!("{path}.settings"), &options.settings, problems));
-    let length: usize = all_settings.iter().map(|(key, value)| key.len() + value.to_string().len()).sum();
-    if length > MAX_SETTINGS {
+    let own = settings::of_cluster(&format!("{path}.settings"), &options.settings, problems);
+    all_settings.extend(own.clone());
+    if settings::length(&own) <= MAX_SETTINGS && settings::length(&all_settings) > MAX_SETTINGS {
         problems
             .invalid(format!("{path}.settings"), "exceed 128 KiB together with spec.settings: shorten them");
     }
@@ -57,6 +59,9 @@ pub(super) fn role(
         let path = format!("{path}.podTemplate");
         pod_template::check(&path, template, &spec.topology_key, problems);
     }
+    let mut variables = pod_template.map(pod_template::variables).unwrap_or_default();
+    variables.extend(FREE_VARIABLES);
+    variable_references(role, &own, &all_settings, &variables, problems);
 
     ValidRole {
         requests,
@@ -66,6 +71,29 @@ pub(super) fn role(
         settings: all_settings,
         pod_template: pod_template.map(|template: &Settings| Value::Object(template.clone())),
         storage: volume.map(|volume| storage(&format!("{path}.storage"), volume, problems)),
+    }
+}
+
+fn variable_references(
+    role: Role,
+    own: &BTreeMap<String, Value>,
+    all: &BTreeMap<String, Value>,
+    known: &BTreeSet<&str>,
+    problems: &mut Problems,
+) {
+    for (key, name) in settings::references(all, known) {
+        let path = if own.contains_key(key) {
+            format!("spec.nodes.{role}.settings")
+        } else {
+            "spec.settings".into()
+        };
+        problems.invalid(
+            format!("{path}[{key:?}]"),
+            format!(
+                "names the variable {name:?}, which the {role} nodes are not given: add it to env of the container \
+                 elasticsearch in spec.nodes.{role}.podTemplate, or write the value itself"
+            ),
+        );
     }
 }
 

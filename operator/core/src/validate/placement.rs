@@ -287,7 +287,7 @@ fn shards(
     for (limit, words) in [(VERY_MANY_DOCUMENTS, "1 billion"), (MANY_DOCUMENTS, "200 million")] {
         if documents > limit {
             notices.push(format!(
-                "tenant {}: more than {words} documents are expected of each shard; plan for more shards",
+                "tenant {:?}: more than {words} documents are expected of each shard; plan for more shards",
                 tenant.id
             ));
             break;

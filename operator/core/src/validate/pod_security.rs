@@ -27,19 +27,35 @@ fn is_refused(name: &str, value: &Value) -> bool {
         "runAsUser" => value.as_i64().is_none_or(|id| id <= 0),
         // The image lets its group, root, read what it needs; no right comes with that.
         "runAsGroup" | "fsGroup" => value.as_i64().is_none_or(|id| id < 0),
-        "capabilities" => {
-            value.get("add").is_some_and(|add| add.as_array().is_none_or(|add| !add.is_empty()))
-        }
+        "capabilities" => capabilities_are_refused(value),
         "seccompProfile" | "appArmorProfile" => value.get("type").is_none_or(|kind| kind == "Unconfined"),
         "procMount" => value != "Default",
         "seLinuxOptions" => value.as_object().is_none_or(selinux_is_refused),
-        "sysctls" | "windowsOptions" => true,
-        _ => false,
+        "fsGroupChangePolicy" | "seLinuxChangePolicy" | "readOnlyRootFilesystem" => false,
+        "supplementalGroups" | "supplementalGroupsPolicy" => false,
+        // sysctls and windowsOptions, and whatever Kubernetes comes to have.
+        _ => true,
     }
 }
 
+/// Nothing may be added, and everything has to be dropped: a list of the user's takes the place of the operator's.
+fn capabilities_are_refused(value: &Value) -> bool {
+    let adds = value.get("add").is_some_and(|add| add.as_array().is_none_or(|add| !add.is_empty()));
+    let keeps = value
+        .get("drop")
+        .is_some_and(|drop| !drop.as_array().is_some_and(|drop| drop.iter().any(|name| name == "ALL")));
+    adds || keeps
+}
+
+/// Types of processes in containers. Others, `spc_t` above all, are of the host.
+const CONTAINER_TYPES: [&str; 4] =
+    ["container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+
 fn selinux_is_refused(options: &Map<String, Value>) -> bool {
-    options.contains_key("user") || options.contains_key("role")
+    let is_of_containers = |kind: &Value| kind.as_str().is_some_and(|kind| CONTAINER_TYPES.contains(&kind));
+    options.contains_key("user")
+        || options.contains_key("role")
+        || options.get("type").is_some_and(|kind| !is_of_containers(kind))
 }
 
 #[cfg(test)]
@@ -61,6 +77,10 @@ mod tests {
             ("runAsNonRoot", json!(false)),
             ("runAsUser", json!(0)),
             ("capabilities", json!({"add": ["SYS_ADMIN"]})),
+            ("capabilities", json!({"drop": []})),
+            ("capabilities", json!({"drop": ["NET_RAW"]})),
+            ("seLinuxOptions", json!({"type": "spc_t"})),
+            ("somethingNew", json!(true)),
             ("seccompProfile", json!({"type": "Unconfined"})),
             ("appArmorProfile", json!({"type": "Unconfined"})),
             ("procMount", json!("Unmasked")),

@@ -9,12 +9,9 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use searchcell_crds::{PodTemplate, Reason};
 use serde_json::{Map, Value};
 
-use super::{Problems, pod_security};
+use super::{Problems, pod_security, pod_volumes};
 use crate::build::merge::key_of;
-use crate::build::pod::{
-    CONTAINER, CONTAINER_PORTS, HOME, INIT_CONTAINER, OWNED_ENV, OWNED_MOUNTS, OWNED_VOLUMES, VOLUME_DATA,
-    VOLUME_SETTINGS,
-};
+use crate::build::pod::{CONTAINER, CONTAINER_PORTS, INIT_CONTAINER, OWNED_ENV, OWNED_ENV_PREFIXES};
 
 /// Fields of the pod that a user may set.
 const POD_FIELDS: &[&str] = &[
@@ -51,6 +48,12 @@ const CONTAINER_FIELDS: &[&str] = &[
     "volumeMounts",
 ];
 
+/// Longest template, in bytes: it is part of every workload, beside the settings.
+const MAX_TEMPLATE: usize = 64 << 10;
+/// Annotations that used to loosen the confinement of containers, and still do on old kubelets.
+const CONFINEMENT: [&str; 2] =
+    ["container.apparmor.security.beta.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/"];
+
 /// What to write instead of a field that is refused.
 fn instead(field: &str) -> &'static str {
     match field {
@@ -69,6 +72,9 @@ fn instead(field: &str) -> &'static str {
 /// Finds everything in a pod template that cannot be merged over the operator's.
 pub(super) fn check(path: &str, template: &PodTemplate, topology_key: &str, problems: &mut Problems) {
     let value = Value::Object(template.clone());
+    if value.to_string().len() > MAX_TEMPLATE {
+        problems.invalid(path, "exceeds 64 KiB: shorten it");
+    }
     nulls(path, &value, problems);
     match serde_json::from_value::<PodTemplateSpec>(value.clone()).and_then(serde_json::to_value) {
         Ok(known) => unknown(path, &value, &known, problems),
@@ -77,6 +83,16 @@ pub(super) fn check(path: &str, template: &PodTemplate, topology_key: &str, prob
     keyed_lists(path, &value, problems);
     let mut check = Check { topology_key, problems };
     check.template(path, template);
+}
+
+/// Names of the variables that a template gives to Elasticsearch.
+pub(super) fn variables(template: &PodTemplate) -> BTreeSet<&str> {
+    let containers = template.get("spec").and_then(|spec| spec.get("containers")).unwrap_or(&Value::Null);
+    (elements(containers, "name").into_iter())
+        .filter(|(name, _)| *name == CONTAINER)
+        .flat_map(|(_, container)| elements(container.get("env").unwrap_or(&Value::Null), "name"))
+        .map(|(name, _)| name)
+        .collect()
 }
 
 fn nulls(path: &str, value: &Value, problems: &mut Problems) {
@@ -177,6 +193,8 @@ impl Check<'_> {
                     for key in value.as_object().into_iter().flat_map(Map::keys) {
                         if is_owned_key(key) {
                             self.owned(format!("{path}[{key:?}]"), ": choose another key");
+                        } else if CONFINEMENT.iter().any(|start| key.starts_with(start)) {
+                            self.owned(format!("{path}[{key:?}]"), ": pods run restricted, remove it");
                         }
                     }
                 }
@@ -202,7 +220,7 @@ impl Check<'_> {
                 }
                 "securityContext" => pod_security::check(&path, value, self.problems),
                 "terminationGracePeriodSeconds" => self.grace(&path, value),
-                "volumes" => self.volumes(&path, value),
+                "volumes" => pod_volumes::volumes(&path, value, self.problems),
                 "containers" => self.containers(&path, value, CONTAINER, INIT_CONTAINER),
                 "initContainers" => self.containers(&path, value, INIT_CONTAINER, CONTAINER),
                 _ => {}
@@ -225,21 +243,6 @@ impl Check<'_> {
         }
     }
 
-    fn volumes(&mut self, path: &str, value: &Value) {
-        for (id, volume) in elements(value, "name") {
-            if OWNED_VOLUMES.contains(&id) {
-                self.owned(format!("{path}[{id}]"), ": give the volume another name");
-            }
-            if volume.get("hostPath").is_some() {
-                self.problems.add(
-                    Reason::ReservedPodField,
-                    format!("{path}[{id}].hostPath"),
-                    "is not allowed, because pods run restricted: use another kind of volume",
-                );
-            }
-        }
-    }
-
     /// `own` is the operator's container in this list, `other` the name of its container in the other list.
     fn containers(&mut self, path: &str, value: &Value, own: &str, other: &str) {
         for (id, container) in elements(value, "name") {
@@ -251,10 +254,28 @@ impl Check<'_> {
             if let Some(context) = container.get("securityContext") {
                 pod_security::check(&format!("{path}.securityContext"), context, self.problems);
             }
+            self.handlers(&path, container);
             if id == own {
                 self.elasticsearch(&path, container);
             } else {
                 self.sidecar(&path, container);
+            }
+        }
+    }
+
+    /// A kubelet asks with the reach of its host: never somebody else than the pod itself.
+    fn handlers(&mut self, path: &str, container: &Value) {
+        for handler in
+            ["lifecycle/postStart", "lifecycle/preStop", "livenessProbe", "readinessProbe", "startupProbe"]
+        {
+            for kind in ["httpGet", "tcpSocket"] {
+                if container.pointer(&format!("/{handler}/{kind}/host")).is_some() {
+                    let handler = handler.replace('/', ".");
+                    self.owned(
+                        format!("{path}.{handler}.{kind}.host"),
+                        ": remove it, the pod is asked itself",
+                    );
+                }
             }
         }
     }
@@ -270,17 +291,12 @@ impl Check<'_> {
             // The image reads variables with dots in their names, and ES_SETTING_*, as settings.
             if id.contains('.') || id.starts_with("ES_SETTING_") {
                 self.owned(path, ": use settings of the role");
-            } else if OWNED_ENV.contains(&id) {
+            } else if OWNED_ENV.contains(&id) || OWNED_ENV_PREFIXES.iter().any(|start| id.starts_with(start))
+            {
                 self.owned(path, ": use jvmOptions, heap or settings of the role, or remove it");
             }
         }
-        for (id, mount) in elements(container.get("volumeMounts").unwrap_or(&Value::Null), "mountPath") {
-            let path = format!("{path}.volumeMounts[{id}]");
-            if is_owned_mount(id) {
-                self.owned(&path, ": mount the volume at another path");
-            }
-            self.own_volume(&path, mount, &OWNED_VOLUMES);
-        }
+        pod_volumes::mounts_of_node(path, container, self.problems);
     }
 
     fn sidecar(&mut self, path: &str, container: &Value) {
@@ -298,17 +314,7 @@ impl Check<'_> {
                 );
             }
         }
-        for (id, mount) in elements(container.get("volumeMounts").unwrap_or(&Value::Null), "mountPath") {
-            // Logs and configuration may be shared with a sidecar; the index files may not.
-            self.own_volume(&format!("{path}.volumeMounts[{id}]"), mount, &[VOLUME_DATA, VOLUME_SETTINGS]);
-        }
-    }
-
-    fn own_volume(&mut self, path: &str, mount: &Value, owned: &[&str]) {
-        let name = mount.get("name").and_then(Value::as_str).unwrap_or_default();
-        if owned.contains(&name) {
-            self.owned(format!("{path}.name"), ": mount a volume of your own");
-        }
+        pod_volumes::mounts_of_sidecar(path, container, self.problems);
     }
 }
 
@@ -317,38 +323,6 @@ fn is_owned_key(key: &str) -> bool {
     key.split_once('/')
         .is_some_and(|(prefix, _)| prefix == "searchcell.dev" || prefix.ends_with(".searchcell.dev"))
         || crate::names::ClusterKey::new("", "", "").labels(None, None).contains_key(key)
-}
-
-/// A mount there would hide one of the operator's, or a file that the operator writes.
-fn is_owned_mount(path: &str) -> bool {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    if !path.starts_with('/') || parts.contains(&"..") {
-        return true;
-    }
-    let starts_with = |long: &[&str], short: &[&str]| {
-        long.len() >= short.len() && long.iter().zip(short).all(|(a, b)| a == b)
-    };
-    OWNED_MOUNTS.iter().any(|owned| {
-        let owned: Vec<&str> = owned.split('/').filter(|part| !part.is_empty()).collect();
-        starts_with(&owned, &parts)
-    }) || [
-        "data",
-        "logs",
-        "jdk",
-        "lib",
-        "bin",
-        "modules",
-        "config/elasticsearch.yml",
-        "config/elasticsearch.keystore",
-        "config/jvm.options",
-        "config/jvm.options.d",
-    ]
-    .iter()
-    .any(|below| {
-        let owned = format!("{HOME}/{below}");
-        let owned: Vec<&str> = owned.split('/').filter(|part| !part.is_empty()).collect();
-        starts_with(&parts, &owned)
-    })
 }
 
 /// The elements of a list that have a textual key.

@@ -1,27 +1,15 @@
-//! The rules of `spec.security`, and of what must not go around it. Pure.
+//! The rules of `spec.security`, and which Secrets a spec may name. Pure.
 
 use searchcell_crds::{Reason, SearchCellSpec, SecurityMode};
 use serde_json::Value;
 
 use super::{Problems, is_dns_label};
-use crate::build::pod::{CONTAINER, HOME};
 use crate::domain::EsVersion;
 use crate::names::Role;
-use crate::security::{CERTIFICATES_DIRECTORY, REALM_DIRECTORY};
+use crate::security::is_operators_alone;
 
-/// Files and directories below the configuration directory that say who may do what.
-const GUARDED: [&str; 7] = [
-    CERTIFICATES_DIRECTORY,
-    REALM_DIRECTORY,
-    "users",
-    "users_roles",
-    "roles.yml",
-    "role_mapping.yml",
-    "service_tokens",
-];
-
-/// Whether the mode fits the version, Secrets have names, and no mount hides what makes nodes secure.
-pub(super) fn check(spec: &SearchCellSpec, version: Option<EsVersion>, problems: &mut Problems) {
+/// Whether the mode fits the version, Secrets have names, and none of them is the operator's. `cell`: the cell's name.
+pub(super) fn check(cell: &str, spec: &SearchCellSpec, version: Option<EsVersion>, problems: &mut Problems) {
     let is_secure = spec.security_mode() == SecurityMode::Managed;
     if let (true, Some(version)) = (is_secure, version.filter(|version| !version.has_managed_security())) {
         problems.add(
@@ -34,7 +22,7 @@ pub(super) fn check(spec: &SearchCellSpec, version: Option<EsVersion>, problems:
         );
     }
     if is_secure {
-        mounts(spec, problems);
+        templates(cell, spec, problems);
     }
     let certificates = spec.security.as_ref().and_then(|security| security.certificates.as_ref());
     let Some(certificates) = certificates else { return };
@@ -44,69 +32,66 @@ pub(super) fn check(spec: &SearchCellSpec, version: Option<EsVersion>, problems:
     }
     for (layer, from) in [("http", &certificates.http), ("transport", &certificates.transport)] {
         let Some(from) = from else { continue };
+        let path = format!("{path}.{layer}.secretName");
         let is_name = from.secret_name.len() <= 253
             && !from.secret_name.is_empty()
             && from.secret_name.split('.').all(|part| is_dns_label(part, 253));
         if !is_name {
             problems.invalid(
-                format!("{path}.{layer}.secretName"),
+                path,
                 "is not the name of a Secret: write lower-case letters, digits, dashes and dots",
             );
+        } else if is_operators_alone(cell, &from.secret_name) {
+            problems.invalid(path, "is a Secret of the operator: name one of yours");
         }
     }
 }
 
-/// Mounts of the container that would hide a guarded file.
-fn mounts(spec: &SearchCellSpec, problems: &mut Problems) {
+/// Secrets that pod templates name. Who could mount those of the nodes elsewhere would go around the rule that other
+/// containers see nothing of a node but its logs.
+fn templates(cell: &str, spec: &SearchCellSpec, problems: &mut Problems) {
     let nodes = &spec.nodes;
     let ingest = nodes.ingest.as_ref().map(|ingest| (Role::Ingest, &ingest.options));
     let roles =
         [(Role::Master, &nodes.master.options), (Role::Data, &nodes.data.options)].into_iter().chain(ingest);
     for (role, options) in roles {
-        let Some(template) =
-            options.pod_template.as_ref().and_then(|template| serde_json::to_value(template).ok())
-        else {
-            continue;
-        };
-        let containers = template.pointer("/spec/containers").and_then(Value::as_array).into_iter().flatten();
-        let ours =
-            containers.filter(|container| container.get("name").and_then(Value::as_str) == Some(CONTAINER));
-        for mount in ours.flat_map(|container| container.get("volumeMounts")?.as_array()).flatten() {
-            let path = mount.get("mountPath").and_then(Value::as_str).unwrap_or_default();
-            if is_guarded(path) {
-                problems.add(
-                    Reason::ReservedPodField,
-                    format!(
-                        "spec.nodes.{role}.podTemplate.spec.containers[{CONTAINER}].volumeMounts[{path}]"
-                    ),
-                    "would hide certificates or users, which the operator mounts: mount it elsewhere",
-                );
-            }
+        for (field, value) in options.pod_template.iter().flatten() {
+            let path = format!("spec.nodes.{role}.podTemplate.{field}");
+            secrets(cell, &path, value, false, problems);
         }
     }
 }
 
-fn is_guarded(path: &str) -> bool {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    GUARDED.iter().any(|below| {
-        let guarded = format!("{HOME}/config/{below}");
-        parts.iter().copied().eq(guarded.split('/').filter(|part| !part.is_empty()))
-            || format!("/{}", parts.join("/")).starts_with(&format!("{guarded}/"))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn no_spelling_hides_a_guarded_path() {
-        let config = format!("{HOME}/config");
-        for below in ["users", "users/", "./users", "/certificates//http-ca.crt", "realm", "roles.yml"] {
-            assert!(is_guarded(&format!("{config}/{below}")), "{below}");
+/// Looks everywhere, so that a field that Kubernetes gains tomorrow is looked at. `is_secret`: the field is about one.
+fn secrets(cell: &str, path: &str, value: &Value, is_secret: bool, problems: &mut Problems) {
+    match value {
+        Value::Object(fields) => {
+            for (field, value) in fields {
+                let path = format!("{path}.{field}");
+                let names_one = field == "secretName" || (field == "name" && is_secret);
+                match value {
+                    Value::String(name) if names_one && is_operators_alone(cell, name) => problems.add(
+                        Reason::ReservedPodField,
+                        path,
+                        format!(
+                            "is a Secret of the operator or its nodes alone: name another; clients have {cell}-router and \
+                             {cell}-exporter"
+                        ),
+                    ),
+                    value => {
+                        let is_secret = field.to_ascii_lowercase().contains("secret");
+                        secrets(cell, &path, value, is_secret, problems);
+                    }
+                }
+            }
         }
-        for below in ["synonyms", "users.txt", "certificates-of-mine/a"] {
-            assert!(!is_guarded(&format!("{config}/{below}")), "{below}");
+        Value::Array(items) => {
+            for (number, item) in items.iter().enumerate() {
+                let id = item.get("name").and_then(Value::as_str).filter(|_| !is_secret);
+                let id = id.map_or_else(|| number.to_string(), str::to_owned);
+                secrets(cell, &format!("{path}[{id}]"), item, is_secret, problems);
+            }
         }
+        _ => {}
     }
 }

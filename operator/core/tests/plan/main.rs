@@ -6,7 +6,7 @@ mod world;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION};
 use searchcell_core::snapshot::Reading;
-use searchcell_core::step::Action;
+use searchcell_core::step::{Action, Kind, Object};
 use searchcell_crds::conditions::{find, is_true};
 use searchcell_crds::{ClusterPhase, Reason};
 use serde_json::json;
@@ -38,7 +38,7 @@ fn the_bootstrap_map_comes_before_every_node() {
     let plan = World::new(cell_object()).plan();
     let names: Vec<&str> = plan.steps.iter().map(|step| step.action.name()).collect();
     assert_eq!(names.first(), Some(&"Bootstrap"));
-    assert_eq!(names.iter().filter(|name| **name == "Create").count(), 3 + 3 + 6 + 1, "{names:?}");
+    assert_eq!(names.iter().filter(|name| **name == "Create").count(), 1 + 3 + 3 + 6 + 1, "{names:?}");
     let Action::Bootstrap(map) = &plan.steps[0].action else { unreachable!() };
     let masters = map.data.as_ref().unwrap()["cluster.initial_master_nodes"].as_str();
     assert_eq!(masters, "guilds-a-master-a-0,guilds-a-master-b-0,guilds-a-master-c-0");
@@ -301,19 +301,70 @@ fn an_object_of_another_owner_is_reported_and_not_touched() {
     let service = plan
         .steps
         .into_iter()
-        .find(|step| matches!(&step.action, Action::Create(o) if o.name() == "guilds-a"))
+        .find(|step| matches!(&step.action, Action::Create(Object::Service(o)) if o.metadata.name.as_deref() == Some("guilds-a")))
         .unwrap();
     world.apply(service.action);
     world.snapshot.objects.services[0].metadata.owner_references = None;
     let plan = world.plan();
     assert_eq!(reasons(&world), [Reason::NameConflict]);
-    assert!(
-        !plan.steps.iter().any(|step| matches!(
-            &step.action,
-            Action::Create(searchcell_core::step::Object::StatefulSet(_))
-        ))
-    );
+    assert!(!plan.steps.iter().any(|step| matches!(&step.action, Action::Create(Object::StatefulSet(_)))));
     assert!(is_true(&world.status().conditions, "Stalled"));
+}
+
+#[test]
+fn nodes_come_after_their_network_policy() {
+    let plan = World::new(cell_object()).plan();
+    let position = |kind: Kind| {
+        plan.steps
+            .iter()
+            .position(|step| matches!(&step.action, Action::Create(o) if o.kind() == kind))
+            .unwrap()
+    };
+    assert!(position(Kind::NetworkPolicy) < position(Kind::StatefulSet).min(position(Kind::Deployment)));
+}
+
+#[test]
+fn a_network_policy_that_was_loosened_or_deleted_comes_back() {
+    let mut world = World::formed();
+    let wanted = world.snapshot.objects.network_policies[0].spec.clone();
+    let policies = &mut world.snapshot.objects.network_policies;
+    policies[0].spec.as_mut().unwrap().ingress.as_mut().unwrap().push(Default::default());
+    assert_eq!(world.settle(), ["Apply"]);
+    assert_eq!(world.snapshot.objects.network_policies[0].spec, wanted);
+    world.snapshot.objects.network_policies.clear();
+    assert_eq!(world.settle(), ["Create"]);
+}
+
+#[test]
+fn behind_somebody_elses_network_policy_no_node_is_made() {
+    let mut world = World::new(cell_object());
+    let policy = (world.plan().steps.into_iter())
+        .find(|step| matches!(&step.action, Action::Create(Object::NetworkPolicy(_))))
+        .unwrap();
+    world.apply(policy.action);
+    world.snapshot.objects.network_policies[0].metadata.owner_references = None;
+    let names: Vec<&str> = world.plan().steps.iter().map(|step| step.action.name()).collect();
+    assert_eq!((names, reasons(&world)), (vec!["Bootstrap"], vec![Reason::NameConflict]));
+}
+
+#[test]
+fn the_network_policy_stays_until_the_cell_is_gone() {
+    let mut world = World::formed();
+    world.edit(|cell| {
+        cell["spec"]["deletionPolicy"] = json!("Delete");
+        cell["metadata"]["deletionTimestamp"] = json!(now().to_string());
+    });
+    let deleted = world.plan().steps;
+    assert!(
+        deleted.iter().any(
+            |step| matches!(&step.action, Action::Delete { target } if target.kind == Kind::StatefulSet)
+        )
+    );
+    assert!(
+        !deleted.iter().any(
+            |step| matches!(&step.action, Action::Delete { target } if target.kind == Kind::NetworkPolicy)
+        )
+    );
 }
 
 #[test]

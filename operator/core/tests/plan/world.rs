@@ -58,6 +58,7 @@ impl World {
             served: BTreeMap::new(),
             supplied: BTreeMap::new(),
             lifetimes: Lifetimes::default(),
+            operator_namespace: "searchcell-system".to_owned(),
         };
         Self { snapshot, counter: 0 }
     }
@@ -164,6 +165,7 @@ impl World {
                     Object::Service(o) => put!(services, o),
                     Object::ConfigMap(o) => put!(config_maps, o),
                     Object::PodDisruptionBudget(o) => put!(budgets, o),
+                    Object::NetworkPolicy(o) => put!(network_policies, o),
                     Object::StatefulSet(o) => put!(stateful_sets, o),
                     Object::Deployment(o) => put!(deployments, o),
                     Object::HorizontalPodAutoscaler(o) => put!(autoscalers, o),
@@ -221,6 +223,7 @@ impl World {
                 objects.config_maps.retain(|o| keep(&o.metadata));
                 objects.services.retain(|o| keep(&o.metadata));
                 objects.budgets.retain(|o| keep(&o.metadata));
+                objects.network_policies.retain(|o| keep(&o.metadata));
                 objects.autoscalers.retain(|o| keep(&o.metadata));
                 objects.deployments.retain(|o| keep(&o.metadata));
                 objects.stateful_sets.retain(|o| keep(&o.metadata));

@@ -60,6 +60,7 @@ impl World {
             served: BTreeMap::new(),
             supplied: BTreeMap::new(),
             lifetimes: Lifetimes::default(),
+            operator_namespace: "searchcell-system".to_owned(),
         };
         World { snapshot, now: start(), serial: 0 }
     }
