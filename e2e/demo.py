@@ -127,7 +127,19 @@ def shards(objects, url):
         apart += all(len(found) == 1 for found in copies.values()) and "nowhere" not in copies
     print("%d shards, %d copies; %d shards have no two copies in a zone" % (len(table), len(rows), apart))
     if apart < len(table) or any(row["state"] != "STARTED" for row in rows):
-        raise SystemExit("copies are missing, or share a zone")
+        raise SystemExit("copies are missing, or share a zone" + why_unassigned(url, rows))
+
+
+def why_unassigned(url, rows):
+    """What Elasticsearch says of one copy that has no node; empty when every copy has one."""
+    row = next((row for row in rows if row["state"] == "UNASSIGNED"), None)
+    if row is None:
+        return ""
+    asked = {"index": row["index"], "shard": int(row["shard"]), "primary": row["prirep"] == "p"}
+    answer = call(url + "/_cluster/allocation/explain", json.dumps(asked).encode())
+    said = {"%s: %s" % (decider["decider"], decider["explanation"]) for node in answer.get("node_allocation_decisions", [])
+            for decider in node.get("deciders", []) if decider["decision"] == "NO"}
+    return "; for example %s[%s]:\n  %s" % (row["index"], row["shard"], "\n  ".join(sorted(said)))
 
 
 def entries():

@@ -92,6 +92,12 @@ hash_of() {
   { cat; find "$@" -type f -print0 | sort -z | xargs -0 sha256sum; } | sha256sum | cut -c1-16
 }
 
+# put FILE: what stdin says, and nothing is written when the file says so already
+put() {
+  cat >"$1.new"
+  if cmp -s "$1.new" "$1"; then rm "$1.new"; else mv "$1.new" "$1"; fi
+}
+
 # --- Debian packages --------------------------------------------------------------------------------
 
 # packages NAME...: install those which are missing

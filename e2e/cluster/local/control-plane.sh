@@ -124,10 +124,10 @@ cp_start() {
   esac
 }
 
-# start_proxy MACHINE IP [NODE]
+# start_proxy MACHINE IP [NODE]; a kube-proxy ends itself when its configuration is written again, be it the same
 start_proxy() {
   mkdir -p "$LOCAL/$1"
-  cat >"$LOCAL/$1/kube-proxy.yaml" <<YAML
+  put "$LOCAL/$1/kube-proxy.yaml" <<YAML
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
