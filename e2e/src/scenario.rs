@@ -11,6 +11,7 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 
 use crate::audit::AuditLog;
+use crate::leaks::Material;
 use crate::objects::{Objects, condition, conditions_line, items, number, text};
 use crate::wait::{LIMIT, ensure};
 use crate::{
@@ -39,6 +40,7 @@ pub struct Scenario {
     binary: Mutex<PathBuf>,
     deployed: Mutex<bool>,
     faults: Mutex<BTreeSet<usize>>,
+    material: tokio::sync::Mutex<Material>,
 }
 
 /// Runs a test of a level, or says in one line why not.
@@ -108,6 +110,7 @@ impl Scenario {
             binary: Mutex::new(env.operator_binary.clone()),
             deployed: Mutex::new(false),
             faults: Mutex::default(),
+            material: tokio::sync::Mutex::default(),
         }
     }
 
@@ -130,6 +133,9 @@ impl Scenario {
             return failure;
         }
         if failure.is_none() {
+            failure = self.leaks().await;
+        }
+        if failure.is_none() {
             // leaving is part of every test: with an operator at work, objects go by themselves
             let leaving = AssertUnwindSafe(self.leave()).catch_unwind().await;
             if leaving.is_err() {
@@ -149,6 +155,27 @@ impl Scenario {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
         failure
+    }
+
+    /// Remembers what the Secrets of the cells have now: it may not be seen anywhere, also when it is no longer used.
+    pub async fn remember_secrets(&self) {
+        let mut material = self.material.lock().await;
+        material.remember(&self.objects).await;
+    }
+
+    /// What is secret is in Secrets alone.
+    async fn leaks(&self) -> Option<Box<dyn std::any::Any + Send>> {
+        self.remember_secrets().await;
+        let material = self.material.lock().await;
+        if material.is_empty() {
+            return None;
+        }
+        let found = material.search(&self.objects, &self.namespace, &self.folder, self.log.as_ref()).await;
+        say(format!("{} pieces of Secrets looked for, {} found", material.len(), found.len()));
+        (!found.is_empty()).then(|| {
+            say(format!("found outside of Secrets: {found:#?}"));
+            Box::new("something secret was printed or stored") as Box<dyn std::any::Any + Send>
+        })
     }
 
     /// The operator may never ask for what it has no right to: then a manifest lacks a rule.
@@ -263,6 +290,11 @@ impl Scenario {
     /// A client of a cluster, by its Service.
     pub fn elastic(&self, cell: &str, cluster: &str) -> Elastic {
         Elastic::new(&self.namespace, &format!("{cell}-{cluster}"))
+    }
+
+    /// The same as another user than the administrator.
+    pub fn elastic_as(&self, cell: &str, cluster: &str, user: &str) -> Elastic {
+        Elastic::new_as(&self.namespace, &format!("{cell}-{cluster}"), user)
     }
 
     /// Waits until a cell is Ready as asked for now: all nodes, no work in progress, nothing degraded.

@@ -8,6 +8,7 @@ use searchcell_core::domain::{ValidCell, ValidPlacement};
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, LABEL_CLUSTER, LABEL_ROLE};
 use searchcell_core::placement::{self, PlacementSnapshot};
 use searchcell_core::plan;
+use searchcell_core::security::order::Order;
 use searchcell_core::snapshot::{CellSnapshot, annotation, label};
 use searchcell_core::status;
 use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};
@@ -68,6 +69,8 @@ pub enum Bug {
     ReplacesNodes,
     /// What lies in a Secret is taken for what nodes have loaded.
     SecretsAreProof,
+    /// Nobody stands by: a password is made when it is needed.
+    NobodyStandsBy,
     /// No cluster gets its NetworkPolicy.
     Unfenced,
 }
@@ -98,6 +101,7 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::BootstrapsAgain, Kind::LostMaster, &[inv::ONE_CLUSTER, inv::MAP_STAYS_GONE]),
     (Bug::ReplacesNodes, Kind::Stuck, &[inv::NOTHING_UNASKED]),
     (Bug::SecretsAreProof, Kind::Rotation, &[secure::NODES_TRUST]),
+    (Bug::NobodyStandsBy, Kind::Rotation, &[secure::PASSWORDS_KNOWN]),
     (Bug::Unfenced, Kind::Faults, &[inv::FENCED]),
 ];
 
@@ -141,6 +145,11 @@ impl Decide for Mutant {
             Bug::ClaimsUnmarked => plan.steps.retain(|s| !matches!(s.action, Action::AnnotateClaim { .. })),
             Bug::Unfenced => {
                 plan.steps.retain(|s| !matches!(&s.action, Action::Create(Object::NetworkPolicy(_))))
+            }
+            Bug::NobodyStandsBy => {
+                plan.steps.retain(
+                    |s| !matches!(&s.action, Action::Secure(order) if matches!(**order, Order::Standby(_))),
+                );
             }
             Bug::NoAwareness => plan.steps.retain(|s| !matches!(s.action, Action::PutSettings(_))),
             Bug::RemovesClusters => {

@@ -23,6 +23,7 @@ use crate::calls::{Line, NoAnswer, Pass, Peer};
 use crate::invariants;
 use crate::mutants::Bug;
 use crate::objects::{K, Obj, Stored};
+use crate::secure;
 use crate::store::{NAMESPACE, OPERATOR_NAMESPACE, Store};
 use crate::world::{World, lock};
 
@@ -432,6 +433,7 @@ impl KubeApi for SimKube {
             match world.store.create(world.ms, FIELD_MANAGER, Obj::Secret(secret.0.clone())) {
                 Ok(created) => {
                     invariants::on_change(world, pass, None, Some(&created));
+                    secure::is_made(world, secret);
                     Ok(())
                 }
                 Err(existing) if is_owned_by(existing.meta(), owner_uid) => {

@@ -281,7 +281,7 @@ fn plan_users(scope: &Scope<'_>, upkeep: &mut Upkeep) {
     for name in users::User::ALL
         .map(|user| user.secret(scope.name))
         .into_iter()
-        .chain([users::users_secret(scope.name)])
+        .chain([users::users_secret(scope.name), users::standby_secret(scope.name)])
     {
         if drift::find(&scope.snapshot.objects.secrets, |o| &o.metadata, &name, scope.uid) == Live::NotOurs {
             not_ours(None, &name, upkeep);

@@ -18,6 +18,8 @@ pub struct SecretFacts {
     pub unreadable: BTreeSet<String>,
     /// A user name with a password.
     pub credential: Option<CredentialFacts>,
+    /// Credentials that stand by, by whose turn is next.
+    pub standby: BTreeMap<String, CredentialFacts>,
     /// The file realm.
     pub users: Option<UsersFacts>,
 }

@@ -3,13 +3,14 @@
 //! Secrets come in as facts that are public (`facts`): fingerprints, names, lifetimes, who signed what. Nothing here
 //! ever sees a private key, a password or a hash; what has to be made anew is asked for in orders (`order`), which an
 //! effect carries out. `authority` is the life of a certificate authority, `leaf` says which certificate each node
-//! needs, `users` who may do what, and `gate` keeps rotations and disruptions apart.
+//! needs, `users` who there is, `roles` what they may do, and `gate` keeps rotations and disruptions apart.
 
 pub mod authority;
 pub mod facts;
 pub mod gate;
 pub mod leaf;
 pub mod order;
+pub mod roles;
 pub mod users;
 
 use std::time::Duration;
@@ -20,7 +21,7 @@ pub use gate::{disruption_may_start, rotation_in_flight};
 
 use crate::names::{ClusterKey, Role, http_authority};
 use leaf::certificates_secret;
-use users::{User, users_secret};
+use users::{User, standby_secret, users_secret};
 
 /// Directory of the certificates, below Elasticsearch's configuration directory.
 pub const CERTIFICATES_DIRECTORY: &str = "certificates";
@@ -35,14 +36,16 @@ pub const TRANSPORT_TRUST: &str = "transport-ca.crt";
 pub const ANNOTATION_ROTATE: &str = "searchcell.dev/rotate";
 /// Annotation of the Secret of an authority: the value of the other one that has been answered.
 pub const ANNOTATION_ROTATED: &str = "searchcell.dev/rotated";
-/// Annotation of the Secret of an authority: when the present stage of a rotation began.
+/// Annotation of the Secret of an authority: when the present stage of a rotation began. Of the file realm: when it
+/// changed last.
 pub const ANNOTATION_STAGE_SINCE: &str = "searchcell.dev/stage-since";
 
 /// Whether a Secret of the cell's namespace is for its nodes or its operator alone: authorities, certificates, users, and
 /// what the operator logs in with. Those of routers, exporters and administrators are for whoever needs them.
 pub fn is_operators_alone(cell: &str, secret: &str) -> bool {
     let Some(rest) = secret.strip_prefix(cell).and_then(|rest| rest.strip_prefix('-')) else { return false };
-    let of_cell = [http_authority(cell), users_secret(cell), User::Operator.secret(cell)];
+    let of_cell =
+        [http_authority(cell), users_secret(cell), standby_secret(cell), User::Operator.secret(cell)];
     // Of a cluster that may not be there any more, or not yet: their names have no dashes.
     let of_cluster = rest.split_once('-').is_some_and(|(cluster, rest)| {
         let key = ClusterKey::new("", "", cluster);
@@ -129,6 +132,7 @@ mod tests {
         for name in [
             "guilds-http-ca",
             "guilds-users",
+            "guilds-standby",
             "guilds-operator",
             "guilds-a-transport-ca",
             "guilds-former-transport-ca",

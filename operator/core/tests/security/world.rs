@@ -193,9 +193,26 @@ impl World {
                 self.snapshot.objects.secrets.push(secret);
             }
             Order::Credential(order) => {
+                let hash = match order.standby {
+                    Some(standby) => {
+                        let found = &self.secret(&standby.secret).standby[&standby.role];
+                        assert_eq!(found.username, order.username);
+                        assert_eq!(found.hash.as_ref(), Some(&standby.hash));
+                        standby.hash
+                    }
+                    None => self.unique("hash"),
+                };
                 let mut secret = self.take(&order.metadata, false);
-                secret.credential =
-                    Some(CredentialFacts { username: order.username, hash: Some(self.unique("hash")) });
+                secret.credential = Some(CredentialFacts { username: order.username, hash: Some(hash) });
+                self.snapshot.objects.secrets.push(secret);
+            }
+            Order::Standby(order) => {
+                let mut secret = self.take(&order.metadata, order.replaces.is_some());
+                secret.standby.retain(|role, _| order.keep.contains(role));
+                for (role, username) in order.make {
+                    let made = CredentialFacts { username, hash: Some(self.unique("hash")) };
+                    secret.standby.insert(role, made);
+                }
                 self.snapshot.objects.secrets.push(secret);
             }
             Order::Hash { target, .. } => {
@@ -208,6 +225,7 @@ impl World {
                 let mut secret = self.take(&order.metadata, order.replaces.is_some());
                 let users = order.users.into_iter().map(|line| (line.username, line.hash)).collect();
                 secret.users = Some(UsersFacts { users, users_roles: order.users_roles, roles: order.roles });
+                annotate(&mut secret, ANNOTATION_STAGE_SINCE, self.now.to_string());
                 self.snapshot.objects.secrets.push(secret);
             }
         }
