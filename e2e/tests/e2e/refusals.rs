@@ -20,7 +20,10 @@ fn refused_by_the_api_server() -> Vec<(Value, &'static str)> {
         (json!({"clusters": [{"name": "a"}, {"name": "a"}]}), "Duplicate value"),
         (json!({"clusters": [{"name": "a"}, {"name": "data"}]}), "clusters[].name must not be"),
         (json!({"nodes": {"master": {"count": 2}}}), "nodes.master.count must be 1, 3 or 5"),
-        (json!({"nodes": {"master": {"storage": {"size": "0Gi"}}}}), "storage.size must be a positive quantity"),
+        (
+            json!({"nodes": {"master": {"storage": {"size": "0Gi"}}}}),
+            "storage.size must be a positive quantity",
+        ),
         (
             json!({"nodes": {"data": {"storage": {"storageClassName": "sized"}}}}),
             "storageClassName is immutable",

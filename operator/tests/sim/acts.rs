@@ -309,7 +309,10 @@ fn random_pod(world: &mut World) -> Option<String> {
 /// How many pods a cluster has, the pending ones included.
 fn pods_of(world: &World, identity: &str) -> usize {
     let of = |key, pod: &Pod| label(&pod.metadata, key).unwrap_or_default().to_owned();
-    let all = world.store.all::<Pod>().filter(|pod| format!("{}/{}", of(LABEL_CELL, pod), of(LABEL_CLUSTER, pod)) == identity);
+    let all = world
+        .store
+        .all::<Pod>()
+        .filter(|pod| format!("{}/{}", of(LABEL_CELL, pod), of(LABEL_CLUSTER, pod)) == identity);
     all.count()
 }
 

@@ -3,9 +3,9 @@
 
 use jiff::Timestamp;
 use searchcell_core::domain::{ValidCell, ValidPlacement};
+use searchcell_core::names::LABEL_CLUSTER;
 use searchcell_core::placement::{self, PlacementSnapshot};
 use searchcell_core::plan;
-use searchcell_core::names::LABEL_CLUSTER;
 use searchcell_core::snapshot::{CellSnapshot, label};
 use searchcell_core::status;
 use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};

@@ -102,7 +102,15 @@ struct Story<'a> {
 impl<'a> Story<'a> {
     fn new(rng: &'a mut Rng, kind: Kind) -> Self {
         let spec = cell_spec(rng, kind);
-        Story { rng, kind, spec, acts: Vec::new(), expect: Expect::Ready, elastic_stays_down: false, placed: None }
+        Story {
+            rng,
+            kind,
+            spec,
+            acts: Vec::new(),
+            expect: Expect::Ready,
+            elastic_stays_down: false,
+            placed: None,
+        }
     }
 
     fn at(&mut self, second: u64, act: Act) {

@@ -36,7 +36,8 @@ impl Cache {
         let mut cache = Cache::default();
         for kind in K::ALL {
             cache.positions.insert(*kind, store.history(*kind).len());
-            let kept = |(name, object): (&String, &Arc<Obj>)| Some((name.clone(), Arc::new(object.watched()?)));
+            let kept =
+                |(name, object): (&String, &Arc<Obj>)| Some((name.clone(), Arc::new(object.watched()?)));
             let objects = store.objects(*kind).filter_map(kept).collect();
             cache.objects.insert(*kind, objects);
         }
