@@ -1,0 +1,513 @@
+//! One cluster: whose turn it is, how much at once, and what answers mean for who waits. Pure.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::aimd::Aimd;
+use super::answer::{Answer, Block, Refused, Why};
+use super::classify::{Class, Verdict};
+use super::destination::{Destination, Gate};
+use super::limits::{Limits, Step};
+use super::reply::{self, ItemReply};
+use super::segment::{Item, Segment};
+use crate::transport::Reply;
+
+/// A bulk to be sent.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// Names it in [`Cluster::complete`].
+    pub id: u64,
+    /// Name of the index.
+    pub index: Arc<str>,
+    /// Lines.
+    pub body: Bytes,
+    /// Operations.
+    pub items: usize,
+}
+
+#[derive(Debug)]
+struct Flying {
+    destination: usize,
+    segment: Segment,
+    /// Whether there were as many bulks on their way as allowed.
+    limited: bool,
+    probe: bool,
+}
+
+/// One cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    destinations: Vec<Destination>,
+    by_index: HashMap<Arc<str>, usize>,
+    line: VecDeque<usize>,
+    flying: BTreeMap<u64, Flying>,
+    timers: BTreeSet<(Instant, usize)>,
+    next_id: u64,
+    probes: usize,
+    aimd: Aimd,
+    gate: Gate,
+    /// Whether something would be sent if the gate were open: then its opening is a time to look again.
+    gate_awaited: bool,
+    max_bytes: usize,
+    cost: usize,
+}
+
+/// What a destination looks like, for people.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct View {
+    /// Name of the index.
+    pub index: String,
+    /// Operations that wait.
+    pub waiting: usize,
+    /// Bulks on their way.
+    pub in_flight: usize,
+    /// Bytes that it holds of the budget.
+    pub bytes: usize,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Milliseconds until it is tried again; 0: now.
+    pub retry_in_ms: u128,
+    /// Why it takes no writes.
+    pub blocked: Option<&'static str>,
+}
+
+/// Signs of trouble in one answer.
+#[derive(Default)]
+struct Trouble {
+    congested: bool,
+    destination: bool,
+    lost: bool,
+    unreachable: bool,
+    blocked: Option<Block>,
+}
+
+impl Trouble {
+    fn note(&mut self, verdict: Verdict) {
+        match verdict {
+            Verdict::Again(Class::Rejected) => self.congested = true,
+            Verdict::Again(Class::Unreachable) => self.unreachable = true,
+            Verdict::Doubtful(Class::Lost) => self.lost = true,
+            Verdict::Again(_) | Verdict::Doubtful(_) => self.destination = true,
+            Verdict::Blocked(block) => self.blocked = Some(block),
+            Verdict::Final | Verdict::Halve | Verdict::TooLarge => {}
+        }
+    }
+
+    fn any(&self) -> bool {
+        self.congested || self.destination || self.lost || self.unreachable || self.blocked.is_some()
+    }
+}
+
+impl Cluster {
+    /// A cluster of which nothing is known.
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            destinations: Vec::new(),
+            by_index: HashMap::new(),
+            line: VecDeque::new(),
+            flying: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            next_id: 0,
+            probes: 0,
+            aimd: Aimd::new(limits.concurrency_start, limits.concurrency_max),
+            gate: Gate::default(),
+            gate_awaited: false,
+            max_bytes: limits.bulk_bytes,
+            cost: 0,
+        }
+    }
+
+    /// Whether nothing waits and nothing is on its way.
+    pub fn idle(&self) -> bool {
+        self.cost == 0
+    }
+
+    /// Bulks on their way, and how many may be.
+    pub fn concurrency(&self) -> (usize, usize) {
+        (self.flying.len(), self.aimd.limit())
+    }
+
+    /// Bytes that it holds of the budget.
+    pub fn cost(&self) -> usize {
+        self.cost
+    }
+
+    /// Its destinations, those included that nothing waits for.
+    pub fn views(&self, now: Instant) -> Vec<View> {
+        let view = |destination: &Destination| {
+            let (failures, until, block) = destination.gate.view();
+            View {
+                index: destination.index.to_string(),
+                waiting: destination.waiting(),
+                in_flight: destination.in_flight,
+                bytes: destination.cost,
+                failures,
+                retry_in_ms: until.map_or(0, |until| until.saturating_duration_since(now).as_millis()),
+                blocked: block.map(Block::name),
+            }
+        };
+        self.destinations.iter().map(view).collect()
+    }
+
+    /// Takes operations for an index.
+    pub fn offer(&mut self, index: &Arc<str>, segment: Segment, step: &mut Step<'_>) {
+        let position = self.position(index, step.limits);
+        let Some(destination) = self.destinations.get_mut(position) else { return };
+        let block = self.gate.blocked(step.now).or(destination.gate.blocked(step.now));
+        let (refused, segment) = match block {
+            Some(_) => segment.select(|item| item.deadline.is_some()),
+            None => (None, Some(segment)),
+        };
+        let why = block.map_or(Why::Full, Why::Blocked);
+        turn_away(refused, &why, step);
+        let Some(segment) = segment else { return };
+        let sick = destination.gate.sick() || self.gate.sick();
+        let share = if sick { step.limits.sick_share } else { step.limits.cluster_share };
+        let cost = segment.cost();
+        if destination.cost + cost > step.limits.share(share)
+            || self.cost + cost > step.limits.share(step.limits.cluster_share)
+        {
+            return turn_away(Some(segment), &Why::Full, step);
+        }
+        destination.offer(segment);
+        self.cost += cost;
+        self.look(position, step);
+    }
+
+    /// The bulks to be sent now.
+    pub fn pump(&mut self, step: &mut Step<'_>) -> Vec<Outgoing> {
+        let mut outgoing = Vec::new();
+        self.fire(step);
+        self.gate_awaited = !self.gate.open(step.now) && !self.line.is_empty();
+        let mut turns = self.line.len();
+        while turns > 0 && self.flying.len() < self.allowed(step.now) {
+            turns -= 1;
+            let Some(position) = self.line.pop_front() else { break };
+            let limit = self.aimd.limit();
+            let others = !self.line.is_empty();
+            let Some(destination) = self.destinations.get_mut(position) else { continue };
+            if !destination.ready(step.now, step.limits) {
+                destination.queued = false;
+                self.schedule(position, step);
+                continue;
+            }
+            let probe = destination.gate.sick();
+            // A quarter of what is allowed finds out about what does not work; half of it is for one destination.
+            let cap = if probe {
+                1
+            } else if others {
+                limit.div_ceil(2)
+            } else {
+                limit
+            };
+            if destination.in_flight >= cap || (probe && self.probes >= limit.div_ceil(4)) {
+                self.line.push_back(position);
+                continue;
+            }
+            let Some(mut segment) = destination.take(self.max_bytes, step.limits) else {
+                destination.queued = false;
+                continue;
+            };
+            destination.in_flight += 1;
+            segment.items_mut().iter_mut().for_each(|item| item.tries = item.tries.saturating_add(1));
+            self.next_id += 1;
+            self.probes += usize::from(probe);
+            step.tally.bulks.push((segment.len(), segment.bytes()));
+            outgoing.push(Outgoing {
+                id: self.next_id,
+                index: Arc::clone(&destination.index),
+                body: segment.body(),
+                items: segment.len(),
+            });
+            let limited = self.flying.len() + 1 >= limit;
+            self.flying.insert(self.next_id, Flying { destination: position, segment, limited, probe });
+            self.line.push_back(position);
+            turns = self.line.len();
+        }
+        outgoing
+    }
+
+    /// When to pump although nothing happened.
+    pub fn next(&self, now: Instant) -> Option<Instant> {
+        // Also when it has opened since: it is awaited until somebody has looked.
+        let gate = self.gate_awaited.then(|| self.gate.opens(now).unwrap_or(now));
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(gate).min()
+    }
+
+    /// Takes what came of a bulk.
+    pub fn complete(&mut self, id: u64, reply: Reply, step: &mut Step<'_>) {
+        let Some(flying) = self.flying.remove(&id) else { return };
+        self.probes -= usize::from(flying.probe).min(self.probes);
+        let Some(destination) = self.destinations.get_mut(flying.destination) else { return };
+        destination.in_flight = destination.in_flight.saturating_sub(1);
+        let was_sick = destination.gate.sick();
+        let before = destination.cost;
+        let trouble = match digest(reply, flying.segment.len()) {
+            Digest::Items(items) => settle(destination, flying.segment, items, step),
+            Digest::Whole(verdict @ (Verdict::Halve | Verdict::TooLarge), refused) => {
+                if verdict == Verdict::TooLarge && flying.segment.len() > 1 {
+                    self.max_bytes = (flying.segment.bytes() / 2).clamp(1, self.max_bytes);
+                }
+                halve(destination, flying.segment, refused, step);
+                Trouble::default()
+            }
+            Digest::Whole(verdict, refused) => {
+                let item = ItemReply { verdict, said: Err(Box::new(refused)) };
+                let items = vec![item; flying.segment.len()];
+                settle(destination, flying.segment, items, step)
+            }
+        };
+        self.cost -= (before - destination.cost.min(before)).min(self.cost);
+        let everywhere = trouble.unreachable || trouble.blocked == Some(Block::Unauthorized);
+        if everywhere {
+            self.gate.fail(trouble.blocked, step);
+        } else if !trouble.lost {
+            self.gate.heal();
+        }
+        if !everywhere && trouble.any() {
+            destination.gate.fail(trouble.blocked, step);
+        } else if !everywhere {
+            destination.gate.heal();
+        }
+        // Time lost on a destination that is known not to work says nothing about the cluster.
+        if trouble.congested || (trouble.lost && !was_sick) {
+            self.aimd.congested(step.now);
+        } else if !trouble.any() {
+            self.aimd.answered(flying.limited);
+        }
+        if let Some(block) = trouble.blocked {
+            let which = if everywhere {
+                0..self.destinations.len()
+            } else {
+                flying.destination..flying.destination + 1
+            };
+            self.end(which, &Why::Blocked(block), step);
+        }
+        self.look(flying.destination, step);
+    }
+
+    /// Nothing more comes: what waits goes at once.
+    pub fn hurry(&mut self, step: &mut Step<'_>) {
+        for position in 0..self.destinations.len() {
+            if let Some(destination) = self.destinations.get_mut(position) {
+                destination.hurry();
+            }
+            self.look(position, step);
+        }
+    }
+
+    /// Time is up: what waits is answered; what is on its way stays so.
+    pub fn stop(&mut self, step: &mut Step<'_>) {
+        for destination in &mut self.destinations {
+            let before = destination.cost;
+            destination.end(&Why::Stopping, |_| true, step);
+            self.cost -= (before - destination.cost.min(before)).min(self.cost);
+        }
+    }
+
+    fn end(&mut self, which: std::ops::Range<usize>, why: &Why, step: &mut Step<'_>) {
+        for destination in self.destinations.get_mut(which).into_iter().flatten() {
+            let before = destination.cost;
+            destination.end(why, |item| item.deadline.is_some(), step);
+            self.cost -= (before - destination.cost.min(before)).min(self.cost);
+        }
+    }
+
+    fn allowed(&self, now: Instant) -> usize {
+        match (self.gate.open(now), self.gate.sick()) {
+            (false, _) => 0,
+            (true, true) => 1,
+            (true, false) => self.aimd.limit(),
+        }
+    }
+
+    fn position(&mut self, index: &Arc<str>, limits: &Limits) -> usize {
+        if let Some(position) = self.by_index.get(index) {
+            return *position;
+        }
+        let position = self.destinations.len();
+        self.destinations.push(Destination::new(Arc::clone(index), limits));
+        self.by_index.insert(Arc::clone(index), position);
+        position
+    }
+
+    /// After anything happened to a destination: puts it in line, and sets its timer.
+    fn look(&mut self, position: usize, step: &mut Step<'_>) {
+        if let Some(destination) = self.destinations.get_mut(position)
+            && !destination.queued
+            && destination.ready(step.now, step.limits)
+        {
+            destination.queued = true;
+            self.line.push_back(position);
+        }
+        self.schedule(position, step);
+    }
+
+    fn schedule(&mut self, position: usize, step: &mut Step<'_>) {
+        let Some(destination) = self.destinations.get_mut(position) else { return };
+        let next = destination.next(step.now, step.limits);
+        if destination.wake != next {
+            if let Some(wake) = destination.wake {
+                self.timers.remove(&(wake, position));
+            }
+            self.timers.extend(next.map(|next| (next, position)));
+            destination.wake = next;
+        }
+    }
+
+    /// Looks after the destinations whose time has come.
+    fn fire(&mut self, step: &mut Step<'_>) {
+        while let Some((at, position)) = self.timers.first().copied().filter(|(at, _)| *at <= step.now) {
+            self.timers.remove(&(at, position));
+            let Some(destination) = self.destinations.get_mut(position) else { continue };
+            destination.wake = None;
+            if destination.soonest.is_some_and(|soonest| soonest <= step.now) {
+                let before = destination.cost;
+                destination.expire(step);
+                self.cost -= (before - destination.cost.min(before)).min(self.cost);
+                self.expire_flying(position, step);
+            }
+            self.look(position, step);
+        }
+    }
+
+    /// What is on its way and late is answered; it keeps its bytes and its place until it is known what became of it.
+    fn expire_flying(&mut self, position: usize, step: &mut Step<'_>) {
+        let mut soonest = None;
+        for flying in self.flying.values_mut().filter(|flying| flying.destination == position) {
+            for item in flying.segment.items_mut() {
+                if item.deadline.is_some_and(|deadline| deadline <= step.now) {
+                    step.answer(item, Answer::Unknown(Why::Timeout));
+                }
+            }
+            soonest = soonest.into_iter().chain(flying.segment.deadline()).min();
+        }
+        if let Some(destination) = self.destinations.get_mut(position) {
+            destination.soonest = destination.soonest.into_iter().chain(soonest).min();
+        }
+    }
+}
+
+fn turn_away(segment: Option<Segment>, why: &Why, step: &mut Step<'_>) {
+    for mut item in segment.into_iter().flat_map(Segment::into_items) {
+        step.tally.freed += item.cost();
+        step.give_up(&mut item, why.clone());
+    }
+}
+
+enum Digest {
+    Items(Vec<ItemReply>),
+    Whole(Verdict, Refused),
+}
+
+fn digest(reply: Reply, sent: usize) -> Digest {
+    let whole = |verdict, kind: &str, reason: String| {
+        let refused = Refused { status: 503, kind: kind.into(), reason: reason.into(), cause: None };
+        Digest::Whole(verdict, refused)
+    };
+    match reply {
+        Reply::NotSent(why) => whole(Verdict::Again(Class::Unreachable), "unreachable", why),
+        Reply::Lost(why) => whole(Verdict::Doubtful(Class::Lost), "lost", why),
+        Reply::Answered { status: 200, body } => match reply::items(&body, sent) {
+            Ok(items) => Digest::Items(items),
+            Err(error) => whole(Verdict::Doubtful(Class::Lost), "lost", error.to_string()),
+        },
+        Reply::Answered { status, body } => {
+            let (verdict, refused) = reply::refusal(status, &body);
+            Digest::Whole(verdict, refused)
+        }
+    }
+}
+
+/// Answers each operation that is over, and takes back the others.
+fn settle(
+    destination: &mut Destination,
+    mut segment: Segment,
+    replies: Vec<ItemReply>,
+    step: &mut Step<'_>,
+) -> Trouble {
+    let mut trouble = Trouble::default();
+    let mut again = Vec::with_capacity(segment.len());
+    for (item, reply) in segment.items_mut().iter_mut().zip(replies) {
+        trouble.note(reply.verdict);
+        again.push(judge(item, reply, step));
+    }
+    let mut marks = again.into_iter();
+    let (again, over) = segment.select(|_| marks.next().unwrap_or(false));
+    if let Some(again) = again {
+        destination.retry(again);
+    }
+    for item in over.into_iter().flat_map(Segment::into_items) {
+        destination.over(&item, step);
+    }
+    trouble
+}
+
+/// Answers an operation, or says that it is to be sent again.
+fn judge(item: &mut Item, reply: ItemReply, step: &mut Step<'_>) -> bool {
+    let from_queue = item.deadline.is_none();
+    let class = match reply.verdict {
+        Verdict::Again(class) | Verdict::Doubtful(class) => class,
+        Verdict::Blocked(_) if from_queue => return item.ticket.is_some(),
+        Verdict::Blocked(Block::ReadOnly) if !item.doubt => {
+            step.answer(item, said(reply));
+            return false;
+        }
+        Verdict::Blocked(block) => {
+            step.give_up(item, Why::Blocked(block));
+            return false;
+        }
+        Verdict::Final | Verdict::Halve | Verdict::TooLarge => {
+            step.answer(item, said(reply));
+            return false;
+        }
+    };
+    let doubtful = matches!(reply.verdict, Verdict::Doubtful(_));
+    item.doubt |= doubtful;
+    // Its client was answered already that nobody knows: so nobody needs to find out.
+    if item.ticket.is_none() {
+        return false;
+    }
+    let last = || match &reply.said {
+        Err(refused) => format!("{}: {}", refused.kind, refused.reason).into(),
+        Ok(_) => "no answer".into(),
+    };
+    let spent = item.tries >= class.attempts(from_queue) && item.tries > 0;
+    if (doubtful && !item.repeatable) || (spent && class.attempts(from_queue) < u8::MAX) {
+        let why = Why::GaveUp(last());
+        step.give_up(item, why);
+        return false;
+    }
+    step.tally.again(class);
+    true
+}
+
+fn said(reply: ItemReply) -> Answer {
+    match reply.said {
+        Ok(done) => Answer::Done(done),
+        Err(refused) => Answer::Refused(refused),
+    }
+}
+
+/// Finds out which operation the request was refused for.
+fn halve(destination: &mut Destination, mut segment: Segment, refused: Refused, step: &mut Step<'_>) {
+    if segment.len() == 1 {
+        for item in segment.items_mut() {
+            step.answer(item, Answer::Refused(Box::new(refused.clone())));
+        }
+        for item in segment.into_items() {
+            destination.over(&item, step);
+        }
+        return;
+    }
+    segment.alone = true;
+    let half = segment.len() / 2;
+    let (first, second) = segment.split(half);
+    for half in second.into_iter().chain(first) {
+        destination.retry(half);
+    }
+}

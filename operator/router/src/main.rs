@@ -1,0 +1,3 @@
+//! Entry of the router. It has nothing to serve yet.
+
+fn main() {}
