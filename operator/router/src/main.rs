@@ -1,3 +1,51 @@
-//! Entry of the router. It has nothing to serve yet.
+//! Entry of the router: reads its file, runs until it is told to stop.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use searchcell_router::run::Router;
+use searchcell_router::settings;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Takes Elasticsearch's _bulk, and sends bulks of exactly one destination.
+#[derive(Parser)]
+#[command(name = "router", version)]
+struct Options {
+    /// The configuration, YAML.
+    #[arg(long, env = "SEARCHCELL_ROUTER_CONFIG", default_value = "/etc/searchcell/router.yaml")]
+    config: PathBuf,
+    /// What is logged; as JSON on standard error.
+    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    log: String,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    let filter = EnvFilter::try_new(&options.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match run(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the router does not run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
+    let settings = settings::read(&options.config)?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let router = Router::start(settings).await?;
+    tracing::info!(address = %router.address, admin = %router.admin, "the router serves");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("the router stops");
+    router.stop().await;
+    Ok(())
+}

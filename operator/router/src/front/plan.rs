@@ -1,0 +1,446 @@
+//! From the operations of a request to what is sent where: tenants, stored ids, versions, destinations. Pure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::StatusCode;
+use searchcell_core::routing::Destination;
+use searchcell_crds::{IdScope, Versioning};
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::bulk::{self, Action, Meta, Verb, Word};
+use super::error::Failure;
+use super::pending::Pending;
+use crate::flow::answer::Ticket;
+use crate::flow::owner::Parcel;
+use crate::flow::segment::{Item, OVERHEAD, Segment, SegmentBuilder};
+use crate::ids::{self, Minter};
+use crate::routes::{Route, Routes};
+
+/// What the request says for all of its operations.
+pub struct Request<'a> {
+    /// The tables in force.
+    pub routes: &'a Routes,
+    /// `_index` of operations that name none: of the path.
+    pub index: Option<&'a str>,
+    /// `routing` of operations that name none.
+    pub routing: Option<&'a str>,
+    /// Whether the user may write to a collection.
+    pub may_write: &'a dyn Fn(&str) -> bool,
+    /// For documents without an id.
+    pub minter: &'a Minter,
+    /// Now.
+    pub now: SystemTime,
+}
+
+/// One operation as its client knows it.
+#[derive(Debug, PartialEq)]
+pub struct Asked {
+    /// What is to be done.
+    pub verb: Verb,
+    /// Collection, as the client named it.
+    pub index: Arc<str>,
+    /// Id, as the client gave it or was given; empty: there is none, because the operation is refused.
+    pub id: Box<str>,
+    /// Copies to be written, by position in [`Plan::copies`]; or why there are none.
+    pub copies: Result<std::ops::Range<usize>, Failure>,
+}
+
+/// One copy of one document.
+#[derive(Debug)]
+struct Copy<'a> {
+    route: usize,
+    position: u32,
+    action: std::ops::Range<usize>,
+    document: Option<&'a [u8]>,
+    order: Option<u64>,
+    repeatable: bool,
+}
+
+/// What is to be sent for a request.
+pub struct Plan<'a> {
+    /// Every operation, in the order asked.
+    pub asked: Vec<Asked>,
+    /// Whether a destination takes no writes for now, by its table.
+    pub paused: bool,
+    routes: Vec<Arc<Route>>,
+    copies: Vec<Copy<'a>>,
+    actions: Vec<u8>,
+    names: BTreeMap<String, Arc<str>>,
+}
+
+impl<'a> Plan<'a> {
+    /// The plan of a request's operations.
+    pub fn new(actions: Vec<Action<'a>>, request: &Request<'_>) -> Self {
+        let mut plan = Plan {
+            asked: Vec::with_capacity(actions.len()),
+            paused: false,
+            routes: Vec::new(),
+            copies: Vec::with_capacity(actions.len()),
+            actions: Vec::with_capacity(actions.len() * 96),
+            names: BTreeMap::new(),
+        };
+        for action in actions {
+            let first = plan.copies.len();
+            let index = match (&action.meta.index, request.index) {
+                (Some(Word(index)), _) => index.as_ref(),
+                (None, Some(index)) => index,
+                (None, None) => "",
+            };
+            let index = plan.name(index);
+            let mut id = action.meta.id.as_ref().map(|Word(id)| Box::from(id.as_ref())).unwrap_or_default();
+            let verb = action.verb;
+            let copies = plan.resolve(action, &index, &mut id, request).map(|()| first..plan.copies.len());
+            if copies.is_err() {
+                plan.copies.truncate(first);
+            }
+            plan.asked.push(Asked { verb, index, id, copies });
+        }
+        plan
+    }
+
+    /// Copies to be sent.
+    pub fn copies(&self) -> usize {
+        self.copies.len()
+    }
+
+    /// What they hold of the budget.
+    pub fn cost(&self) -> usize {
+        let cost = |copy: &Copy<'_>| {
+            copy.action.len() + copy.document.map_or(0, |document| document.len() + 1) + OVERHEAD
+        };
+        self.copies.iter().map(cost).sum()
+    }
+
+    /// Segments for every destination, and whose they are; none is larger than `bulk_bytes` or has more than
+    /// `bulk_items` unless one operation is.
+    pub fn parcels(
+        &self,
+        pending: &Arc<Pending>,
+        deadline: Instant,
+        now: Instant,
+        (bulk_bytes, bulk_items): (usize, usize),
+    ) -> Vec<Parcel> {
+        // What is in each destination is known before anything is copied, so that buffers are of their size.
+        let mut groups: BTreeMap<(usize, u32), Vec<(u32, &Copy<'_>)>> = BTreeMap::new();
+        for (slot, copy) in (0_u32..).zip(&self.copies) {
+            groups.entry((copy.route, copy.position)).or_default().push((slot, copy));
+        }
+        let size =
+            |copy: &Copy<'_>| copy.action.len() + copy.document.map_or(0, |document| document.len() + 1);
+        let mut parcels = Vec::with_capacity(groups.len());
+        for ((route, position), copies) in groups {
+            let Some(route) = self.routes.get(route) else { continue };
+            let Some(place) = route.place(position) else { continue };
+            let mut left: usize = copies.iter().map(|(_, copy)| size(copy)).sum();
+            let mut finish = |builder: SegmentBuilder| {
+                let hold = Arc::clone(route) as crate::flow::segment::Hold;
+                parcels.push(Parcel {
+                    cluster: Arc::clone(&place.cluster),
+                    index: Arc::clone(&place.index),
+                    segment: builder.finish(now, true, hold),
+                });
+            };
+            let room = |left: usize| left.min(bulk_bytes);
+            let mut builder = Segment::builder(room(left), copies.len().min(bulk_items));
+            for (slot, copy) in copies {
+                let full = builder.len() >= bulk_items || builder.bytes() + size(copy) > bulk_bytes;
+                if full && !builder.is_empty() {
+                    let next = Segment::builder(room(left).max(size(copy)), bulk_items.min(64));
+                    finish(std::mem::replace(&mut builder, next));
+                }
+                left -= size(copy).min(left);
+                let item = Item {
+                    ticket: Some(Ticket::new(Arc::clone(pending) as _, slot)),
+                    deadline: Some(deadline),
+                    order: copy.order,
+                    size: 0,
+                    repeatable: copy.repeatable,
+                    tries: 0,
+                    doubt: false,
+                };
+                let action = self.actions.get(copy.action.clone()).unwrap_or_default();
+                builder.push(action, copy.document, item);
+            }
+            if !builder.is_empty() {
+                finish(builder);
+            }
+        }
+        parcels
+    }
+
+    /// Where each copy goes, by cluster and index, of the copies in `which`.
+    pub fn places(&self, which: impl Iterator<Item = usize>) -> Vec<(Arc<str>, Arc<str>)> {
+        let mut places: Vec<(Arc<str>, Arc<str>)> = which
+            .filter_map(|copy| {
+                let copy = self.copies.get(copy)?;
+                let place = self.routes.get(copy.route)?.place(copy.position)?;
+                Some((Arc::clone(&place.cluster), Arc::clone(&place.index)))
+            })
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        places
+    }
+
+    fn name(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.names.get(name) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = Arc::from(name);
+        self.names.insert(name.to_owned(), Arc::clone(&new));
+        new
+    }
+
+    fn resolve(
+        &mut self,
+        action: Action<'a>,
+        index: &str,
+        id: &mut Box<str>,
+        request: &Request<'_>,
+    ) -> Result<(), Failure> {
+        if index.is_empty() {
+            return Err(Failure::illegal("an index is required: in the path, or as [_index] of the action"));
+        }
+        let route = request.routes.get(index).ok_or_else(|| Failure::no_collection(index))?;
+        if !(request.may_write)(index) {
+            return Err(Failure::forbidden("indices:data/write/bulk", index));
+        }
+        refuse(&action)?;
+        let rules = &route.table.tenant;
+        let versions = versions(&action.meta, action.verb, route)?;
+        let tenants = tenants(&action, route, request)?;
+        if id.is_empty() {
+            if action.meta.id.is_some() {
+                return Err(Failure::illegal("if _id is specified it must not be empty"));
+            }
+            if action.verb == Verb::Delete {
+                return Err(Failure::illegal(
+                    "an id must be provided if version type or value are set, or to delete",
+                ));
+            }
+            *id = request.minter.mint(request.now).into();
+        }
+        let known = self.routes.iter().position(|known| Arc::ptr_eq(known, route));
+        let number = known.unwrap_or(self.routes.len());
+        if known.is_none() {
+            self.routes.push(Arc::clone(route));
+        }
+        for tenant in tenants {
+            let stored = match rules.id_scope {
+                IdScope::Tenant => ids::stored(&tenant, id),
+                IdScope::Collection => id.to_string(),
+            };
+            if stored.len() > ids::MAX_ID_BYTES {
+                return Err(Failure::illegal(format!(
+                    "id is too long: with its tenant it has {} bytes, and {} are the most",
+                    stored.len(),
+                    ids::MAX_ID_BYTES
+                )));
+            }
+            let place: &Destination = route.table.lookup(&tenant).ok_or_else(|| {
+                Failure::new(
+                    StatusCode::NOT_FOUND,
+                    "index_not_found_exception",
+                    format!("[{index}] has no place for tenant [{tenant}]"),
+                )
+            })?;
+            for position in place.writes() {
+                let Some(to) = route.place(*position) else { continue };
+                self.paused |= to.paused;
+                let start = self.actions.len();
+                write_action(
+                    &mut self.actions,
+                    action.verb,
+                    &stored,
+                    to.routed.then_some(&tenant),
+                    &versions,
+                );
+                let order = (versions.external.is_none()).then(|| xxh3_64(stored.as_bytes()));
+                self.copies.push(Copy {
+                    route: number,
+                    position: *position,
+                    action: start..self.actions.len(),
+                    document: action.document,
+                    order,
+                    repeatable: versions.external.is_some(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refuse(action: &Action<'_>) -> Result<(), Failure> {
+    let meta = &action.meta;
+    let refused = [
+        ("update", action.verb == Verb::Update),
+        ("pipeline", meta.pipeline.as_ref().is_some_and(|Word(name)| name != "_none")),
+        ("require_alias", meta.require_alias == Some(true)),
+        ("require_data_stream", meta.require_data_stream == Some(true)),
+        ("dynamic_templates", meta.dynamic_templates.is_some()),
+    ];
+    match refused.iter().find(|(_, is_there)| *is_there) {
+        Some((name, _)) => Err(Failure::unsupported(name)),
+        None => Ok(()),
+    }
+}
+
+/// What is sent of versions.
+#[derive(Debug, Default)]
+struct Versions {
+    external: Option<i64>,
+    condition: Option<(i64, i64)>,
+}
+
+fn versions(meta: &Meta<'_>, verb: Verb, route: &Route) -> Result<Versions, Failure> {
+    let kind = meta.version_type.as_ref().map(|Word(kind)| kind.as_ref());
+    let condition = meta.if_seq_no.or(meta.if_primary_term);
+    match route.table.versioning {
+        Versioning::External => {
+            if verb == Verb::Create {
+                return Err(Failure::illegal(
+                    "[create] has no version, and versioning of this collection is External: use [index]",
+                ));
+            }
+            if condition.is_some() {
+                return Err(Failure::illegal(
+                    "[if_seq_no] cannot be used: versioning of this collection is External",
+                ));
+            }
+            if !matches!(kind, None | Some("external")) {
+                return Err(Failure::illegal("[version_type] must be [external] in this collection"));
+            }
+            match meta.version {
+                Some(version) if version >= 0 => Ok(Versions { external: Some(version), condition: None }),
+                Some(version) => Err(Failure::illegal(format!(
+                    "illegal version value [{version}] for version type [EXTERNAL]"
+                ))),
+                None => {
+                    Err(Failure::illegal("[version] is required: versioning of this collection is External"))
+                }
+            }
+        }
+        Versioning::None => {
+            if meta.version.is_some() || !matches!(kind, None | Some("internal")) {
+                return Err(Failure::illegal(
+                    "[version] and [version_type] cannot be used: versioning of this collection is None",
+                ));
+            }
+            match (meta.if_seq_no, meta.if_primary_term) {
+                (None, None) => Ok(Versions::default()),
+                (Some(_), Some(_)) if route.table.tenant.fan_out => {
+                    Err(Failure::illegal("[if_seq_no] cannot be used where a document has several copies"))
+                }
+                (Some(seq_no), Some(term)) => {
+                    Ok(Versions { external: None, condition: Some((seq_no, term)) })
+                }
+                _ => Err(Failure::illegal("[if_seq_no] and [if_primary_term] belong together")),
+            }
+        }
+    }
+}
+
+fn tenants(action: &Action<'_>, route: &Route, request: &Request<'_>) -> Result<Vec<String>, Failure> {
+    let rules = &route.table.tenant;
+    let routing = action.meta.routing.as_ref().map(|Word(routing)| routing.as_ref()).or(request.routing);
+    let tenants: Vec<String> = match (routing, action.document) {
+        (Some(routing), _) if rules.fan_out => routing.split(',').map(str::to_owned).collect(),
+        (Some(routing), _) => vec![routing.to_owned()],
+        (None, Some(document)) => in_document(document, &rules.field, rules.fan_out)?,
+        (None, None) => {
+            let reason = "routing is required to delete: it is the tenant".to_owned();
+            return Err(Failure::new(StatusCode::BAD_REQUEST, "routing_missing_exception", reason));
+        }
+    };
+    let mut unique = Vec::with_capacity(tenants.len());
+    for tenant in tenants {
+        check_tenant(&tenant)?;
+        if !unique.contains(&tenant) {
+            unique.push(tenant);
+        }
+    }
+    Ok(unique)
+}
+
+/// Whether something can be a tenant.
+pub fn check_tenant(tenant: &str) -> Result<(), Failure> {
+    if (1..=ids::MAX_TENANT_BYTES).contains(&tenant.len()) {
+        return Ok(());
+    }
+    Err(Failure::illegal(format!(
+        "a tenant has 1 to {} bytes, and this one has {}",
+        ids::MAX_TENANT_BYTES,
+        tenant.len()
+    )))
+}
+
+fn in_document(document: &[u8], name: &str, fan_out: bool) -> Result<Vec<String>, Failure> {
+    let parsing =
+        |reason: String| Failure::new(StatusCode::BAD_REQUEST, "document_parsing_exception", reason);
+    let value = bulk::field(document, name).map_err(|error| parsing(error.to_string()))?;
+    let missing = || {
+        let reason =
+            format!("routing is required: neither it nor the field [{name}] says whose document this is");
+        Failure::new(StatusCode::BAD_REQUEST, "routing_missing_exception", reason)
+    };
+    let value = value.ok_or_else(missing)?;
+    let wrong = || parsing(format!("the field [{name}] must be a string or an integer"));
+    let one = |value: &RawValue| {
+        let text = value.get();
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        if text.starts_with('"') {
+            serde_json::from_str::<String>(text).map_err(|_| wrong())
+        } else if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) && text != "-0" {
+            Ok(text.to_owned())
+        } else {
+            Err(wrong())
+        }
+    };
+    if !fan_out {
+        return one(value).map(|tenant| vec![tenant]);
+    }
+    let list: Vec<&RawValue> = match serde_json::from_str(value.get()) {
+        Ok(list) => list,
+        Err(_) => vec![value],
+    };
+    if list.is_empty() { Err(missing()) } else { list.into_iter().map(one).collect() }
+}
+
+fn write_action(out: &mut Vec<u8>, verb: Verb, id: &str, routing: Option<&String>, versions: &Versions) {
+    out.extend_from_slice(b"{\"");
+    out.extend_from_slice(verb.name().as_bytes());
+    out.extend_from_slice(b"\":{\"_id\":");
+    write_text(out, id);
+    if let Some(routing) = routing {
+        out.extend_from_slice(b",\"routing\":");
+        write_text(out, routing);
+    }
+    if let Some(version) = versions.external {
+        out.extend_from_slice(format!(",\"version\":{version},\"version_type\":\"external\"").as_bytes());
+    }
+    if let Some((seq_no, term)) = versions.condition {
+        out.extend_from_slice(format!(",\"if_seq_no\":{seq_no},\"if_primary_term\":{term}").as_bytes());
+    }
+    out.extend_from_slice(b"}}\n");
+}
+
+/// Text as JSON.
+pub fn write_text(out: &mut Vec<u8>, text: &str) {
+    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+    if text.bytes().all(plain) {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // Writing to memory does not fail.
+        serde_json::to_writer(out, text).ok();
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

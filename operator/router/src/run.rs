@@ -1,0 +1,111 @@
+//! Starts and stops everything. Effects: all of them.
+
+use std::sync::Arc;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::admin::Admin;
+use crate::elastic::ElasticHttp;
+use crate::elastic::access::Accesses;
+use crate::flow::Core;
+use crate::front::refresh::Refresher;
+use crate::front::server::{self, TlsError};
+use crate::front::{App, auth::Users};
+use crate::ids::Minter;
+use crate::meters::Meters;
+use crate::routes::{Directory, TableFile, watch as watch_tables};
+use crate::settings::Settings;
+
+/// Why the router does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address cannot be listened at.
+    #[error("cannot listen at {0}: {1}")]
+    Listen(std::net::SocketAddr, std::io::Error),
+    /// The front's certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// There is no randomness.
+    #[error("the system has no randomness")]
+    Random,
+}
+
+/// A router that runs.
+pub struct Router {
+    /// Where clients connect.
+    pub address: std::net::SocketAddr,
+    /// Where metrics are.
+    pub admin: std::net::SocketAddr,
+    /// Everything inside.
+    pub app: Arc<App>,
+    stop: watch::Sender<bool>,
+    front: tokio::task::JoinHandle<Result<(), TlsError>>,
+}
+
+impl Router {
+    /// Starts one. It serves when this returns; it is ready when it has its tables.
+    pub async fn start(settings: Settings) -> Result<Self, RunError> {
+        let mut random = [0_u8; 13];
+        SystemRandom::new().fill(&mut random).map_err(|_| RunError::Random)?;
+        let [a, b, c, d, e, seed @ ..] = random;
+        if let Some(files) = &settings.front.tls {
+            server::tls(files)?;
+        }
+        let directory = Arc::new(Directory::default());
+        let meters = Arc::new(Meters::default());
+        let state = settings.state_directory.as_deref();
+        let mut files: Vec<TableFile> =
+            settings.collections.iter().map(|collection| TableFile::new(collection, state)).collect();
+        for file in &mut files {
+            // The newer of both is in force; what is wrong with the file is told by who watches it.
+            if let Err(error) = file.restore(&directory) {
+                tracing::warn!(%error, "the table that was kept cannot be used");
+            }
+        }
+        let accesses = Accesses::new(settings.elasticsearch.directory.clone());
+        let elastic = Arc::new(ElasticHttp::new(Arc::clone(&directory), accesses));
+        let sizes = settings.limits.clone();
+        let core = Core::start(
+            Arc::clone(&elastic),
+            sizes.limits(),
+            Arc::clone(&meters),
+            sizes.owners,
+            sizes.bulk_timeout,
+            u64::from_be_bytes(seed),
+        );
+        let app = Arc::new(App {
+            directory: Arc::clone(&directory),
+            core,
+            elastic,
+            refresher: Refresher::default(),
+            sizes,
+            minter: Minter::new([a, b, c, d, e]),
+            meters: Arc::clone(&meters),
+            users: Users::new(settings.front.users.clone()),
+        });
+        let front = listen(settings.listen).await?;
+        let admin = listen(settings.admin).await?;
+        let (address, admin_address) =
+            (front.local_addr().unwrap_or(settings.listen), admin.local_addr().unwrap_or(settings.admin));
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(watch_tables(files, directory, meters));
+        let names = settings.collections.iter().map(|collection| collection.name.clone()).collect();
+        let port = Admin { app: Arc::clone(&app), collections: Arc::new(names), stopping: stopping.clone() };
+        tokio::spawn(port.serve(admin));
+        let front = tokio::spawn(server::serve(front, Arc::clone(&app), settings.front.tls, stopping));
+        Ok(Self { address, admin: admin_address, app, stop, front })
+    }
+
+    /// Takes no more requests, and returns when those that it has are answered, or the grace is over.
+    pub async fn stop(self) {
+        self.stop.send(true).ok();
+        self.app.core.stop(self.app.sizes.grace).await;
+        self.front.await.ok();
+    }
+}
+
+async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|error| RunError::Listen(address, error))
+}
