@@ -113,15 +113,24 @@ pub fn offer(core: &Core, record: &Arc<Mutex<Record>>, operations: Vec<Operation
 pub async fn settle(core: &Core, record: &Arc<Mutex<Record>>, longest: Duration) {
     let started = Instant::now();
     loop {
-        let open: Vec<Operation> = {
+        let answered = {
+            let record = record.lock().unwrap();
+            let answered = record.answers.lock().unwrap().len();
+            answered == record.accepted.len()
+        };
+        if answered {
+            return;
+        }
+        let late = started.elapsed() >= longest;
+        // Looked for only to be told: there may be many.
+        let open: Vec<Operation> = if !late {
+            Vec::new()
+        } else {
             let record = record.lock().unwrap();
             let answers = record.answers.lock().unwrap();
             record.accepted.values().filter(|o| !answers.contains_key(&o.number)).cloned().collect()
         };
-        if open.is_empty() {
-            return;
-        }
-        if started.elapsed() >= longest {
+        if late {
             panic!("no answer after {longest:?}: {open:#?}, {:#?}", core.views().await);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
