@@ -37,4 +37,6 @@ pub mod plan;
 
 pub mod placement;
 
+pub mod routing;
+
 pub mod status;
