@@ -48,6 +48,7 @@ reasons! {
     CellNotFound => "spec.cell names no SearchCell of this namespace. Create it, or name another.",
     CellNotReady => "The cell has no cluster that can take or serve the indices yet. Wait, or look at the cell.",
     NoOpenCluster => "Every cluster of the cell is Closed or drains. Set the placement of one to Open, or add a cluster.",
+    NoCapacity => "No Open cluster of the cell has room: indices, shards or disks would exceed what it carries with one zone lost. Add a cluster or nodes, or raise the limits.",
     KubernetesError => "A request to Kubernetes failed; it is repeated. The message has the error.",
     ElasticsearchError => "A request to Elasticsearch failed; it is repeated. The message has the error.",
     RotatingCertificates => "A certificate authority is rotated: both are trusted until every node shows a new certificate. Wait.",

@@ -3,6 +3,7 @@
 
 mod assign;
 mod plan;
+pub mod solver;
 mod status;
 mod verify;
 
