@@ -218,6 +218,10 @@ pub struct IndexPlacementStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub clusters: Vec<PlacementCluster>,
+    /// Which cluster each index belongs to: decided and recorded here before the index is created, and kept for good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["cluster"]))]
+    pub assignments: Vec<PlacementAssignment>,
     /// Tenants with an index of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
@@ -266,6 +270,22 @@ pub struct PlacementCluster {
     pub name: String,
     /// Indices of the placement that it holds.
     pub indices: i32,
+}
+
+/// The indices of the placement that belong to one cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlacementAssignment {
+    /// Name of the cluster: that of the cell, a dash, and that in the cell.
+    pub cluster: String,
+    /// Indices that have been seen there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub indices: Vec<String>,
+    /// Indices that are created there and nowhere else, and have not been seen yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub pending: Vec<String>,
 }
 
 /// A tenant with an index of its own, as it is.

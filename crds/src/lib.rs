@@ -15,8 +15,8 @@ pub use common::{DeletionPolicy, PodTemplate, Quantity, Resources, Settings};
 pub use conditions::{ConditionStatus, Reason};
 pub use index_placement::{
     Dedicated, DedicatedTenant, IdScope, IndexOptions, IndexPlacement, IndexPlacementSpec,
-    IndexPlacementStatus, LargestShard, PlacementCluster, PlacementTenant, Pool, Problem, ShardCounts,
-    Tenant, Versioning,
+    IndexPlacementStatus, LargestShard, PlacementAssignment, PlacementCluster, PlacementTenant, Pool,
+    Problem, ShardCounts, Tenant, Versioning,
 };
 pub use search_cell::{
     Approval, Autoscaling, Cluster, ClusterPlacement, DataNodes, IngestNodes, MasterNodes, NodeOptions,

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
-use searchcell_core::snapshot::{CellObjects, ElasticNode, IndexCounts, IndexFacts};
+use searchcell_core::snapshot::{CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk};
 use searchcell_core::step::{Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
 use serde_json::Value;
@@ -169,6 +169,15 @@ pub struct ClusterDetails {
     pub indices: BTreeMap<String, IndexFacts>,
 }
 
+/// Asked for every few minutes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterSizes {
+    /// Documents and bytes, by index.
+    pub counts: BTreeMap<String, IndexCounts>,
+    /// Disks, by node name.
+    pub disks: BTreeMap<String, NodeDisk>,
+}
+
 /// What the operator asks of Elasticsearch. Every call has a deadline of its own.
 #[async_trait]
 pub trait SearchApi: Send + Sync {
@@ -176,8 +185,8 @@ pub trait SearchApi: Send + Sync {
     async fn summary(&self, cluster: &ClusterKey) -> Result<ClusterSummary, SearchError>;
     /// Nodes, settings, indices.
     async fn details(&self, cluster: &ClusterKey) -> Result<ClusterDetails, SearchError>;
-    /// Documents and sizes by index.
-    async fn counts(&self, cluster: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError>;
+    /// Documents and sizes by index, and disks by node.
+    async fn sizes(&self, cluster: &ClusterKey) -> Result<ClusterSizes, SearchError>;
     /// What the node at this address shows on its ports.
     async fn served(&self, cluster: &ClusterKey, address: &str) -> Result<Served, SearchError>;
     /// Changes persistent settings; `None` resets one.

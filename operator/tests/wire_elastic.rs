@@ -182,14 +182,21 @@ async fn details_of_7_ask_for_versions_and_a_silent_node_stays() {
 }
 
 #[tokio::test]
-async fn counts_are_those_of_primaries() {
+async fn sizes_are_those_of_primaries_and_of_disks() {
     let copy = |primary: bool, count: i64| json!({"routing": {"primary": primary}, "docs": {"count": count}, "store": {"size_in_bytes": 10 * count}});
     let stats =
         json!({"indices": {"m": {"shards": {"0": [copy(true, 5), copy(false, 5)], "1": [copy(true, 7)]}}}});
-    let (elastic, _) = server(vec![Answer::Json(200, stats)]).await;
-    let counts = elastic.counts(&key()).await.unwrap();
-    let m = &counts["m"];
+    let total = json!({"total_in_bytes": 100, "available_in_bytes": 40});
+    let disks = json!({"nodes": {"id": {"name": "data-a-0", "fs": {"total": total}}, "other": {"name": "x", "fs": {}}}});
+    let (elastic, seen) = server(vec![Answer::Json(200, stats), Answer::Json(200, disks)]).await;
+    let sizes = elastic.sizes(&key()).await.unwrap();
+    let m = &sizes.counts["m"];
     assert_eq!((m.documents, m.largest_shard_documents, m.largest_shard_bytes), (12, 7, 70));
+    assert_eq!(
+        (sizes.disks.len(), sizes.disks["data-a-0"].total, sizes.disks["data-a-0"].available),
+        (1, 100, 40)
+    );
+    assert!(seen.lock().unwrap()[1].line.starts_with("GET /_nodes/stats/fs?"));
 }
 
 #[tokio::test]

@@ -174,6 +174,8 @@ pub struct ElasticFacts {
     pub indices: BTreeMap<String, IndexFacts>,
     /// Refreshed every few minutes only, by index; absent until the first reading.
     pub counts: Option<BTreeMap<String, IndexCounts>>,
+    /// Refreshed with `counts`, by node name; absent until the first reading.
+    pub disks: Option<BTreeMap<String, NodeDisk>>,
 }
 
 /// One node as Elasticsearch sees it.
@@ -263,6 +265,15 @@ impl ShardState {
     pub fn is_started(self) -> bool {
         matches!(self, ShardState::Started | ShardState::Relocating)
     }
+}
+
+/// The disk that a node keeps its shards on, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeDisk {
+    /// Its size.
+    pub total: i64,
+    /// What Elasticsearch may still use of it.
+    pub available: i64,
 }
 
 /// Size of an index, of primaries only.

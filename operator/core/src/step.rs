@@ -266,6 +266,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// In the order of the spec's clusters.
     pub holds: Vec<Hold>,
+    /// Clusters that were found for indices in this pass, by index name. Recorded in status before anything is created.
+    pub assign: BTreeMap<String, String>,
     /// When to look again even if nothing changes.
     pub wake_after: Duration,
 }

@@ -12,12 +12,14 @@ use searchcell_core::placement::{
     PlacementSnapshot, placement_status, plan_placement, plan_placement_deletion,
 };
 use searchcell_core::snapshot::{
-    ElasticFacts, ElasticNode, IndexFacts, OwnershipMark, Reading, ShardCopy, ShardState,
+    ElasticFacts, ElasticNode, IndexFacts, NodeDisk, OwnershipMark, Reading, ShardCopy, ShardState,
 };
 use searchcell_core::step::{Action, Outcome, Plan};
 use searchcell_core::validate::validate_placement;
 use searchcell_crds::conditions::{find, is_true};
-use searchcell_crds::{DeletionPolicy, IndexPlacement, IndexPlacementStatus, Reason, SearchCell};
+use searchcell_crds::{
+    DeletionPolicy, IndexPlacement, IndexPlacementStatus, PlacementAssignment, Reason, SearchCell,
+};
 use serde_json::{Value, json};
 
 fn now() -> Timestamp {
@@ -67,6 +69,13 @@ fn facts(cluster: &str) -> ElasticFacts {
             ("cluster.routing.allocation.awareness.attributes".into(), json!("zone")),
             (OWNED_SETTINGS.into(), json!("x")),
         ]),
+        counts: Some(BTreeMap::new()),
+        disks: Some(
+            ["a", "b", "c"]
+                .into_iter()
+                .map(|zone| (format!("data-{zone}"), NodeDisk { total: 1 << 40, available: 1 << 39 }))
+                .collect(),
+        ),
         ..ElasticFacts::default()
     }
 }
@@ -99,9 +108,15 @@ impl World {
         placement_status(&self.0, Ok(&self.valid()), &plan, &vec![Outcome::Done; plan.steps.len()], now())
     }
 
-    /// Creates what the plan asks for, with a started copy in each zone.
+    /// Records what the plan decides, as the end of a pass does.
+    fn record(&mut self) -> Plan {
+        self.0.placement.status = Some(self.status());
+        self.plan()
+    }
+
+    /// Decides, records and creates what the placement asks for, with a started copy in each zone.
     fn create(&mut self) -> usize {
-        let plan = self.plan();
+        let plan = self.record();
         for step in &plan.steps {
             let Action::CreateIndex { name, body } = &step.action else { panic!("{step:?}") };
             let number = |key: &str| i32::try_from(body["settings"][key].as_i64().unwrap()).unwrap();
@@ -150,6 +165,79 @@ fn a_pool_is_created_evenly_and_then_nothing_is_left_to_do() {
         status.clusters.iter().map(|c| (c.name.as_str(), c.indices)).collect::<Vec<_>>(),
         [("guilds-a", 6), ("guilds-b", 6)]
     );
+}
+
+#[test]
+fn an_index_is_created_where_it_was_recorded_and_not_before() {
+    let mut world = World::new(pool(4), &["a", "b"]);
+    let decided = world.plan();
+    assert_eq!((decided.steps.len(), decided.assign.len()), (0, 4), "decided, not created");
+    let recorded = world.record();
+    assert_eq!((recorded.steps.len(), recorded.assign.len()), (4, 0), "created, not decided again");
+    let places: BTreeMap<String, String> = (recorded.steps.iter())
+        .map(|step| {
+            let Action::CreateIndex { name, .. } = &step.action else { panic!("{step:?}") };
+            (name.clone(), step.cluster.clone().unwrap())
+        })
+        .collect();
+    assert_eq!(places, decided.assign);
+    // Whatever happens meanwhile.
+    world.0.cell.as_mut().unwrap().spec.clusters[1].placement =
+        Some(searchcell_crds::ClusterPlacement::Closed);
+    world.facts("a").indices.insert("other".into(), IndexFacts { primaries: 9, ..IndexFacts::default() });
+    assert_eq!(world.plan().steps, recorded.steps);
+    let pending = &world.0.placement.status.as_ref().unwrap().assignments[1];
+    assert_eq!((pending.cluster.as_str(), pending.pending.len(), pending.indices.len()), ("guilds-b", 2, 0));
+    world.create();
+    let seen = &world.status().assignments[1];
+    assert_eq!((seen.pending.len(), seen.indices.len()), (0, 2));
+}
+
+#[test]
+fn a_place_on_a_cluster_that_left_the_cell_is_decided_anew() {
+    let mut world = World::new(pool(2), &["a", "b"]);
+    world.record();
+    world.0.cell = Some(cell(&["a"]));
+    world.0.elastic.insert("b".into(), Reading::Unavailable("no answer".into()));
+    assert_eq!(world.reasons(), [Reason::CellNotReady], "it may have been created there");
+    world.0.elastic.remove("b");
+    let plan = world.plan();
+    assert_eq!(plan.assign, BTreeMap::from([("messages.p001.g1".to_owned(), "a".to_owned())]));
+}
+
+#[test]
+fn what_others_are_about_to_create_is_a_load() {
+    let mut world = World::new(pool(2), &["a", "b"]);
+    let mut other = pool(1);
+    other.metadata.name = Some("direct".into());
+    other.spec.collection = "direct".into();
+    let pending = vec!["direct.p000.g1".to_owned()];
+    let at = PlacementAssignment { cluster: "guilds-a".into(), indices: vec![], pending };
+    other.status = Some(IndexPlacementStatus { assignments: vec![at], ..IndexPlacementStatus::default() });
+    world.0.siblings.push(other);
+    assert_eq!(world.plan().assign["messages.p000.g1"], "b");
+}
+
+#[test]
+fn a_full_disk_and_unknown_disks_take_nothing() {
+    let mut world = World::new(pool(1), &["a"]);
+    world.facts("a").disks.as_mut().unwrap().get_mut("data-b").unwrap().available = 1 << 30;
+    assert_eq!((world.plan().assign.len(), world.reasons()), (0, vec![Reason::NoCapacity]));
+    world.0.cell.as_mut().unwrap().spec.nodes.data.options.settings =
+        serde_json::from_value(json!({"cluster.routing.allocation.disk.watermark.low": "1mb"})).unwrap();
+    assert_eq!(world.plan().assign.len(), 1, "as the settings say");
+    world.facts("a").disks = None;
+    assert_eq!((world.plan().assign.len(), world.reasons()), (0, vec![Reason::CellNotReady]));
+}
+
+#[test]
+fn an_empty_cluster_that_is_being_set_up_is_waited_for() {
+    let mut world = World::new(pool(2), &["a", "b"]);
+    world.facts("b").settings.clear();
+    assert_eq!((world.plan().assign.len(), world.reasons()), (0, vec![Reason::CellNotReady]));
+    world.0.cell.as_mut().unwrap().spec.clusters[1].placement =
+        Some(searchcell_crds::ClusterPlacement::Closed);
+    assert_eq!(world.plan().assign.len(), 2);
 }
 
 #[test]
@@ -203,7 +291,8 @@ fn nothing_new_lands_on_a_closed_cluster() {
             Some(searchcell_crds::ClusterPlacement::Closed);
     };
     close(&mut world, 0);
-    assert!(world.plan().steps.iter().all(|step| step.cluster.as_deref() == Some("b")));
+    let plan = world.plan();
+    assert!(plan.assign.len() == 4 && plan.assign.values().all(|cluster| cluster == "b"), "{plan:?}");
     close(&mut world, 1);
     assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::NoOpenCluster]));
 }

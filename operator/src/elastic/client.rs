@@ -16,14 +16,13 @@ use elasticsearch::http::headers::HeaderMap;
 use elasticsearch::http::transport::BuildError;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
-use searchcell_core::snapshot::IndexCounts;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::elastic::clients::{Clients, authorization};
-use crate::elastic::wire::{ClusterState, Nodes, Settings, Stats, error_of};
-use crate::ports::{ClusterDetails, ClusterSummary, SearchApi, SearchError};
+use crate::elastic::wire::{ClusterState, DiskStats, Nodes, Settings, Stats, error_of};
+use crate::ports::{ClusterDetails, ClusterSizes, ClusterSummary, SearchApi, SearchError};
 use crate::security::access::Accesses;
 use crate::security::handshake;
 
@@ -42,6 +41,9 @@ const NODES: &str = "/_nodes/http?timeout=3s\
 const SETTINGS: &str = "/_cluster/settings?flat_settings=true&master_timeout=3s&filter_path=persistent";
 const COUNTS: &str = "/_stats/docs,store?level=shards&filter_path=indices.*.shards.*.routing.primary,\
     indices.*.shards.*.docs.count,indices.*.shards.*.store.size_in_bytes";
+
+const DISKS: &str = "/_nodes/stats/fs?timeout=3s\
+    &filter_path=nodes.*.name,nodes.*.fs.total.total_in_bytes,nodes.*.fs.total.available_in_bytes";
 
 /// Reads of one answer may not take more memory than this.
 const MAX_BODY: u64 = 64 << 20;
@@ -296,9 +298,10 @@ impl SearchApi for ElasticHttp {
         Ok(state.details(nodes, settings))
     }
 
-    async fn counts(&self, cluster: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError> {
+    async fn sizes(&self, cluster: &ClusterKey) -> Result<ClusterSizes, SearchError> {
         let stats: Stats = self.get("stats", cluster, COUNTS).await?;
-        Ok(stats.counts())
+        let disks: DiskStats = self.get("disks", cluster, DISKS).await?;
+        Ok(ClusterSizes { counts: stats.counts(), disks: disks.disks() })
     }
 
     async fn put_settings(

@@ -10,12 +10,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use searchcell_core::names::ClusterKey;
-use searchcell_core::snapshot::{ElasticFacts, IndexCounts, Reading};
+use searchcell_core::snapshot::{ElasticFacts, Reading};
 use tokio::time::{Instant, timeout};
 
 use crate::backoff::Backoff;
 use crate::elastic::breaker::Breaker;
-use crate::ports::{ClusterDetails, ClusterSummary, SearchApi};
+use crate::ports::{ClusterDetails, ClusterSizes, ClusterSummary, SearchApi};
 
 /// Said of a cluster none of whose nodes takes requests.
 pub const NOT_SERVING: &str = "no node serves HTTP yet";
@@ -27,8 +27,10 @@ pub struct ReaderTuning {
     pub deadline: Duration,
     /// Details are read again at least this often, even when nothing seems to have changed.
     pub details_max_age: Duration,
-    /// Counts are read at most this often.
-    pub counts_every: Duration,
+    /// Documents, bytes and disks are read at most this often.
+    pub sizes_every: Duration,
+    /// After a failure they are read again as soon as this: where nothing is known of its disks, nothing is placed.
+    pub sizes_retry: Duration,
     /// After failures.
     pub breaker: Backoff,
     /// Clusters read at the same time on behalf of one pass.
@@ -40,7 +42,8 @@ impl Default for ReaderTuning {
         Self {
             deadline: Duration::from_secs(5),
             details_max_age: Duration::from_secs(600),
-            counts_every: Duration::from_secs(300),
+            sizes_every: Duration::from_secs(300),
+            sizes_retry: Duration::from_secs(10),
             breaker: Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) },
             parallel: 8,
         }
@@ -77,8 +80,8 @@ struct Entry {
     serving: BTreeSet<String>,
     last: Option<(Instant, Reading<ElasticFacts>)>,
     details: Option<(Instant, ClusterSummary, ClusterDetails)>,
-    counts: Option<BTreeMap<String, IndexCounts>>,
-    counts_asked: Option<Instant>,
+    sizes: Option<ClusterSizes>,
+    sizes_due: Option<Instant>,
 }
 
 impl<E: SearchApi> ElasticReader<E> {
@@ -151,7 +154,7 @@ impl<E: SearchApi> ElasticReader<E> {
         }
         entry.last = Some((now, reading.clone()));
         if reading.known().is_some() {
-            self.refresh_counts(&ask.cluster, &mut entry).await;
+            self.refresh_sizes(&ask.cluster, &mut entry).await;
             if let Some((_, Reading::Known(facts))) = &entry.last {
                 return (Reading::Known(facts.clone()), None);
             }
@@ -182,8 +185,8 @@ impl<E: SearchApi> ElasticReader<E> {
             serving: BTreeSet::new(),
             last: None,
             details: None,
-            counts: None,
-            counts_asked: None,
+            sizes: None,
+            sizes_due: None,
         };
         Arc::clone(entries.entry(cluster.clone()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(new()))))
     }
@@ -205,25 +208,31 @@ impl<E: SearchApi> ElasticReader<E> {
             nodes: details.nodes,
             settings: details.settings,
             indices: details.indices,
-            counts: entry.counts.clone(),
+            counts: entry.sizes.as_ref().map(|sizes| sizes.counts.clone()),
+            disks: entry.sizes.as_ref().map(|sizes| sizes.disks.clone()),
         })
     }
 
-    /// Counts are for people: when they cannot be read the older ones stay, and the reading is good all the same.
-    async fn refresh_counts(&self, cluster: &ClusterKey, entry: &mut Entry) {
-        if entry.counts_asked.is_some_and(|at| at.elapsed() < self.tuning.counts_every) {
+    /// When they cannot be read the older ones stay, and the reading is good all the same: they change slowly.
+    async fn refresh_sizes(&self, cluster: &ClusterKey, entry: &mut Entry) {
+        if entry.sizes_due.is_some_and(|due| Instant::now() < due) {
             return;
         }
-        entry.counts_asked = Some(Instant::now());
-        match timeout(self.tuning.deadline, self.api.counts(cluster)).await {
-            Ok(Ok(counts)) => entry.counts = Some(counts),
-            Ok(Err(error)) => tracing::debug!(%cluster, %error, "counts were not read"),
-            Err(_) => tracing::debug!(%cluster, "counts were not read in time"),
+        let read = timeout(self.tuning.deadline, self.api.sizes(cluster)).await;
+        let now = Instant::now();
+        match read {
+            Ok(Ok(sizes)) => {
+                entry.sizes_due = Some(now + self.tuning.sizes_every);
+                if let Some((_, Reading::Known(facts))) = &mut entry.last {
+                    (facts.counts, facts.disks) = (Some(sizes.counts.clone()), Some(sizes.disks.clone()));
+                }
+                entry.sizes = Some(sizes);
+                return;
+            }
+            Ok(Err(error)) => tracing::debug!(%cluster, %error, "sizes were not read"),
+            Err(_) => tracing::debug!(%cluster, "sizes were not read in time"),
         }
-        let counts = entry.counts.clone();
-        if let Some((_, Reading::Known(facts))) = &mut entry.last {
-            facts.counts = counts;
-        }
+        entry.sizes_due = Some(now + self.tuning.sizes_retry);
     }
 }
 

@@ -15,8 +15,8 @@ struct Fake {
     version: AtomicI64,
     summaries: AtomicUsize,
     details: AtomicUsize,
-    counts: AtomicUsize,
-    /// 0 answers, 1 refuses the connection, 2 hangs
+    sizes: AtomicUsize,
+    /// 0 answers, 1 refuses the connection, 2 hangs, 3 answers without sizes
     mode: AtomicUsize,
 }
 
@@ -42,9 +42,12 @@ impl SearchApi for Fake {
         self.details.fetch_add(1, Ordering::SeqCst);
         Ok(ClusterDetails::default())
     }
-    async fn counts(&self, _: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError> {
-        self.counts.fetch_add(1, Ordering::SeqCst);
-        Ok(BTreeMap::new())
+    async fn sizes(&self, _: &ClusterKey) -> Result<ClusterSizes, SearchError> {
+        self.sizes.fetch_add(1, Ordering::SeqCst);
+        match self.mode.load(Ordering::SeqCst) {
+            3 => Err(SearchError::Unreachable("not now".into())),
+            _ => Ok(ClusterSizes::default()),
+        }
     }
     async fn served(&self, _cluster: &ClusterKey, _address: &str) -> Result<Served, SearchError> {
         unreachable!()
@@ -92,7 +95,7 @@ async fn details_are_read_when_the_state_changed_and_every_ten_minutes() {
     let (fake, reader) = reader();
     let counts = || {
         let load = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
-        (load(&fake.summaries), load(&fake.details), load(&fake.counts))
+        (load(&fake.summaries), load(&fake.details), load(&fake.sizes))
     };
     let a = ask("a", &["p"]);
     let first = reader.read(&a, SECOND).await.0;
@@ -112,6 +115,24 @@ async fn details_are_read_when_the_state_changed_and_every_ten_minutes() {
     tokio::time::advance(Duration::from_secs(600)).await;
     reader.read(&a, SECOND).await;
     assert_eq!(counts(), (5, 4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sizes_that_were_not_read_are_absent_and_asked_for_again_soon() {
+    let (fake, reader) = reader();
+    fake.mode.store(3, Ordering::SeqCst);
+    let a = ask("a", &["p"]);
+    let disks = |reading: Reading<ElasticFacts>| reading.known().unwrap().disks.is_some();
+    assert!(!disks(reader.read(&a, SECOND).await.0), "not empty: unknown");
+    fake.mode.store(0, Ordering::SeqCst);
+    tokio::time::advance(9 * SECOND).await;
+    assert!(!disks(reader.read(&a, SECOND).await.0));
+    tokio::time::advance(SECOND).await;
+    assert!(disks(reader.read(&a, SECOND).await.0));
+    fake.mode.store(3, Ordering::SeqCst);
+    tokio::time::advance(300 * SECOND).await;
+    assert!(disks(reader.read(&a, SECOND).await.0), "the older ones stay");
+    assert_eq!(fake.sizes.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use searchcell_core::snapshot::{ElasticNode, IndexCounts, IndexFacts, OwnershipMark, ShardCopy, ShardState};
+use searchcell_core::snapshot::{
+    ElasticNode, IndexCounts, IndexFacts, NodeDisk, OwnershipMark, ShardCopy, ShardState,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -143,6 +145,44 @@ struct Docs {
 struct Store {
     #[serde(default)]
     size_in_bytes: i64,
+}
+
+/// `GET /_nodes/stats/fs`
+#[derive(Debug, Default, Deserialize)]
+pub struct DiskStats {
+    #[serde(default)]
+    nodes: BTreeMap<String, NodeStats>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct NodeStats {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    fs: FileSystem,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct FileSystem {
+    total: Option<FileSystemTotal>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct FileSystemTotal {
+    total_in_bytes: Option<i64>,
+    available_in_bytes: Option<i64>,
+}
+
+impl DiskStats {
+    /// Disks by node name. A node that does not say both figures is left out.
+    pub fn disks(self) -> BTreeMap<String, NodeDisk> {
+        let disk = |node: NodeStats| {
+            let total = node.fs.total?;
+            let disk = NodeDisk { total: total.total_in_bytes?, available: total.available_in_bytes? };
+            Some((node.name, disk))
+        };
+        self.nodes.into_values().filter_map(disk).collect()
+    }
 }
 
 impl ClusterState {

@@ -30,6 +30,8 @@ pub enum Edit {
     AddCluster(String),
     RemoveCluster(String),
     CloseCluster(String),
+    DrainCluster(String),
+    OpenCluster(String),
     DataPerZone(i32),
     IngestFixed(i32),
     IngestAutoscaled(i32, i32),
@@ -53,6 +55,8 @@ pub enum Act {
     /// deletes those of a cluster that never formed.
     AnnotateClaims,
     WipeStatus,
+    /// The status of a placement is lost: in a restore, for example.
+    WipePlacement(String),
     /// Somebody lets everybody in to a cluster, or takes its NetworkPolicy away.
     OpenUp {
         cluster: String,
@@ -164,6 +168,9 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         Act::AnnotateClaims => annotate(world),
         Act::WipeStatus => {
             world.store.update::<SearchCell>("user", CELL, |cell| cell.status = None);
+        }
+        Act::WipePlacement(name) => {
+            world.store.update::<IndexPlacement>("user", name, |placement| placement.status = None);
         }
         Act::LoseClaim { role } => {
             if let Some(claim) = victim(world, role) {
@@ -281,11 +288,9 @@ pub fn edit(spec: &mut SearchCellSpec, change: &Edit) {
                 spec.clusters.retain(|cluster| cluster.name != *name);
             }
         }
-        Edit::CloseCluster(name) => {
-            for cluster in spec.clusters.iter_mut().filter(|cluster| cluster.name == *name) {
-                cluster.placement = Some(ClusterPlacement::Closed);
-            }
-        }
+        Edit::CloseCluster(name) => let_land(spec, name, ClusterPlacement::Closed),
+        Edit::DrainCluster(name) => let_land(spec, name, ClusterPlacement::Drain),
+        Edit::OpenCluster(name) => let_land(spec, name, ClusterPlacement::Open),
         Edit::DataPerZone(nodes) => spec.nodes.data.per_zone = spec.nodes.data.per_zone.max(*nodes),
         Edit::IngestFixed(replicas) => {
             if let Some(ingest) = &mut spec.nodes.ingest {
@@ -313,6 +318,12 @@ pub fn edit(spec: &mut SearchCellSpec, change: &Edit) {
                 spec.settings.insert("cluster.name".to_owned(), "mine".into());
             }
         }
+    }
+}
+
+fn let_land(spec: &mut SearchCellSpec, name: &str, placement: ClusterPlacement) {
+    for cluster in spec.clusters.iter_mut().filter(|cluster| cluster.name == name) {
+        cluster.placement = Some(placement);
     }
 }
 

@@ -27,8 +27,8 @@ use crate::world::{Network, Node, Shared, World, lock};
 
 /// How long the world may take to come to rest after the last fault, in simulated seconds.
 const PATIENCE_S: u64 = 3_600;
-/// Counts are refreshed now and then: rest is asked for only after that.
-const COUNTS_EVERY: Duration = Duration::from_secs(60);
+/// Sizes are refreshed now and then: rest is asked for only after that.
+const SIZES_EVERY: Duration = Duration::from_secs(60);
 const QUIET_S: u64 = 130;
 /// How long events are gathered, at most.
 const DEBOUNCE_MS: u64 = 2_500;
@@ -79,7 +79,7 @@ impl Process {
         let leadership = Leadership::none();
         let clock = Arc::new(SimClock { world: world.clone(), skew: skew.clone() });
         let mut tuning = Tuning::default();
-        tuning.reader.counts_every = COUNTS_EVERY;
+        tuning.reader.sizes_every = SIZES_EVERY;
         tuning.lifetimes.overlap = OVERLAP;
         tuning.lifetimes.credential_grace = GRACE;
         let engine = Engine::new(kube.clone(), elastic, clock, leadership.clone(), tuning);

@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE};
 use searchcell_core::snapshot::{OwnershipMark, annotation, label};
-use searchcell_crds::{DeletionPolicy, IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
+use searchcell_crds::{
+    ClusterPlacement, DeletionPolicy, IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus,
+};
 
 use crate::calls::Pass;
 use crate::objects::{K, Obj};
@@ -29,9 +31,15 @@ pub const CHECKED_LIVE: &str = "bootstrap_is_checked_live";
 pub const RECORDED_FIRST: &str = "identity_is_recorded_first";
 /// A recorded UUID is never replaced, neither in status nor on a claim.
 pub const UUID_IS_FINAL: &str = "recorded_uuid_is_final";
-/// An index name exists on one cluster of a cell only. No precondition spans two clusters: two operators that both lead
-/// may each make it at the same moment, and `holds_are_told` asks that the placement says so.
+/// An index name exists on one cluster of a cell only, also while two operators lead: where it belongs is recorded
+/// before it is made.
 pub const INDEX_ONCE: &str = "index_exists_once";
+/// An index is made where its placement's status has recorded that it belongs, and nowhere else.
+pub const MADE_WHERE_RECORDED: &str = "index_is_made_where_recorded";
+/// A recorded place changes only when its cluster leaves the cell or drains, or when the index is somewhere else.
+pub const PLACES_STAY: &str = "recorded_places_stay";
+/// Nothing new is given a place on a cluster that is closed or drains.
+pub const CLOSED: &str = "closed_clusters_get_nothing";
 /// Every index that the operator makes or deletes carries its mark.
 pub const INDEX_MARKED: &str = "index_is_marked";
 /// Nothing of a cluster that is there to stay is deleted or gets smaller, but what the spec does not ask for.
@@ -61,8 +69,6 @@ pub const READY_IS_EARNED: &str = "ready_is_earned";
 
 /// How long a fact may be unknown to a process whose caches lag.
 const LAG_MS: u64 = 90_000;
-/// How long a reading and what is done because of it may lie apart.
-const AT_ONCE_MS: u64 = 10_000;
 /// How long the status may go on saying Ready when nothing keeps the operator from looking.
 const BLIND_MS: u64 = 240_000;
 
@@ -81,8 +87,8 @@ pub struct History {
     specs: BTreeMap<String, Vec<(u64, Arc<SearchCell>)>>,
     placed: BTreeMap<(String, String), u64>,
     masterless: BTreeMap<String, u64>,
-    /// Who made an index on a cluster (`<cell>/<cluster>`), and when.
-    created: BTreeMap<(String, String), (usize, u64)>,
+    /// Clusters (`<cell>-<cluster>`) that an index was ever recorded to belong to.
+    places: BTreeMap<String, BTreeSet<String>>,
     /// UIDs of objects that are not the operator's.
     pub foreign: BTreeSet<String>,
     /// Names of NetworkPolicies that somebody has taken away.
@@ -395,6 +401,44 @@ fn cell_knows(cell: &SearchCell, cluster: &str) -> bool {
 pub fn on_placement_status(world: &mut World, name: &str, status: &IndexPlacementStatus) {
     let Some(placement) = world.store.get::<IndexPlacement>(name).cloned() else { return };
     generations(world, &placement.metadata, status.observed_generation, &status.conditions);
+    let before = placement.status.as_ref().map(places).unwrap_or_default();
+    let cell = &placement.spec.cell;
+    let lets = |world: &World, cluster: &str, which: &[ClusterPlacement]| {
+        let allows = |cell: &Arc<SearchCell>| {
+            let mut clusters = cell.spec.clusters.iter();
+            let name = cell.metadata.name.clone().unwrap_or_default();
+            clusters.any(|c| format!("{name}-{}", c.name) == cluster && which.contains(&c.placement()))
+        };
+        let mut recent = world.history.recent(world.ms, cell).map(allows).collect::<Vec<_>>();
+        recent.push(recent.last().copied().unwrap_or(true));
+        recent
+    };
+    for (index, (cluster, is_new)) in places(status) {
+        let moved = before.get(&index).map(|(old, _)| old).filter(|old| **old != cluster);
+        if let Some(old) = moved {
+            let stays = [ClusterPlacement::Open, ClusterPlacement::Closed];
+            let is_there = (world.elastic.clusters.values())
+                .any(|c| c.identity.replace('/', "-") == cluster && c.indices.contains_key(&index));
+            if !is_there && lets(world, old, &stays).iter().all(|stays| *stays) {
+                world.violated(PLACES_STAY, format!("{index} belonged to {old} and now to {cluster}"));
+            }
+        }
+        let is_decided = is_new && before.get(&index).is_none_or(|(old, _)| *old != cluster);
+        if is_decided && lets(world, &cluster, &[ClusterPlacement::Open]).iter().all(|open| !open) {
+            world.violated(CLOSED, format!("{index} is given a place on {cluster}"));
+        }
+        world.history.places.entry(index).or_default().insert(cluster);
+    }
+}
+
+/// Where a status says that indices belong, and whether they have still to be made.
+fn places(status: &IndexPlacementStatus) -> BTreeMap<String, (String, bool)> {
+    let mut places = BTreeMap::new();
+    for at in &status.assignments {
+        places.extend(at.pending.iter().map(|index| (index.clone(), (at.cluster.clone(), true))));
+        places.extend(at.indices.iter().map(|index| (index.clone(), (at.cluster.clone(), false))));
+    }
+    places
 }
 
 fn generations(world: &mut World, meta: &ObjectMeta, observed: Option<i64>, conditions: &[Condition]) {
@@ -447,13 +491,7 @@ pub fn on_elastic_write(
     }
 }
 
-pub fn on_index_created(
-    world: &mut World,
-    operator: usize,
-    key: &ClusterKey,
-    name: &str,
-    mark: Option<&OwnershipMark>,
-) {
+pub fn on_index_created(world: &mut World, key: &ClusterKey, name: &str, mark: Option<&OwnershipMark>) {
     if mark.is_none_or(|mark| mark.namespace != key.namespace || mark.placement.is_empty()) {
         world.violated(INDEX_MARKED, format!("{name} was created without our mark"));
     }
@@ -462,14 +500,12 @@ pub fn on_index_created(
         .filter(|cluster| cluster.identity.starts_with(&format!("{}/", key.cell)) && cluster.identity != own)
         .find(|cluster| cluster.indices.contains_key(name))
         .map(|cluster| cluster.identity.clone());
-    let ms = world.ms;
-    world.history.created.insert((own.clone(), name.to_owned()), (operator, ms));
-    let at_once = |elsewhere: &String| {
-        let other = world.history.created.get(&(elsewhere.clone(), name.to_owned()));
-        other.is_some_and(|(other, at)| *other != operator && at + AT_ONCE_MS > ms)
-    };
-    if let Some(elsewhere) = elsewhere.filter(|elsewhere| !at_once(elsewhere)) {
+    if let Some(elsewhere) = elsewhere {
         world.violated(INDEX_ONCE, format!("{name} is on {own} and on {elsewhere}"));
+    }
+    let places = world.history.places.get(name).cloned().unwrap_or_default();
+    if !places.contains(&key.name()) {
+        world.violated(MADE_WHERE_RECORDED, format!("{name} was made on {own}, recorded is {places:?}"));
     }
 }
 

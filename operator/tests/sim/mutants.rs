@@ -12,7 +12,9 @@ use searchcell_core::snapshot::{CellSnapshot, annotation, label};
 use searchcell_core::status;
 use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};
 use searchcell_core::validate::Problem;
-use searchcell_crds::{DeletionPolicy, SearchCellStatus};
+use searchcell_crds::{
+    ClusterPlacement, DeletionPolicy, IndexPlacementStatus, PlacementAssignment, SearchCellStatus,
+};
 use searchcell_operator::decide::Decide;
 
 use crate::invariants as inv;
@@ -70,6 +72,10 @@ pub enum Bug {
     SecretsAreProof,
     /// No cluster gets its NetworkPolicy.
     Unfenced,
+    /// An index is made in the pass that decides where it belongs.
+    CreatesUnrecorded,
+    /// Where indices belong is computed afresh from the clusters that are there now.
+    ForgetsPlaces,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
@@ -99,6 +105,8 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::ReplacesNodes, Kind::Stuck, &[inv::NOTHING_UNASKED]),
     (Bug::SecretsAreProof, Kind::Rotation, &[secure::NODES_TRUST]),
     (Bug::Unfenced, Kind::Faults, &[inv::FENCED]),
+    (Bug::CreatesUnrecorded, Kind::Placing, &[inv::MADE_WHERE_RECORDED]),
+    (Bug::ForgetsPlaces, Kind::Placing, &[inv::PLACES_STAY]),
 ];
 
 /// The core with a bug.
@@ -295,6 +303,42 @@ impl Decide for Mutant {
                 }
             }
         }
+        if self.is(Bug::CreatesUnrecorded) {
+            for (name, cluster) in std::mem::take(&mut plan.assign) {
+                if let Some(index) = valid.indices.iter().find(|index| index.name == name) {
+                    let body = build::index_body(valid, index, valid.replicas.unwrap_or(0));
+                    plan.steps.push(step(&cluster, Action::CreateIndex { name, body }));
+                }
+            }
+        }
         plan
+    }
+
+    fn placement_status(
+        &self,
+        snapshot: &PlacementSnapshot,
+        valid: Result<&ValidPlacement, &[Problem]>,
+        plan: &Plan,
+        outcomes: &[Outcome],
+        now: Timestamp,
+    ) -> IndexPlacementStatus {
+        let mut status = placement::placement_status(snapshot, valid, plan, outcomes, now);
+        if self.is(Bug::ForgetsPlaces) {
+            let clusters = snapshot.cell.iter().flat_map(|cell| &cell.spec.clusters);
+            let open: Vec<String> = clusters
+                .filter(|cluster| cluster.placement() == ClusterPlacement::Open)
+                .map(|cluster| format!("{}-{}", snapshot.placement.spec.cell, cluster.name))
+                .collect();
+            let mut names: Vec<String> = (status.assignments.drain(..))
+                .flat_map(|at| at.indices.into_iter().chain(at.pending))
+                .collect();
+            names.sort();
+            for (n, cluster) in open.iter().enumerate() {
+                let indices = names.iter().skip(n).step_by(open.len()).cloned().collect();
+                let cluster = cluster.clone();
+                status.assignments.push(PlacementAssignment { cluster, indices, pending: Vec::new() });
+            }
+        }
+        status
     }
 }

@@ -49,9 +49,11 @@ pub enum Kind {
     Stuck,
     /// Authorities and passwords are rotated, under faults.
     Rotation,
+    /// Indices find their places among several clusters: closed, draining, out of reach, added meanwhile.
+    Placing,
 }
 
-const KINDS: [(Kind, u64); 12] = [
+const KINDS: [(Kind, u64); 13] = [
     (Kind::Faults, 34),
     (Kind::Edits, 20),
     (Kind::Removal, 6),
@@ -64,6 +66,7 @@ const KINDS: [(Kind, u64); 12] = [
     (Kind::Ingest, 6),
     (Kind::Stuck, 4),
     (Kind::Rotation, 8),
+    (Kind::Placing, 14),
 ];
 
 #[derive(Clone, Debug)]
@@ -152,6 +155,7 @@ impl<'a> Story<'a> {
                 self.rotations();
             }
             Kind::Stuck => self.stuck(),
+            Kind::Placing => self.placing(),
         }
     }
 
@@ -421,6 +425,40 @@ impl<'a> Story<'a> {
         self.expect = Expect::Held;
     }
 
+    fn placing(&mut self) {
+        self.faults(0, 3);
+        let others: Vec<String> = self.spec.clusters.iter().skip(1).map(|c| c.name.clone()).collect();
+        let at = self.rng.range(60, 200);
+        for _ in 0..self.rng.range(1, 3) {
+            let one = self.rng.pick(&others).cloned().unwrap_or_default();
+            let when = self.rng.range(at - 30, at + 30);
+            let until = when + self.rng.range(5, 90);
+            match self.rng.below(5) {
+                // The first stays open, so that there is a place for everything in the end.
+                0 => self.edit(when, Edit::CloseCluster(one)),
+                1 => {
+                    self.edit(when, Edit::DrainCluster(one.clone()));
+                    self.edit(until, Edit::OpenCluster(one));
+                }
+                2 => {
+                    self.at(when, Act::CutElastic(one));
+                    self.at(until, Act::Steady);
+                }
+                3 => self.edit(when, Edit::AddCluster("x".to_owned())),
+                _ => {
+                    self.at(when, Act::SecondLeader);
+                    self.at(until, Act::EndSecondLeader);
+                }
+            }
+        }
+        let direct = IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
+        self.at(at, Act::CreatePlacement("direct".to_owned(), Box::new(direct)));
+        if self.rng.chance(30) {
+            // Nothing is on its way by then.
+            self.at(700, Act::WipePlacement("direct".to_owned()));
+        }
+    }
+
     fn finish(self) -> Scenario {
         let Story { rng, kind, spec, mut acts, expect, elastic_stays_down, placed: _ } = self;
         acts.sort_by_key(|(second, _)| *second);
@@ -432,7 +470,11 @@ impl<'a> Story<'a> {
 
 fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
     let zones = if rng.chance(85) { 3 } else { 1 };
-    let clusters = if kind == Kind::Removal || rng.chance(35) { 2 } else { 1 };
+    let clusters = match kind {
+        Kind::Placing => 2 + usize::from(rng.chance(40)),
+        Kind::Removal => 2,
+        _ => 1 + usize::from(rng.chance(35)),
+    };
     let storage = Storage { size: Quantity("10Gi".to_owned()), storage_class_name: None };
     let cpu = BTreeMap::from([("cpu".to_owned(), Quantity("1".to_owned()))]);
     let options = NodeOptions {
@@ -454,7 +496,7 @@ fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
             .iter()
             .map(|zone| Zone { name: (*zone).to_owned(), ..Zone::default() })
             .collect(),
-        clusters: ["a", "b"][..clusters]
+        clusters: ["a", "b", "c"][..clusters]
             .iter()
             .map(|name| Cluster { name: (*name).to_owned(), ..Cluster::default() })
             .collect(),

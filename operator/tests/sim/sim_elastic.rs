@@ -8,8 +8,10 @@ use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
 use searchcell_core::security::users::User;
-use searchcell_core::snapshot::{IndexCounts, OwnershipMark, is_ready};
-use searchcell_operator::ports::{ClusterDetails, ClusterSummary, KubeApi, SearchApi, SearchError};
+use searchcell_core::snapshot::{IndexCounts, NodeDisk, OwnershipMark, is_ready};
+use searchcell_operator::ports::{
+    ClusterDetails, ClusterSizes, ClusterSummary, KubeApi, SearchApi, SearchError,
+};
 use searchcell_operator::security::access::access_to;
 use searchcell_operator::security::parse;
 use searchcell_operator::security::sealed::Sealed;
@@ -147,7 +149,6 @@ impl SimElastic {
     }
 
     async fn create_on(&self, key: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError> {
-        let id = self.line.id;
         self.write(key, format!("create index {name}"), |world| {
             world.serial += 1;
             let now = world.ms;
@@ -164,7 +165,7 @@ impl SimElastic {
             let index = Index::new(index_uuid, primaries, replicas, mark.clone(), now);
             found.indices.insert(name.to_owned(), index);
             found.version += 1;
-            invariants::on_index_created(world, id, key, name, mark.as_ref());
+            invariants::on_index_created(world, key, name, mark.as_ref());
             Ok(())
         })
         .await
@@ -225,14 +226,18 @@ impl SearchApi for SimElastic {
         details
     }
 
-    async fn counts(&self, key: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError> {
+    async fn sizes(&self, key: &ClusterKey) -> Result<ClusterSizes, SearchError> {
         self.read(key, |cluster| {
             let counts = |index: &Index| IndexCounts {
                 documents: index.documents,
                 largest_shard_documents: index.documents / i64::from(index.primaries.max(1)),
                 largest_shard_bytes: index.documents * 250,
             };
-            cluster.indices.iter().map(|(name, index)| (name.clone(), counts(index))).collect()
+            let disk = NodeDisk { total: 1 << 40, available: 1 << 39 };
+            ClusterSizes {
+                counts: cluster.indices.iter().map(|(name, index)| (name.clone(), counts(index))).collect(),
+                disks: cluster.members.keys().map(|name| (name.clone(), disk)).collect(),
+            }
         })
         .await
     }

@@ -1,22 +1,22 @@
 //! Which indices live on which cluster of a cell: decides, verifies against Elasticsearch's routing table, and
 //! reports. Pure. `README.md` beside this file explains the algorithm.
 
-mod assign;
+mod fleet;
+mod place;
 mod plan;
+mod record;
 pub mod solver;
 mod status;
 mod verify;
 
 use std::collections::BTreeMap;
 
-use searchcell_crds::{DeletionPolicy, IndexPlacement, Reason, SearchCell};
+use searchcell_crds::{DeletionPolicy, IndexPlacement, SearchCell};
 
-pub use assign::{Assignment, Candidate, assign};
 pub use plan::{plan_placement, plan_placement_deletion};
 pub use status::placement_status;
 pub use verify::{Copies, verify};
 
-use crate::domain::{ValidIndex, ValidPlacement};
 use crate::snapshot::{ElasticFacts, IndexFacts, OwnershipMark, Reading};
 
 /// Everything that one pass over an IndexPlacement looks at.
@@ -67,25 +67,6 @@ impl PlacementSnapshot {
                 elastic.indices.iter().map(move |(name, facts)| Found { cluster, name, facts, elastic })
             },
         )
-    }
-}
-
-/// True when status remembers that the index was there: all indices were, or its tenant had one.
-fn was_created(snapshot: &PlacementSnapshot, placement: &ValidPlacement, index: &ValidIndex) -> bool {
-    let Some(status) = snapshot.placement.status.as_ref().filter(|_| !snapshot.goes_with_volumes()) else {
-        return false;
-    };
-    let is_reported = (status.problems.iter())
-        .any(|problem| problem.index == index.name && problem.reason == Reason::IndexMissing.as_str());
-    match &index.tenant {
-        Some(tenant) => status.tenants.iter().any(|known| known.id == *tenant),
-        None => {
-            is_reported
-                || status
-                    .indices
-                    .and_then(|n| usize::try_from(n).ok())
-                    .is_some_and(|n| n >= placement.indices.len())
-        }
     }
 }
 

@@ -4,21 +4,21 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use searchcell_crds::{ClusterPhase, ClusterPlacement, DeletionPolicy, Reason, SearchCell};
+use searchcell_crds::{DeletionPolicy, Reason, SearchCell};
 
-use super::{Candidate, Found, PlacementSnapshot, assign, was_created};
+use super::place::place;
+use super::record::was_created;
+use super::{Found, PlacementSnapshot};
 use crate::build;
 use crate::domain::{ValidIndex, ValidPlacement};
-use crate::names::{ClusterKey, OWNED_SETTINGS, ZONE_ATTRIBUTE};
-use crate::plan::{WAKE_AT_REST, WAKE_WHILE_BUSY, has_finalizer, setting_text};
-use crate::snapshot::{ElasticFacts, ElasticNode, Reading};
+use crate::names::ClusterKey;
+use crate::plan::{WAKE_AT_REST, WAKE_WHILE_BUSY, has_finalizer};
+use crate::snapshot::Reading;
 use crate::step::{Action, Hold, Plan, Step};
 
 /// How long the deletion of a placement waits for a cluster that cannot be reached, before its indices are left
 /// behind.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-/// Indices created in one pass over one placement.
-const MOST_CREATIONS: usize = 64;
 
 /// Plans one pass over a placement that is not being deleted.
 pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, _now: Timestamp) -> Plan {
@@ -43,7 +43,7 @@ pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, 
         .clusters
         .iter()
         .all(|cluster| snapshot.elastic.get(&cluster.name).is_some_and(|r| r.known().is_some()));
-    let gone = missing.iter().filter(|index| all_read && was_created(snapshot, placement, index));
+    let gone = missing.iter().filter(|index| all_read && was_created(snapshot, &index.name));
     holds.extend(gone.map(|index| {
         hold(
             None,
@@ -68,35 +68,22 @@ pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, 
         ));
         return plan;
     }
-    let replicas = wanted_replicas(placement, snapshot, cell);
-    match candidates(placement, snapshot, cell, replicas) {
-        Err(waiting) => {
-            plan.wake_after = WAKE_WHILE_BUSY;
-            plan.holds.push(waiting);
-        }
-        Ok(candidates) => {
-            plan.wake_after = WAKE_WHILE_BUSY;
-            let assignment = assign(&missing, replicas.saturating_add(1), &candidates);
-            for index in missing.iter().take(MOST_CREATIONS) {
-                let Some(cluster) = assignment.get(&index.name) else { continue };
-                let body = build::index_body(placement, index, replicas);
-                let action = Action::CreateIndex { name: index.name.clone(), body };
-                plan.steps.push(step(Some(cluster), "the placement asks for it", action));
-            }
-        }
-    }
+    place(placement, snapshot, cell, &missing, &mut plan);
     plan
 }
 
 /// Indices that are missing, and why others are not as the spec asks.
-fn compare(placement: &ValidPlacement, snapshot: &PlacementSnapshot) -> (Vec<ValidIndex>, Vec<Hold>) {
+fn compare<'a>(
+    placement: &'a ValidPlacement,
+    snapshot: &PlacementSnapshot,
+) -> (Vec<&'a ValidIndex>, Vec<Hold>) {
     let owned: Vec<Found<'_>> = snapshot.owned_indices();
     let mut missing = Vec::new();
     let mut holds = Vec::new();
     for index in &placement.indices {
         let found: Vec<Found<'_>> = snapshot.indices().filter(|found| found.name == index.name).collect();
         match found.as_slice() {
-            [] => missing.push(index.clone()),
+            [] => missing.push(index),
             [only] if owned.iter().any(|ours| ours.name == only.name) => {
                 holds.extend(changed_in_place(placement, index, only));
             }
@@ -205,92 +192,14 @@ fn moved_from_another_cell(
 }
 
 /// What the spec says, else what existing indices have, else `min(zones − 1, 2)`.
-fn wanted_replicas(placement: &ValidPlacement, snapshot: &PlacementSnapshot, cell: &SearchCell) -> i32 {
-    let existing = || snapshot.owned_indices().first().map(|found| found.facts.replicas);
-    let zones = i32::try_from(cell.spec.zones.len()).unwrap_or(1);
-    placement.replicas.or_else(existing).unwrap_or((zones - 1).clamp(0, 2))
-}
-
-/// Clusters that may take new indices now, or what that waits for.
-fn candidates(
+pub(super) fn wanted_replicas(
     placement: &ValidPlacement,
     snapshot: &PlacementSnapshot,
     cell: &SearchCell,
-    replicas: i32,
-) -> Result<Vec<Candidate>, Hold> {
-    let zones: Vec<&str> = cell.spec.zones.iter().map(|zone| zone.name.as_str()).collect();
-    let mut candidates = Vec::new();
-    let mut unprepared = None;
-    for cluster in &cell.spec.clusters {
-        let waiting = |message: String| hold(Some(&cluster.name), Reason::CellNotReady, message);
-        // An index that is missing here may exist on a cluster that was not read: without it, nothing is created.
-        let facts = match snapshot.elastic.get(&cluster.name) {
-            Some(Reading::Known(facts)) => facts,
-            Some(Reading::Unavailable(why)) => {
-                return Err(waiting(format!("cluster {} cannot be read: {why}", cluster.name)));
-            }
-            None => return Err(waiting(format!("cluster {} has not been read yet", cluster.name))),
-        };
-        let recorded =
-            cell.status.iter().flat_map(|status| &status.clusters).find(|status| status.name == cluster.name);
-        let is_formed = recorded.is_some_and(|status| {
-            status.uuid.is_some()
-                && status.uuid == facts.uuid
-                && !matches!(status.phase, ClusterPhase::Pending | ClusterPhase::Forming)
-        });
-        if !is_formed {
-            return Err(waiting(format!("cluster {} is still forming", cluster.name)));
-        }
-        if cluster.placement() != ClusterPlacement::Open {
-            continue;
-        }
-        match why_not_prepared(facts, &zones, replicas.saturating_add(1)) {
-            None => candidates.push(Candidate { cluster: cluster.name.clone(), load: load(facts) }),
-            Some(why) => {
-                unprepared = Some(waiting(format!("cluster {} cannot take new indices: {why}", cluster.name)))
-            }
-        }
-    }
-    match (candidates.is_empty(), unprepared) {
-        (false, _) => Ok(candidates),
-        (true, Some(waiting)) => Err(waiting),
-        (true, None) => Err(hold(
-            None,
-            Reason::NoOpenCluster,
-            format!(
-                "every cluster of SearchCell {} is Closed: set the placement of one to Open, or add a cluster",
-                placement.cell
-            ),
-        )),
-    }
-}
-
-/// Copies that are made before awareness is set, or before a zone has nodes, land in the wrong place.
-fn why_not_prepared(facts: &ElasticFacts, zones: &[&str], copies: i32) -> Option<String> {
-    if facts.master.is_none() {
-        return Some("it has no elected master".to_owned());
-    }
-    let attributes = facts.settings.get("cluster.routing.allocation.awareness.attributes").map(setting_text);
-    if attributes.as_deref() != Some(ZONE_ATTRIBUTE) || !facts.settings.contains_key(OWNED_SETTINGS) {
-        return Some("its awareness settings are not in place yet".to_owned());
-    }
-    let count = i32::try_from(zones.len().max(1)).unwrap_or(i32::MAX);
-    let needed = usize::try_from(copies.saturating_add(count - 1) / count).unwrap_or(usize::MAX);
-    let data_nodes = |zone: &str| {
-        let is_there = |node: &&ElasticNode| node.zone.as_deref() == Some(zone) && node.is_data();
-        facts.nodes.values().filter(is_there).count()
-    };
-    // Fewer copies than zones do not need a node in every zone, but they need enough zones.
-    let ready = zones.iter().filter(|zone| data_nodes(zone) >= needed).count();
-    let wanted = zones.len().min(usize::try_from(copies).unwrap_or(usize::MAX));
-    (ready < wanted)
-        .then(|| "it has too few data nodes in its zones for the copies that are asked for".to_owned())
-}
-
-/// Shard copies of managed indices.
-fn load(facts: &ElasticFacts) -> i64 {
-    let managed = facts.indices.values().filter(|index| index.mark.is_some());
-    managed.map(|index| i64::from(index.primaries) * i64::from(index.replicas.saturating_add(1))).sum()
+) -> i32 {
+    let existing = || snapshot.owned_indices().first().map(|found| found.facts.replicas);
+    let zones = i32::try_from(cell.spec.zones.len()).unwrap_or(1);
+    placement.replicas.or_else(existing).unwrap_or((zones - 1).clamp(0, 2))
 }
 
 /// Plans one pass over a placement that is being deleted, valid or not.
@@ -333,10 +242,10 @@ pub fn plan_placement_deletion(snapshot: &PlacementSnapshot, now: Timestamp) -> 
     plan
 }
 
-fn step(cluster: Option<&str>, why: &str, action: Action) -> Step {
+pub(super) fn step(cluster: Option<&str>, why: &str, action: Action) -> Step {
     Step { cluster: cluster.map(str::to_owned), action, why: why.to_owned() }
 }
 
-fn hold(cluster: Option<&str>, reason: Reason, message: impl Into<String>) -> Hold {
+pub(super) fn hold(cluster: Option<&str>, reason: Reason, message: impl Into<String>) -> Hold {
     Hold { cluster: cluster.map(str::to_owned), reason, message: message.into() }
 }

@@ -9,7 +9,8 @@ use searchcell_crds::{
     ShardCounts,
 };
 
-use super::{Copies, Found, PlacementSnapshot, verify, was_created};
+use super::record::{next_record, was_created};
+use super::{Copies, Found, PlacementSnapshot, verify};
 use crate::domain::{ValidIndex, ValidPlacement};
 use crate::names::ClusterKey;
 use crate::snapshot::Reading;
@@ -48,7 +49,7 @@ pub fn placement_status(
             let absent =
                 valid.indices.iter().filter(|index| !owned.iter().any(|found| found.name == index.name));
             let (gone, missing): (Vec<_>, Vec<_>) =
-                absent.partition(|index| was_created(snapshot, valid, index));
+                absent.partition(|index| was_created(snapshot, &index.name));
             let names =
                 |indices: Vec<&ValidIndex>| indices.into_iter().map(|index| index.name.clone()).collect();
             (if unread.is_empty() { names(gone) } else { Vec::new() }, names(missing))
@@ -133,6 +134,7 @@ pub fn placement_status(
         documents: documents(&owned).or(previous.documents),
         largest_shard: largest_shard(&owned).or(previous.largest_shard.clone()),
         clusters: clusters(snapshot, &owned, &unread, &previous),
+        assignments: next_record(snapshot, valid.ok(), &owned, plan),
         tenants: valid
             .ok()
             .map(|valid| tenants(valid, &owned, &previous.tenants))

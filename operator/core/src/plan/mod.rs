@@ -62,7 +62,7 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
             action: Action::AddFinalizer,
             why: "volumes are cleaned up as deletionPolicy says before the cell goes".to_owned(),
         };
-        return Plan { steps: vec![step], holds: Vec::new(), wake_after: WAKE_WHILE_BUSY };
+        return Plan { steps: vec![step], wake_after: WAKE_WHILE_BUSY, ..Plan::default() };
     }
     if cell.suspend {
         let hold = Hold {
@@ -70,7 +70,7 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
             reason: Reason::Suspended,
             message: "spec.suspend is true: nothing is changed until it is false".to_owned(),
         };
-        return Plan { steps: Vec::new(), holds: vec![hold], wake_after: WAKE_AT_REST };
+        return Plan { holds: vec![hold], wake_after: WAKE_AT_REST, ..Plan::default() };
     }
 
     let mut upkeep = plan_security(Some(cell), snapshot, now);
@@ -108,7 +108,7 @@ pub fn plan_invalid_cell(snapshot: &CellSnapshot, now: Timestamp, wake_after: Du
     }
     let mut upkeep = plan_security(None, snapshot, now);
     let (steps, holds) = (std::mem::take(&mut upkeep.steps), std::mem::take(&mut upkeep.holds));
-    Plan { steps, holds, wake_after: upkeep.wake_after(now, wake_after) }
+    Plan { steps, holds, wake_after: upkeep.wake_after(now, wake_after), ..Plan::default() }
 }
 
 /// True while Elasticsearch is expected to change by itself: it forms, nodes join, shards start.
