@@ -45,13 +45,13 @@ purity: ## operator/core: no async runtime, no clients, no HTTP, no clock, no ra
 	@! cargo tree --quiet -p searchcell-core -e normal --prefix none | grep -E '^(tokio|kube-client|kube-runtime|hyper|reqwest|axum|tower|elasticsearch|rand|chrono) v' || { echo "operator/core depends on the above" >&2; exit 1; }
 	@! grep -rnE '\b(Timestamp|SystemTime|Instant|Zoned)::now\b|\bstd::(fs|net|process|thread)\b' operator/core/src || { echo "operator/core reads a clock or does I/O" >&2; exit 1; }
 
-generate: ## write all generated files anew: CRDs, API reference, golden files
+generate: ## write all generated files anew: CRDs, API reference, schema of the routing table, golden files
 	@cargo run --quiet --package searchcell-crds --bin crdgen -- write crds
 	@cargo run --quiet --package searchcell-crds --bin crdgen -- docs docs/reference
-	@UPDATE_GOLDEN=1 cargo test --quiet --package searchcell-core --test golden
+	@UPDATE_GOLDEN=1 cargo test --quiet --package searchcell-core --test golden --test table
 
 verify: ## fail when a generated file is not what `make generate` would write
-	@sum() { find crds/*.yaml docs/reference operator/core/tests/golden -type f -exec sha256sum {} + | sort -k2; }; \
+	@sum() { find crds/*.yaml docs/reference operator/core/tests/golden operator/core/tests/vectors -type f -exec sha256sum {} + | sort -k2; }; \
 	before=$$(sum); $(MAKE) generate >/dev/null; diff <(echo "$$before") <(sum) || { echo "the files above were out of date: commit what make generate wrote" >&2; exit 1; }
 
 check: lint verify ## lint, verify, and licences, sources, bans and known vulnerabilities of all dependencies

@@ -278,7 +278,7 @@ pub struct PlacementCluster {
 pub struct PlacementAssignment {
     /// Name of the cluster: that of the cell, a dash, and that in the cell.
     pub cluster: String,
-    /// Indices that have been seen there.
+    /// Indices that are there, as far as was last read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub indices: Vec<String>,
@@ -286,6 +286,10 @@ pub struct PlacementAssignment {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub pending: Vec<String>,
+    /// Indices that were seen there and are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub missing: Vec<String>,
 }
 
 /// A tenant with an index of its own, as it is.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use searchcell_core::domain::{ValidCell, ValidPlacement};
 use searchcell_core::placement::PlacementSnapshot;
+use searchcell_core::routing::TableSnapshot;
 use searchcell_core::security::Lifetimes;
 use searchcell_core::snapshot::CellSnapshot;
 use searchcell_core::step::{Outcome, Plan};
@@ -40,6 +41,8 @@ pub enum Key {
     Cell(String, String),
     /// An IndexPlacement: namespace, name.
     Placement(String, String),
+    /// The routing table of a collection: namespace, collection.
+    Table(String, String),
 }
 
 /// Numbers that the loop runs by.
@@ -117,12 +120,29 @@ pub struct PlacementPass<'a> {
     pub took: Duration,
 }
 
+/// A finished pass over a routing table, for reports.
+#[derive(Debug)]
+pub struct TablePass<'a> {
+    /// What was seen.
+    pub snapshot: &'a TableSnapshot,
+    /// What was decided.
+    pub plan: &'a Plan,
+    /// What became of it.
+    pub outcomes: &'a [Outcome],
+    /// The worst failure of the pass.
+    pub failed: Option<Class>,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// Hears of every finished pass: metrics, events and the log in the real operator, invariants in a simulation.
 pub trait Observer: Send + Sync {
     /// A cell was passed over.
     fn cell(&self, _pass: &CellPass<'_>) {}
     /// A placement was passed over.
     fn placement(&self, _pass: &PlacementPass<'_>) {}
+    /// A routing table was passed over.
+    fn table(&self, _pass: &TablePass<'_>) {}
     /// An object is gone.
     fn gone(&self, _key: &Key) {}
 }
@@ -199,6 +219,10 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
             Key::Placement(namespace, name) => {
                 let span = tracing::error_span!("placement", namespace, name);
                 self.pass_placement(namespace, name).instrument(span).await
+            }
+            Key::Table(namespace, collection) => {
+                let span = tracing::error_span!("table", namespace, collection);
+                self.pass_table(namespace, collection).instrument(span).await
             }
         }
     }

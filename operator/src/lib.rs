@@ -21,5 +21,6 @@ pub mod run;
 pub mod security;
 pub mod server;
 pub mod settings;
+pub mod table;
 pub mod telemetry;
 pub mod transitions;

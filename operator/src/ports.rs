@@ -3,11 +3,13 @@
 //! of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use searchcell_core::names::ClusterKey;
+use searchcell_core::routing::Published;
 use searchcell_core::security::Served;
 use searchcell_core::snapshot::{CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk};
 use searchcell_core::step::{Object, Target};
@@ -56,6 +58,11 @@ pub trait KubeApi: Send + Sync {
     /// All objects labelled with the cell, from the caches.
     fn cell_objects(&self, namespace: &str, cell: &str) -> CellObjects;
 
+    /// The routing table of a collection, from the cache.
+    fn table(&self, namespace: &str, collection: &str) -> Option<Arc<Published>>;
+
+    /// The routing table of a collection, from the API server itself, whatever its labels are.
+    async fn table_live(&self, namespace: &str, collection: &str) -> Result<Option<Published>, KubeError>;
     /// The object, from the API server itself.
     async fn search_cell_live(&self, namespace: &str, name: &str) -> Result<Option<SearchCell>, KubeError>;
     /// The volume claims of a cluster, from the API server itself.

@@ -15,11 +15,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use searchcell_core::names::FIELD_MANAGER;
+use searchcell_core::status::waits_for_a_person;
 use searchcell_core::step::{Hold, Outcome, Plan};
 use searchcell_crds::Reason;
 use tokio::sync::mpsc;
 
-use crate::engine::{CellPass, Key, Observer, PlacementPass};
+use crate::engine::{CellPass, Key, Observer, PlacementPass, TablePass};
 use crate::failure::Class;
 use crate::transitions::{Note, of_cell, of_placement};
 
@@ -234,6 +235,26 @@ impl Observer for Report {
         let standing = Standing { holds: gates(&pass.plan.holds), clusters: Vec::new() };
         self.metrics.stand(&key_of(placement, Key::Placement), Some(standing));
         self.tell(&placement.object_ref(&()), of_placement(pass));
+    }
+
+    fn table(&self, pass: &TablePass<'_>) {
+        let snapshot = pass.snapshot;
+        self.metrics.pass("table", pass.failed, pass.took.as_secs_f64(), pass.plan, pass.outcomes);
+        let standing = Standing { holds: gates(&pass.plan.holds), clusters: Vec::new() };
+        let key = Key::Table(snapshot.namespace.clone(), snapshot.collection.clone());
+        self.metrics.stand(&key, Some(standing));
+        // What waits for a person is told on the objects that a person wrote.
+        for hold in pass.plan.holds.iter().filter(|hold| waits_for_a_person(hold.reason)) {
+            for placement in &snapshot.placements {
+                let note = Note {
+                    warning: true,
+                    reason: hold.reason.as_str().to_owned(),
+                    action: "PublishTable",
+                    text: hold.message.clone(),
+                };
+                self.tell(&placement.object_ref(&()), vec![note]);
+            }
+        }
     }
 
     fn gone(&self, key: &Key) {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -11,10 +12,11 @@ use searchcell_core::names::{FINALIZER, OWNED_SETTINGS};
 use searchcell_core::placement::{
     PlacementSnapshot, placement_status, plan_placement, plan_placement_deletion,
 };
+use searchcell_core::routing::{Published, TableSnapshot, plan_table};
 use searchcell_core::snapshot::{
     ElasticFacts, ElasticNode, IndexFacts, NodeDisk, OwnershipMark, Reading, ShardCopy, ShardState,
 };
-use searchcell_core::step::{Action, Outcome, Plan};
+use searchcell_core::step::{Action, Object, Outcome, Plan};
 use searchcell_core::validate::validate_placement;
 use searchcell_crds::conditions::{find, is_true};
 use searchcell_crds::{
@@ -85,7 +87,8 @@ struct World(PlacementSnapshot);
 impl World {
     fn new(placement: IndexPlacement, clusters: &[&str]) -> Self {
         let elastic = clusters.iter().map(|name| ((*name).to_owned(), Reading::Known(facts(name)))).collect();
-        World(PlacementSnapshot { placement, cell: Some(cell(clusters)), siblings: vec![], elastic })
+        let cell = Some(cell(clusters));
+        World(PlacementSnapshot { placement, cell, siblings: vec![], table: None, elastic })
     }
 
     fn valid(&self) -> ValidPlacement {
@@ -144,7 +147,29 @@ impl World {
             };
             self.facts(step.cluster.as_deref().unwrap()).indices.insert(name.clone(), index);
         }
+        self.publish();
         plan.steps.len()
+    }
+
+    /// Publishes the table, as its own pass does.
+    fn publish(&mut self) {
+        self.0.placement.status = Some(self.status());
+        let snapshot = TableSnapshot {
+            namespace: "search".into(),
+            collection: "messages".into(),
+            placements: vec![self.0.placement.clone()],
+            cells: self.0.cell.iter().map(|cell| ("guilds".to_owned(), cell.clone())).collect(),
+            published: self.0.table.as_deref().cloned(),
+        };
+        for step in plan_table(&snapshot, now()).steps {
+            let (Action::Create(Object::ConfigMap(map))
+            | Action::Apply { object: Object::ConfigMap(map), .. }) = step.action
+            else {
+                panic!("not a table")
+            };
+            self.0.table = Some(Arc::new(Published::read(&map)));
+        }
+        self.0.placement.status = Some(self.status());
     }
 
     fn reasons(&self) -> Vec<Reason> {
@@ -160,6 +185,11 @@ fn a_pool_is_created_evenly_and_then_nothing_is_left_to_do() {
     assert_eq!(world.plan().steps, []);
     let status = world.status();
     assert!(is_true(&status.conditions, "Ready") && !is_true(&status.conditions, "Degraded"), "{status:#?}");
+    assert_eq!(status.table_generation, Some(now().as_second()));
+    world.0.table = None;
+    let waiting = world.status();
+    assert_eq!(find(&waiting.conditions, "Ready").unwrap().reason, "TableNotReady");
+    assert_eq!(waiting.table_generation, status.table_generation, "a number that was told is remembered");
     assert_eq!(status.shards.unwrap().summary, "36/36");
     assert_eq!(
         status.clusters.iter().map(|c| (c.name.as_str(), c.indices)).collect::<Vec<_>>(),
@@ -212,7 +242,7 @@ fn what_others_are_about_to_create_is_a_load() {
     other.metadata.name = Some("direct".into());
     other.spec.collection = "direct".into();
     let pending = vec!["direct.p000.g1".to_owned()];
-    let at = PlacementAssignment { cluster: "guilds-a".into(), indices: vec![], pending };
+    let at = PlacementAssignment { cluster: "guilds-a".into(), pending, ..PlacementAssignment::default() };
     other.status = Some(IndexPlacementStatus { assignments: vec![at], ..IndexPlacementStatus::default() });
     world.0.siblings.push(other);
     assert_eq!(world.plan().assign["messages.p000.g1"], "b");
@@ -368,6 +398,27 @@ fn an_index_that_vanished_is_reported_by_name() {
 }
 
 #[test]
+fn an_index_is_missing_only_where_its_cluster_was_read() {
+    let mut world = World::new(pool(2), &["a"]);
+    world.create();
+    let lists = |world: &World| {
+        let at = &world.status().assignments[0];
+        (at.indices.len(), at.missing.len())
+    };
+    let read = world.0.elastic.remove("a").unwrap();
+    assert_eq!(lists(&world), (2, 0), "not asked");
+    let cell = world.0.cell.take();
+    let status = placement_status(&world.0, Err(&[]), &Plan::default(), &[], now());
+    assert_eq!((status.assignments[0].indices.len(), status.assignments[0].missing.len()), (2, 0), "no cell");
+    (world.0.cell, world.0.elastic) = (cell, BTreeMap::from([("a".to_owned(), read)]));
+    world.facts("a").indices.clear();
+    world.facts("a").uuid = None;
+    assert_eq!(lists(&world), (2, 0), "its state is not recovered yet");
+    world.facts("a").uuid = Some("uuid-a".into());
+    assert_eq!(lists(&world), (0, 2));
+}
+
+#[test]
 fn a_cell_that_goes_with_its_volumes_leaves_a_placement_that_starts_anew() {
     let mut world = World::new(pool(2), &["a"]);
     world.create();
@@ -408,6 +459,8 @@ fn deletion_leaves_or_takes_the_indices_and_is_bounded() {
     world.0.placement.metadata.deletion_timestamp = since(0);
     assert_eq!(names(&world), ["RemoveFinalizer"]);
     world.0.placement.spec.deletion_policy = DeletionPolicy::Delete;
+    assert_eq!(names(&world), Vec::<&str>::new(), "the table lets go of them first");
+    world.0.table = None;
     assert_eq!(names(&world), ["DeleteIndex", "DeleteIndex"]);
     world.0.elastic.insert("a".into(), Reading::Unavailable("no answer".into()));
     assert_eq!(names(&world), Vec::<&str>::new());

@@ -8,5 +8,6 @@ pub mod fanout;
 pub mod queue;
 pub mod recreate;
 pub mod requests;
+pub mod tables;
 pub mod tolerant;
 pub mod trim;

@@ -29,5 +29,6 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
         None => Readings::default(),
     };
     let elastic = readings.by_cluster;
-    Some((PlacementSnapshot { placement, cell, siblings, elastic }, readings.retry_after))
+    let table = kube.table(namespace, &placement.spec.collection);
+    Some((PlacementSnapshot { placement, cell, siblings, table, elastic }, readings.retry_after))
 }

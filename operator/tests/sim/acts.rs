@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::names::{
     ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE,
+    routing_table,
 };
 use searchcell_core::security::ANNOTATION_ROTATE;
 use searchcell_core::snapshot::{ShardState, label};
@@ -57,6 +58,9 @@ pub enum Act {
     WipeStatus,
     /// The status of a placement is lost: in a restore, for example.
     WipePlacement(String),
+    /// A person deletes a table, or puts something else there.
+    DeleteTable(String),
+    EditTable(String),
     /// Somebody lets everybody in to a cluster, or takes its NetworkPolicy away.
     OpenUp {
         cluster: String,
@@ -168,6 +172,12 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         Act::AnnotateClaims => annotate(world),
         Act::WipeStatus => {
             world.store.update::<SearchCell>("user", CELL, |cell| cell.status = None);
+        }
+        Act::DeleteTable(collection) => world.store.delete(ms, K::ConfigMap, &routing_table(collection)),
+        Act::EditTable(collection) => {
+            world.store.update::<ConfigMap>("somebody", &routing_table(collection), |map| {
+                map.binary_data = None;
+            });
         }
         Act::WipePlacement(name) => {
             world.store.update::<IndexPlacement>("user", name, |placement| placement.status = None);

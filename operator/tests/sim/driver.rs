@@ -120,7 +120,7 @@ impl Process {
                     if world.rng.chance(stale) { world.rng.below(behind as u64) as usize } else { behind };
                 let wakes = cache.deliver(&world.store, *kind, events);
                 arrived |= wakes;
-                all |= wakes && matches!(kind, K::Cell | K::Placement);
+                all |= wakes && matches!(kind, K::Cell | K::Placement | K::ConfigMap);
             }
             // Events are gathered for a while.
             let at = world.ms + world.rng.below(DEBOUNCE_MS);

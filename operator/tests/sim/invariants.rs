@@ -5,9 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
-use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE};
+use searchcell_core::names::{
+    ANNOTATION_CLUSTER_UUID, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_COLLECTION, LABEL_ROLE,
+    routing_table,
+};
+use searchcell_core::routing::Published;
 use searchcell_core::snapshot::{OwnershipMark, annotation, label};
 use searchcell_crds::{
     ClusterPlacement, DeletionPolicy, IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus,
@@ -38,8 +42,14 @@ pub const INDEX_ONCE: &str = "index_exists_once";
 pub const MADE_WHERE_RECORDED: &str = "index_is_made_where_recorded";
 /// A recorded place changes only when its cluster leaves the cell or drains, or when the index is somewhere else.
 pub const PLACES_STAY: &str = "recorded_places_stay";
+/// An index that is said to be missing is gone: a reading that failed is not an empty one.
+pub const MISSING_IS_GONE: &str = "missing_indices_are_gone";
 /// Nothing new is given a place on a cluster that is closed or drains.
 pub const CLOSED: &str = "closed_clusters_get_nothing";
+/// The number of a collection's table ascends, whatever becomes of the object that it lies in.
+pub const TABLES_ASCEND: &str = "tables_ascend";
+/// A table names an index only where it is, when it is published.
+pub const TABLES_ARE_TRUE: &str = "tables_are_true";
 /// Every index that the operator makes or deletes carries its mark.
 pub const INDEX_MARKED: &str = "index_is_marked";
 /// Nothing of a cluster that is there to stay is deleted or gets smaller, but what the spec does not ask for.
@@ -87,6 +97,8 @@ pub struct History {
     specs: BTreeMap<String, Vec<(u64, Arc<SearchCell>)>>,
     placed: BTreeMap<(String, String), u64>,
     masterless: BTreeMap<String, u64>,
+    /// Highest number of a table that was ever published, by object, with the SHA-256 of its JSON.
+    tables: BTreeMap<String, (i64, [u8; 32])>,
     /// Clusters (`<cell>-<cluster>`) that an index was ever recorded to belong to.
     places: BTreeMap<String, BTreeSet<String>>,
     /// UIDs of objects that are not the operator's.
@@ -125,6 +137,9 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
         went(world, old);
     }
     match (old.map(Arc::as_ref), new.map(Arc::as_ref)) {
+        (_, Some(Obj::ConfigMap(map))) if label(&map.metadata, LABEL_COLLECTION).is_some() => {
+            published(world, map);
+        }
         (None, Some(Obj::ConfigMap(map))) => bootstrapped(world, pass, &map.metadata),
         (Some(Obj::ConfigMap(map)), None) => unbootstrapped(world, pass, &map.metadata),
         (Some(Obj::Claim(claim)), None) => claim_deleted(world, &claim.metadata),
@@ -159,6 +174,33 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
             ingest_scaled(world, after);
         }
         _ => {}
+    }
+}
+
+fn published(world: &mut World, map: &ConfigMap) {
+    let name = map.metadata.name.clone().unwrap_or_default();
+    let read = Published::read(map);
+    let Some(table) = read.table else {
+        return world.violated(TABLES_ARE_TRUE, format!("{name} cannot be read"));
+    };
+    if let Some((before, digest)) = world.history.tables.get(&name).copied()
+        && (table.generation < before || table.generation == before && read.digest != digest)
+    {
+        world.violated(TABLES_ASCEND, format!("{name}: {before} -> {}", table.generation));
+    }
+    world.history.tables.insert(name.clone(), (table.generation, read.digest));
+    for index in &table.indices {
+        let on = table
+            .clusters
+            .get(index.cluster as usize)
+            .map(|cluster| cluster.name.clone())
+            .unwrap_or_default();
+        let is_there = (world.elastic.clusters.values()).any(|cluster| {
+            cluster.identity.replace('/', "-") == on && cluster.indices.contains_key(&index.name)
+        });
+        if !is_there {
+            world.violated(TABLES_ARE_TRUE, format!("{name} has {} on {on}, where it is not", index.name));
+        }
     }
 }
 
@@ -429,6 +471,15 @@ pub fn on_placement_status(world: &mut World, name: &str, status: &IndexPlacemen
         }
         world.history.places.entry(index).or_default().insert(cluster);
     }
+    let mut missing =
+        status.assignments.iter().flat_map(|at| at.missing.iter().map(move |index| (at, index)));
+    let there = missing.find(|(at, index)| {
+        let mut clusters = world.elastic.clusters.values().filter(|cluster| cluster.master.is_some());
+        clusters.any(|c| c.identity.replace('/', "-") == at.cluster && c.indices.contains_key(*index))
+    });
+    if let Some((at, index)) = there {
+        world.violated(MISSING_IS_GONE, format!("{index} is on {}", at.cluster));
+    }
 }
 
 /// Where a status says that indices belong, and whether they have still to be made.
@@ -544,6 +595,12 @@ pub fn on_tick(world: &mut World) {
             })
         })
         .collect();
+    let collections: BTreeSet<String> = world
+        .store
+        .all::<IndexPlacement>()
+        .map(|placement| routing_table(&placement.spec.collection))
+        .collect();
+    world.history.tables.retain(|name, _| collections.contains(name));
     world.history.placed.retain(|key, _| placed.contains(key));
     for key in placed {
         world.history.placed.entry(key).or_insert(ms);

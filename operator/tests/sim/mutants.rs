@@ -8,6 +8,7 @@ use searchcell_core::domain::{ValidCell, ValidPlacement};
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, LABEL_CLUSTER, LABEL_ROLE};
 use searchcell_core::placement::{self, PlacementSnapshot};
 use searchcell_core::plan;
+use searchcell_core::routing::{self, TableSnapshot};
 use searchcell_core::snapshot::{CellSnapshot, annotation, label};
 use searchcell_core::status;
 use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};
@@ -74,6 +75,10 @@ pub enum Bug {
     Unfenced,
     /// An index is made in the pass that decides where it belongs.
     CreatesUnrecorded,
+    /// A table is published with the time for a number, whatever the last one was.
+    NumbersByClock,
+    /// A table names indices that are about to be made.
+    NamesTheUnborn,
     /// Where indices belong is computed afresh from the clusters that are there now.
     ForgetsPlaces,
 }
@@ -81,7 +86,7 @@ pub enum Bug {
 /// Name, bug, story in which it shows, the invariants of which one has to break.
 pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::RemovesClusters, Kind::Removal, &[inv::REMOVAL_WAITS]),
-    (Bug::UnavailableIsEmpty, Kind::Faults, &[inv::READINGS_KNOWN, inv::INDEX_ONCE]),
+    (Bug::UnavailableIsEmpty, Kind::Faults, &[inv::READINGS_KNOWN, inv::INDEX_ONCE, inv::MISSING_IS_GONE]),
     (Bug::MapIsKept, Kind::Faults, &[settled::NO_MAP_AT_REST]),
     (Bug::MapIsKept, Kind::LostMaster, &[inv::ONE_CLUSTER]),
     (Bug::MapGoesEarly, Kind::Faults, &[inv::RECORDED_FIRST]),
@@ -106,6 +111,8 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::SecretsAreProof, Kind::Rotation, &[secure::NODES_TRUST]),
     (Bug::Unfenced, Kind::Faults, &[inv::FENCED]),
     (Bug::CreatesUnrecorded, Kind::Placing, &[inv::MADE_WHERE_RECORDED]),
+    (Bug::NumbersByClock, Kind::Faults, &[inv::TABLES_ASCEND]),
+    (Bug::NamesTheUnborn, Kind::Placing, &[inv::TABLES_ARE_TRUE]),
     (Bug::ForgetsPlaces, Kind::Placing, &[inv::PLACES_STAY]),
 ];
 
@@ -314,6 +321,27 @@ impl Decide for Mutant {
         plan
     }
 
+    fn plan_table(&self, snapshot: &TableSnapshot, now: Timestamp) -> Plan {
+        let mut snapshot = snapshot.clone();
+        for status in snapshot.placements.iter_mut().filter_map(|placement| placement.status.as_mut()) {
+            if self.is(Bug::NumbersByClock) {
+                status.table_generation = None;
+            }
+            if self.is(Bug::NamesTheUnborn) {
+                status.assignments.iter_mut().for_each(|at| at.indices.append(&mut at.pending));
+            }
+        }
+        if self.is(Bug::NumbersByClock)
+            && let Some(published) = &mut snapshot.published
+        {
+            published.metadata.annotations = None;
+            if let Some(table) = &mut published.table {
+                table.generation = table.generation.min(0);
+            }
+        }
+        routing::plan_table(&snapshot, now)
+    }
+
     fn placement_status(
         &self,
         snapshot: &PlacementSnapshot,
@@ -336,7 +364,11 @@ impl Decide for Mutant {
             for (n, cluster) in open.iter().enumerate() {
                 let indices = names.iter().skip(n).step_by(open.len()).cloned().collect();
                 let cluster = cluster.clone();
-                status.assignments.push(PlacementAssignment { cluster, indices, pending: Vec::new() });
+                status.assignments.push(PlacementAssignment {
+                    cluster,
+                    indices,
+                    ..PlacementAssignment::default()
+                });
             }
         }
         status

@@ -453,6 +453,12 @@ impl<'a> Story<'a> {
         }
         let direct = IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
         self.at(at, Act::CreatePlacement("direct".to_owned(), Box::new(direct)));
+        for _ in 0..self.rng.range(0, 2) {
+            let when = self.rng.range(at, at + 200);
+            let collection = if self.rng.chance(50) { "messages" } else { "direct" }.to_owned();
+            let delete = self.rng.chance(50);
+            self.at(when, if delete { Act::DeleteTable(collection) } else { Act::EditTable(collection) });
+        }
         if self.rng.chance(30) {
             // Nothing is on its way by then.
             self.at(700, Act::WipePlacement("direct".to_owned()));

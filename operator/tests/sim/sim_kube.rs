@@ -6,11 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::drift;
-use searchcell_core::names::{ClusterKey, FIELD_MANAGER, FINALIZER, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE};
+use searchcell_core::names::{
+    ClusterKey, FIELD_MANAGER, FINALIZER, LABEL_CELL, LABEL_CLUSTER, LABEL_COLLECTION, LABEL_ROLE,
+    routing_table,
+};
+use searchcell_core::routing::Published;
 use searchcell_core::snapshot::{CellObjects, is_owned_by, label};
 use searchcell_core::step::{Kind, Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
@@ -114,8 +118,14 @@ impl SimKube {
         let cache = self.cache.lock().unwrap();
         let names =
             |kind: K| cache.objects.get(&kind).into_iter().flat_map(|objects| objects.keys().cloned());
+        let placements = cache.objects.get(&K::Placement).into_iter().flatten();
+        let placements = placements.filter_map(|(_, object)| IndexPlacement::of(object));
         (names(K::Cell).map(|name| Key::Cell(NAMESPACE.to_owned(), name)))
             .chain(names(K::Placement).map(|name| Key::Placement(NAMESPACE.to_owned(), name)))
+            .chain(
+                placements
+                    .map(|placement| Key::Table(NAMESPACE.to_owned(), placement.spec.collection.clone())),
+            )
             .collect()
     }
 
@@ -127,6 +137,12 @@ impl SimKube {
         let suspended = match key {
             Key::Cell(_, name) => {
                 suspended(name) && !cache.get::<SearchCell>(name).is_some_and(|cell| leaves(&cell.metadata))
+            }
+            Key::Table(_, collection) => {
+                let placements = cache.objects.get(&K::Placement).into_iter().flatten();
+                (placements.filter_map(|(_, object)| IndexPlacement::of(object)))
+                    .filter(|placement| placement.spec.collection == *collection)
+                    .any(|placement| suspended(&placement.spec.cell) && !leaves(&placement.metadata))
             }
             Key::Placement(_, name) => (cache.get::<IndexPlacement>(name))
                 .is_some_and(|placement| suspended(&placement.spec.cell) && !leaves(&placement.metadata)),
@@ -229,6 +245,19 @@ impl KubeApi for SimKube {
             pods: cache.of_cell(cell),
             secrets: self.parsed.facts_of(NAMESPACE, cell, &cache.secrets(cell)),
         }
+    }
+
+    fn table(&self, _namespace: &str, collection: &str) -> Option<Arc<Published>> {
+        let map = self.cache.lock().unwrap().get::<ConfigMap>(&routing_table(collection))?;
+        (label(&map.metadata, LABEL_COLLECTION) == Some(collection)).then(|| Arc::new(Published::read(&map)))
+    }
+
+    async fn table_live(&self, _namespace: &str, collection: &str) -> Result<Option<Published>, KubeError> {
+        let name = routing_table(collection);
+        let read = self
+            .line
+            .call(Peer::ApiServer, false, |world| world.store.get::<ConfigMap>(&name).map(Published::read));
+        Ok(read.await?)
     }
 
     async fn search_cell_live(&self, _namespace: &str, name: &str) -> Result<Option<SearchCell>, KubeError> {

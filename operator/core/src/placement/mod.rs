@@ -10,13 +10,17 @@ mod status;
 mod verify;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use searchcell_crds::{DeletionPolicy, IndexPlacement, SearchCell};
 
 pub use plan::{plan_placement, plan_placement_deletion};
+pub(crate) use record::{Recorded, recorded_in};
 pub use status::placement_status;
 pub use verify::{Copies, verify};
 
+use crate::names::ClusterKey;
+use crate::routing::Published;
 use crate::snapshot::{ElasticFacts, IndexFacts, OwnershipMark, Reading};
 
 /// Everything that one pass over an IndexPlacement looks at.
@@ -28,6 +32,8 @@ pub struct PlacementSnapshot {
     pub cell: Option<SearchCell>,
     /// All other placements of the namespace.
     pub siblings: Vec<IndexPlacement>,
+    /// The routing table of its collection, as the watch cache has it.
+    pub table: Option<Arc<Published>>,
     /// What each cluster of the cell said, by cluster name. A missing one counts as unavailable.
     pub elastic: BTreeMap<String, Reading<ElasticFacts>>,
 }
@@ -58,6 +64,13 @@ impl PlacementSnapshot {
                 })
             })
             .collect()
+    }
+
+    /// True when the published table names the index where it was found.
+    fn is_published(&self, found: &Found<'_>) -> bool {
+        let (namespace, _) = self.id();
+        let cluster = ClusterKey::new(namespace, &self.placement.spec.cell, found.cluster).name();
+        self.table.as_ref().is_some_and(|table| table.names(found.name, &cluster))
     }
 
     /// All indices on every cluster that could be read.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use searchcell_crds::{DeletionPolicy, Reason, SearchCell};
 
 use super::place::place;
-use super::record::was_created;
+use super::record::recorded;
 use super::{Found, PlacementSnapshot};
 use crate::build;
 use crate::domain::{ValidIndex, ValidPlacement};
@@ -43,7 +43,9 @@ pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, 
         .clusters
         .iter()
         .all(|cluster| snapshot.elastic.get(&cluster.name).is_some_and(|r| r.known().is_some()));
-    let gone = missing.iter().filter(|index| all_read && was_created(snapshot, &index.name));
+    let record = recorded(snapshot);
+    let was_there = |index: &ValidIndex| record.get(index.name.as_str()).is_some_and(|at| at.seen);
+    let gone = missing.iter().filter(|index| all_read && was_there(index));
     holds.extend(gone.map(|index| {
         hold(
             None,
@@ -216,7 +218,15 @@ pub fn plan_placement_deletion(snapshot: &PlacementSnapshot, now: Timestamp) -> 
         plan.steps.push(done());
         return plan;
     };
-    for found in snapshot.owned_indices() {
+    let waited = meta.deletion_timestamp.as_ref().map(|since| now.duration_since(since.0).unsigned_abs());
+    let patience_is_over = waited.is_some_and(|waited| waited >= PATIENCE);
+    let owned = snapshot.owned_indices();
+    if !patience_is_over && owned.iter().any(|found| snapshot.is_published(found)) {
+        let message = "the routing table of the collection still names indices that are to be deleted";
+        plan.holds.push(hold(None, Reason::Deleting, message));
+        return plan;
+    }
+    for found in owned {
         let action = Action::DeleteIndex { name: found.name.to_owned(), uuid: found.facts.uuid.clone() };
         plan.steps.push(step(Some(found.cluster), "spec.deletionPolicy is Delete", action));
     }
@@ -227,8 +237,6 @@ pub fn plan_placement_deletion(snapshot: &PlacementSnapshot, now: Timestamp) -> 
             None => Some((cluster.name.as_str(), "it has not been read yet")),
         })
         .collect();
-    let waited = meta.deletion_timestamp.as_ref().map(|since| now.duration_since(since.0).unsigned_abs());
-    let patience_is_over = waited.is_some_and(|waited| waited >= PATIENCE);
     if patience_is_over || (plan.steps.is_empty() && unread.is_empty()) {
         plan.steps.push(done());
     }

@@ -12,20 +12,30 @@ use crate::step::Plan;
 
 /// Where an index belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Recorded<'a> {
+pub(crate) struct Recorded<'a> {
     /// `<cell>-<cluster>`.
     pub cluster: &'a str,
     /// Whether it has been seen there.
     pub seen: bool,
+    /// Whether it has gone since.
+    pub missing: bool,
+}
+
+impl Recorded<'_> {
+    /// True when it was there when its cluster was last read.
+    pub fn is_there(&self) -> bool {
+        self.seen && !self.missing
+    }
 }
 
 /// What a status records, by index name.
-pub(super) fn recorded_in(status: &IndexPlacementStatus) -> BTreeMap<&str, Recorded<'_>> {
+pub(crate) fn recorded_in(status: &IndexPlacementStatus) -> BTreeMap<&str, Recorded<'_>> {
     let mut record = BTreeMap::new();
-    for PlacementAssignment { cluster, indices, pending } in &status.assignments {
-        let at = |seen| Recorded { cluster, seen };
-        record.extend(pending.iter().map(|name| (name.as_str(), at(false))));
-        record.extend(indices.iter().map(|name| (name.as_str(), at(true))));
+    for PlacementAssignment { cluster, indices, pending, missing } in &status.assignments {
+        for (names, seen, gone) in [(pending, false, false), (missing, true, true), (indices, true, false)] {
+            let at = Recorded { cluster, seen, missing: gone };
+            record.extend(names.iter().map(|name| (name.as_str(), at)));
+        }
     }
     record
 }
@@ -34,11 +44,6 @@ pub(super) fn recorded_in(status: &IndexPlacementStatus) -> BTreeMap<&str, Recor
 pub(super) fn recorded(snapshot: &PlacementSnapshot) -> BTreeMap<&str, Recorded<'_>> {
     let status = snapshot.placement.status.as_ref().filter(|_| !snapshot.goes_with_volumes());
     status.map(recorded_in).unwrap_or_default()
-}
-
-/// True when status remembers that the index was there.
-pub(super) fn was_created(snapshot: &PlacementSnapshot, index: &str) -> bool {
-    recorded(snapshot).get(index).is_some_and(|at| at.seen)
 }
 
 /// What the next status records: what was recorded and is still asked for, what this pass decided, and, before both,
@@ -53,19 +58,36 @@ pub(super) fn next_record(
     let full_name = |cluster: &str| ClusterKey::new(namespace, &snapshot.placement.spec.cell, cluster).name();
     let wanted: Option<BTreeSet<&str>> =
         valid.map(|valid| valid.indices.iter().map(|index| index.name.as_str()).collect());
-    let is_unread = |cluster: &str| {
-        snapshot.elastic.iter().any(|(name, reading)| reading.known().is_none() && full_name(name) == cluster)
+    // Known to be without it: its cluster was read, and was itself, or has left the cell with all that belonged to it.
+    let knows = |cluster: &str| {
+        let reading = snapshot.elastic.iter().find(|(name, _)| full_name(name) == cluster);
+        match reading {
+            Some((_, reading)) => {
+                reading.known().is_some_and(|facts| facts.uuid.is_some() && facts.master.is_some())
+            }
+            None => snapshot.cell.as_ref().is_some_and(|cell| {
+                !cell.spec.clusters.iter().any(|of_cell| full_name(&of_cell.name) == cluster)
+            }),
+        }
     };
-
+    let is_pool = snapshot.placement.spec.pool.is_some();
     let before = recorded(snapshot);
-    let mut record: BTreeMap<&str, (String, bool)> = (before.iter())
-        .filter(|(name, at)| {
-            wanted.as_ref().is_none_or(|wanted| wanted.contains(*name)) || at.seen && is_unread(at.cluster)
-        })
-        .map(|(name, at)| (*name, (at.cluster.to_owned(), at.seen)))
-        .collect();
+    let mut record: BTreeMap<&str, (String, List)> = BTreeMap::new();
+    for (name, at) in &before {
+        let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
+        let unread = !knows(at.cluster);
+        // How many indices a pool has decides where its tenants are: none is forgotten that was ever there.
+        if is_wanted || at.seen && (unread || is_pool) {
+            let list = match (at.seen, unread) {
+                (false, _) => List::Pending,
+                (true, true) if at.is_there() => List::There,
+                (true, _) => List::Missing,
+            };
+            record.insert(name, (at.cluster.to_owned(), list));
+        }
+    }
     for (name, cluster) in &plan.assign {
-        record.insert(name, (full_name(cluster), false));
+        record.insert(name, (full_name(cluster), List::Pending));
     }
     for found in owned {
         let cluster = full_name(found.cluster);
@@ -77,16 +99,28 @@ pub(super) fn next_record(
                     .any(|other| other.name == found.name && full_name(other.cluster) == at.cluster)
         });
         if !elsewhere {
-            record.insert(found.name, (cluster, true));
+            record.insert(found.name, (cluster, List::There));
         }
     }
 
     let mut by_cluster: BTreeMap<String, PlacementAssignment> = BTreeMap::new();
-    for (name, (cluster, seen)) in record {
+    for (name, (cluster, list)) in record {
         let entry = by_cluster.entry(cluster.clone()).or_default();
         entry.cluster = cluster;
-        let list = if seen { &mut entry.indices } else { &mut entry.pending };
+        let list = match list {
+            List::Pending => &mut entry.pending,
+            List::There => &mut entry.indices,
+            List::Missing => &mut entry.missing,
+        };
         list.push(name.to_owned());
     }
     by_cluster.into_values().collect()
+}
+
+/// One of the lists of an assignment.
+#[derive(Clone, Copy)]
+enum List {
+    Pending,
+    There,
+    Missing,
 }

@@ -9,10 +9,10 @@ use searchcell_crds::{
     ShardCounts,
 };
 
-use super::record::{next_record, was_created};
+use super::record::{next_record, recorded};
 use super::{Copies, Found, PlacementSnapshot, verify};
 use crate::domain::{ValidIndex, ValidPlacement};
-use crate::names::ClusterKey;
+use crate::names::{ClusterKey, dedicated_index};
 use crate::snapshot::Reading;
 use crate::status::{Conditions, join, some_of, two_significant_digits};
 use crate::step::{Outcome, Plan};
@@ -43,13 +43,14 @@ pub fn placement_status(
         owned.iter().map(|found| (*found, verify(found.facts, found.elastic, zones, now))).collect();
     let sum = checked.iter().fold(Copies::default(), |sum, (_, copies)| sum.plus(*copies));
     let unread = unread_clusters(snapshot);
+    let record = recorded(snapshot);
     // Gone is what was there; it may also be on a cluster that was not read.
     let (gone, missing): (Vec<String>, Vec<String>) = match valid {
         Ok(valid) => {
             let absent =
                 valid.indices.iter().filter(|index| !owned.iter().any(|found| found.name == index.name));
             let (gone, missing): (Vec<_>, Vec<_>) =
-                absent.partition(|index| was_created(snapshot, &index.name));
+                absent.partition(|index| record.get(index.name.as_str()).is_some_and(|at| at.seen));
             let names =
                 |indices: Vec<&ValidIndex>| indices.into_iter().map(|index| index.name.clone()).collect();
             (if unread.is_empty() { names(gone) } else { Vec::new() }, names(missing))
@@ -70,6 +71,14 @@ pub fn placement_status(
     let named = |wrong: fn(&Copies) -> bool| -> Vec<String> {
         checked.iter().filter(|(_, copies)| wrong(copies)).map(|(found, _)| found.name.to_owned()).collect()
     };
+    let published = snapshot.table.as_ref().and_then(|published| published.table.as_ref());
+    let unpublished = owned.iter().find(|found| !snapshot.is_published(found));
+    let unpublished = unpublished.filter(|_| meta.deletion_timestamp.is_none()).map(|found| {
+        format!(
+            "the routing table of the collection does not hold this placement yet: {} is missing",
+            found.name
+        )
+    });
     let red = named(Copies::has_lost_primaries);
     let starting = named(|copies| copies.primaries_unstarted > 0);
     if meta.deletion_timestamp.is_some() {
@@ -100,6 +109,8 @@ pub fn placement_status(
     } else if !starting.is_empty() {
         let message = format!("primaries are being started: {}", some_of(&starting));
         conditions.set(READY, false, Reason::Progressing, message);
+    } else if let Some(waiting) = &unpublished {
+        conditions.set(READY, false, Reason::TableNotReady, waiting.clone());
     } else {
         let notices =
             valid.iter().flat_map(|valid| valid.notices.iter().map(|notice| format!("notice {notice}")));
@@ -110,6 +121,8 @@ pub fn placement_status(
     let initializing = sum.wanted - sum.started - sum.lost;
     let under_way = if meta.deletion_timestamp.is_some() {
         Some((Reason::Deleting, "indices go as spec.deletionPolicy says".to_owned()))
+    } else if let Some(waiting) = &unpublished {
+        Some((Reason::TableNotReady, waiting.clone()))
     } else if initializing > 0 {
         Some((Reason::Progressing, "copies of shards are being made".to_owned()))
     } else {
@@ -120,7 +133,11 @@ pub fn placement_status(
     IndexPlacementStatus {
         observed_generation: generation,
         conditions: conditions.finish(&previous.conditions),
-        table_generation: previous.table_generation,
+        // A number that was once told is remembered: the next one is higher, also when the table is gone.
+        table_generation: published
+            .filter(|_| unpublished.is_none() && !owned.is_empty())
+            .map(|table| table.generation)
+            .max(previous.table_generation),
         // What was not read is as it was.
         indices: previous.indices.filter(|_| !unread.is_empty()).or(Some(count(owned.len()))),
         shards: previous.shards.clone().filter(|_| !unread.is_empty()).or(Some(ShardCounts {
@@ -244,12 +261,18 @@ fn clusters(
     by_name.into_iter().map(|(name, indices)| PlacementCluster { name, indices }).collect()
 }
 
-/// Tenants whose index exists, or existed: what was there once is remembered, so that it is never made anew empty.
+/// Tenants whose index exists, or existed; those included that the spec does not name any more and whose index is still
+/// there.
 fn tenants(
     valid: &ValidPlacement,
     owned: &[Found<'_>],
     previous: &[PlacementTenant],
 ) -> Vec<PlacementTenant> {
+    let is_kept = |known: &&PlacementTenant| {
+        let name = dedicated_index(&valid.collection, &known.id, 1);
+        !valid.indices.iter().any(|index| index.name == name) && owned.iter().any(|found| found.name == name)
+    };
+    let kept = previous.iter().filter(is_kept).cloned();
     (valid.indices.iter())
         .filter_map(|index| {
             let id = index.tenant.clone()?;
@@ -258,6 +281,7 @@ fn tenants(
                 None => previous.iter().find(|known| known.id == id).cloned(),
             }
         })
+        .chain(kept)
         .collect()
 }
 
