@@ -18,6 +18,7 @@ pub mod certificates;
 pub mod elastic;
 pub mod env;
 pub mod leaks;
+pub mod looks;
 pub mod nodes;
 pub mod objects;
 pub mod operator;
