@@ -347,21 +347,27 @@ async fn sweep(env: &Env) {
     let selector = format!("{LABEL}=true");
     let Ok(left) = all.list("namespaces", &selector).await else { return };
     for namespace in &left {
-        let name = text(namespace, "/metadata/name");
-        let objects = Objects::new(env.client.clone(), name);
-        all.delete("namespaces", name).await.unwrap();
-        for plural in ["indexplacements", "searchcells"] {
-            for object in objects.list(plural, "").await.unwrap_or_default() {
-                let unfinalized = json!({"metadata": {"finalizers": null}});
-                let _ = objects.merge(plural, text(&object, "/metadata/name"), &unfinalized).await;
-            }
-        }
+        all.delete("namespaces", text(namespace, "/metadata/name")).await.unwrap();
     }
     wait_for("the end of the test's namespace", Duration::from_secs(300), async || {
         let left = all.list("namespaces", &selector).await?;
+        for namespace in &left {
+            // Of an interrupted run, a process of the operator may still be about, which puts them on again.
+            remove_finalizers(&Objects::new(env.client.clone(), text(namespace, "/metadata/name"))).await;
+        }
         ensure(left.is_empty(), || left.iter().map(conditions_line).collect())
     })
     .await;
+}
+
+async fn remove_finalizers(objects: &Objects) {
+    for plural in ["indexplacements", "searchcells"] {
+        for object in objects.list(plural, "").await.unwrap_or_default() {
+            let unfinalized = json!({"metadata": {"finalizers": null}});
+            // It may be gone by now; if not, the next look tries again.
+            let _ = objects.merge(plural, text(&object, "/metadata/name"), &unfinalized).await;
+        }
+    }
 }
 
 /// Makes sure that every node has the image of a version of Elasticsearch.
