@@ -22,8 +22,8 @@ use crate::security::gate::rotation_may_advance;
 use crate::security::leaf::{Workload, workloads};
 use crate::security::order::{AuthorityOrder, Order};
 use crate::security::users::{self, UsersView};
-use crate::security::{Layer, Stage};
-use crate::snapshot::{CellObjects, CellSnapshot, Reading};
+use crate::security::{ANNOTATION_STAGE_SINCE, Layer, Stage};
+use crate::snapshot::{CellObjects, CellSnapshot, Reading, annotation};
 use crate::step::{Action, Hold, Kind, Object, Step};
 
 /// What is to be done about security in this pass.
@@ -241,13 +241,18 @@ fn publish_trust(scope: &Scope<'_>, layers: &Layers, upkeep: &mut Upkeep) {
         return;
     }
     let name = http_trust(scope.name);
-    let desired = ConfigMap {
-        metadata: scope.metadata(name.clone()),
-        data: Some(BTreeMap::from([("ca.crt".to_owned(), bundle(trust))])),
-        ..ConfigMap::default()
-    };
     let maps = &scope.snapshot.objects.config_maps;
-    let step = match drift::find(maps, |map| &map.metadata, &name, scope.uid) {
+    let live = drift::find(maps, |map| &map.metadata, &name, scope.uid);
+    let data = Some(BTreeMap::from([("ca.crt".to_owned(), bundle(trust))]));
+    let mut metadata = scope.metadata(name.clone());
+    let since = match &live {
+        Live::Ours(found) if found.data == data => annotation(&found.metadata, ANNOTATION_STAGE_SINCE),
+        _ => None,
+    };
+    let since = since.map_or_else(|| whole_seconds(scope.now), str::to_owned);
+    metadata.annotations.get_or_insert_default().insert(ANNOTATION_STAGE_SINCE.to_owned(), since);
+    let desired = ConfigMap { metadata, data, ..ConfigMap::default() };
+    let step = match live {
         Live::Missing => Action::Create(Object::ConfigMap(Box::new(desired))),
         Live::Ours(found) if drift::differs(&desired, found) => {
             let target = drift::target(Kind::ConfigMap, &found.metadata);
@@ -262,6 +267,10 @@ fn publish_trust(scope: &Scope<'_>, layers: &Layers, upkeep: &mut Upkeep) {
         }
     };
     upkeep.steps.push(Step { cluster: None, action: step, why: "whom clients trust".to_owned() });
+}
+
+fn whole_seconds(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
 
 fn plan_users(scope: &Scope<'_>, upkeep: &mut Upkeep) {
