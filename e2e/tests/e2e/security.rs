@@ -311,7 +311,7 @@ fn certificates_and_passwords_are_renewed() {
 #[test]
 fn certificates_of_users_are_checked_and_shown() {
     run("certificates_of_users_are_checked_and_shown", Level::Full, async |t| {
-        let _operator = t.start_operator().await;
+        let _operator = t.start_operator_with(&SHORT).await;
         let mut cell = Cell::mini("cell");
         t.apply(&cell.object()).await;
         t.apply(&placement("pool", "cell", json!({"pool": {"indices": 1}}), 0)).await;
@@ -363,6 +363,15 @@ fn certificates_of_users_are_checked_and_shown() {
         wait_for("the certificate of the user", LIMIT, async || {
             let now = shown(&address, 9200, None).await?;
             ensure(now == certificate, || "another one".to_owned())
+        })
+        .await;
+        t.cell_ready(&cell).await;
+        // and back
+        cell.extra = json!({"security": {"certificates": null}});
+        t.apply(&cell.object()).await;
+        wait_for("a certificate of the operator", LIMIT, async || {
+            let now = shown(&address, 9200, None).await?;
+            ensure(now != certificate, || "that of the user".to_owned())
         })
         .await;
         t.cell_ready(&cell).await;
