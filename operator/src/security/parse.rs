@@ -62,7 +62,7 @@ pub fn facts(secret: &Sealed) -> SecretFacts {
         if key.ends_with(".crt") {
             match certificates(&bytes.0) {
                 Some(found) => {
-                    facts.certificates.insert(key.clone(), found);
+                    facts.certificates.insert(key.clone(), Arc::new(found));
                 }
                 None => {
                     facts.unreadable.insert(key.clone());

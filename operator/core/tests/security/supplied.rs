@@ -20,7 +20,7 @@ fn good(world: &mut World) -> SecretFacts {
 
 fn secret(authority: CertificateFacts, leaf: CertificateFacts) -> SecretFacts {
     let mut secret = SecretFacts::default();
-    secret.certificates.insert("ca.crt".into(), vec![authority]);
+    secret.certificates.insert("ca.crt".into(), vec![authority].into());
     put_pair(&mut secret, "tls", leaf);
     secret
 }
