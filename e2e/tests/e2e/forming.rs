@@ -60,7 +60,7 @@ fn other_releases_form_as_well() {
             let document = (
                 "messages.p000.g1".to_owned(),
                 "1".to_owned(),
-                None,
+                Some("1".to_owned()),
                 json!({"guild_id": "1", "content": "x", "sent": 1}),
             );
             elastic.bulk(&[document]).await.unwrap();
