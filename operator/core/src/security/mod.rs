@@ -71,7 +71,7 @@ pub struct Lifetimes {
     pub authority: Duration,
     /// How long clients have to load a new authority of the HTTP layer before any node presents its certificates.
     pub overlap: Duration,
-    /// How long the former user of a router or an exporter stays valid after its successor was made.
+    /// How long the former user of a router, an exporter or the administrator stays valid after its successor was made.
     pub credential_grace: Duration,
 }
 
