@@ -367,7 +367,7 @@ fn certificates_of_users_are_checked_and_shown() {
         .await;
         t.cell_ready(&cell).await;
         // and back
-        cell.extra = json!({"security": {"certificates": null}});
+        cell.extra = json!({});
         t.apply(&cell.object()).await;
         wait_for("a certificate of the operator", LIMIT, async || {
             let now = shown(&address, 9200, None).await?;
