@@ -327,7 +327,9 @@ fn certificates_of_users_are_checked_and_shown() {
         t.apply(&cell.object()).await;
         named(t, "Secret mine does not exist").await;
         let authority = Authority::new("an authority of a test");
-        let names = ["cell-a", "cell-a-http"].map(|service| format!("{service}.{}.svc", t.namespace));
+        // the last one is how this test itself says it
+        let names = ["cell-a.{}.svc", "cell-a-http.{}.svc", "cell-a.{}.svc.cluster.local"]
+            .map(|name| name.replace("{}", &t.namespace));
         let good = authority.secret("mine", &names, false);
         let with = |key: &str, value: Option<&Value>| {
             let mut secret = good.clone();
