@@ -1,4 +1,5 @@
-//! What is secret is in Secrets and nowhere else: everything that a test has printed or stored is searched for it.
+//! What is secret is in Secrets and nowhere else: the logs of operators and nodes, the objects of the namespace and the
+//! audit log are searched for it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,8 +34,8 @@ pub struct Material(BTreeMap<String, String>);
 
 impl Material {
     /// Adds what the Secrets of a namespace's cells have now.
-    pub async fn remember(&mut self, objects: &Objects) {
-        for secret in objects.list("secrets", "searchcell.dev/cell").await.unwrap_or_default() {
+    pub async fn remember(&mut self, objects: &Objects) -> Result<(), String> {
+        for secret in objects.list("secrets", "searchcell.dev/cell").await? {
             let name = text(&secret, "/metadata/name");
             for (key, value) in secret["data"].as_object().into_iter().flatten() {
                 let bytes =
@@ -50,6 +51,7 @@ impl Material {
                 }
             }
         }
+        Ok(())
     }
 
     /// How much it is.
@@ -79,7 +81,7 @@ impl Material {
         namespace: &str,
         folder: &Path,
         log: Option<&AuditLog>,
-    ) -> Vec<String> {
+    ) -> Result<Vec<String>, String> {
         let mut found = Vec::new();
         let mut look = |place: String, text: &str| {
             found.extend(self.found_in(text).into_iter().map(|name| format!("{name} in {place}")));
@@ -90,7 +92,7 @@ impl Material {
         }
         let mut pods = Vec::new();
         for kind in KINDS {
-            for object in objects.list(kind, "").await.unwrap_or_default() {
+            for object in objects.list(kind, "").await? {
                 let name = text(&object, "/metadata/name").to_owned();
                 look(format!("{kind}/{name}"), &object.to_string());
                 if kind == "pods" && is_ours(&object) {
@@ -106,7 +108,7 @@ impl Material {
         if let Some(log) = log {
             look("the audit log".to_owned(), &log.lines_with(namespace));
         }
-        found
+        Ok(found)
     }
 }
 

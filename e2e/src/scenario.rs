@@ -158,23 +158,29 @@ impl Scenario {
 
     /// Remembers what the Secrets of the cells have now: it may not be seen anywhere, also when it is no longer used.
     pub async fn remember_secrets(&self) {
-        let mut material = self.material.lock().await;
-        material.remember(&self.objects).await;
+        self.material.lock().await.remember(&self.objects).await.expect("the Secrets of the namespace");
     }
 
-    /// What is secret is in Secrets alone.
+    /// What is secret is in Secrets alone. That nobody could look is a failure, too.
     async fn leaks(&self) -> Option<Box<dyn std::any::Any + Send>> {
-        self.remember_secrets().await;
-        let material = self.material.lock().await;
-        if material.is_empty() {
-            return None;
-        }
-        let found = material.search(&self.objects, &self.namespace, &self.folder, self.log.as_ref()).await;
-        say(format!("{} pieces of Secrets looked for, {} found", material.len(), found.len()));
-        (!found.is_empty()).then(|| {
-            say(format!("found outside of Secrets: {found:#?}"));
-            Box::new("something secret was printed or stored") as Box<dyn std::any::Any + Send>
-        })
+        let mut material = self.material.lock().await;
+        let found = async {
+            material.remember(&self.objects).await?;
+            if material.is_empty() {
+                return Ok(Vec::new());
+            }
+            let found =
+                material.search(&self.objects, &self.namespace, &self.folder, self.log.as_ref()).await?;
+            say(format!("{} pieces of Secrets looked for, {} found", material.len(), found.len()));
+            Ok::<_, String>(found)
+        };
+        let why = match found.await {
+            Ok(found) if found.is_empty() => return None,
+            Ok(found) => format!("found outside of Secrets: {found:#?}"),
+            Err(error) => format!("what is secret was not looked for: {error}"),
+        };
+        say(&why);
+        Some(Box::new(why))
     }
 
     /// The operator may never ask for what it has no right to: then a manifest lacks a rule.

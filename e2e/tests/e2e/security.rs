@@ -110,12 +110,7 @@ fn rotations_go_unnoticed() {
     run("rotations_go_unnoticed", Level::Full, async |t| {
         let mut operator = t.start_operator_with(&SHORT).await;
         let cell = Cell::small("cell");
-        t.apply(&cell.object()).await;
-        t.apply(&placement("pool", "cell", json!({"pool": {"indices": 1}}), 2)).await;
-        t.cell_ready(&cell).await;
-        t.placement_ready("pool").await;
-        router_may(t).await;
-        let pods = t.pods("searchcell.dev/cell=cell").await;
+        let pods = serving(t, &cell, 2).await;
         let probes = [
             Probe::writer(t.elastic_as("cell", "a", "router"), "messages.p000.g1"),
             Probe::reader(t.elastic_as("cell", "a", "router"), "messages.p000.g1"),
@@ -192,6 +187,16 @@ async fn all_show_what_they_have(t: &Scenario) {
     .await;
 }
 
+/// Brings up a cell with one index that the router may use; its pods, with their restarts.
+async fn serving(t: &Scenario, cell: &Cell, replicas: i32) -> BTreeMap<String, (String, i64)> {
+    t.apply(&cell.object()).await;
+    t.apply(&placement("pool", "cell", json!({"pool": {"indices": 1}}), replicas)).await;
+    t.cell_ready(cell).await;
+    t.placement_ready("pool").await;
+    router_may(t).await;
+    t.pods("searchcell.dev/cell=cell").await
+}
+
 /// Waits until nodes have read what the router may do since the placement came.
 async fn router_may(t: &Scenario) {
     let elastic = t.elastic_as("cell", "a", "router");
@@ -234,12 +239,7 @@ fn certificates_and_passwords_are_renewed() {
         let short = ["--certificate-lifetime=10m", "--credential-grace=100s"];
         let _operator = t.start_operator_with(&short).await;
         let cell = Cell::small("cell");
-        t.apply(&cell.object()).await;
-        t.apply(&placement("pool", "cell", json!({"pool": {"indices": 1}}), 2)).await;
-        t.cell_ready(&cell).await;
-        t.placement_ready("pool").await;
-        router_may(t).await;
-        let pods = t.pods("searchcell.dev/cell=cell").await;
+        let pods = serving(t, &cell, 2).await;
         let probes = [
             Probe::writer(t.elastic_as("cell", "a", "router"), "messages.p000.g1"),
             Probe::reader(t.elastic_as("cell", "a", "router"), "messages.p000.g1"),
@@ -313,12 +313,7 @@ fn certificates_of_users_are_checked_and_shown() {
     run("certificates_of_users_are_checked_and_shown", Level::Full, async |t| {
         let _operator = t.start_operator_with(&SHORT).await;
         let mut cell = Cell::mini("cell");
-        t.apply(&cell.object()).await;
-        t.apply(&placement("pool", "cell", json!({"pool": {"indices": 1}}), 0)).await;
-        t.cell_ready(&cell).await;
-        t.placement_ready("pool").await;
-        router_may(t).await;
-        let pods = t.pods("searchcell.dev/cell=cell").await;
+        let pods = serving(t, &cell, 0).await;
         let (_, address) = name_and_address(&t.objects.expect("pods", "cell-a-data-a-0").await);
         let own = shown(&address, 9200, None).await.unwrap();
         let probes = [Probe::writer(t.elastic_as("cell", "a", "router"), "messages.p000.g1")];
@@ -337,7 +332,6 @@ fn certificates_of_users_are_checked_and_shown() {
                 Some(value) => secret["stringData"][key] = value.clone(),
                 None => drop(secret["stringData"].as_object_mut().unwrap().remove(key)),
             }
-            // an entry of its own, so that each one differs from the one before
             secret
         };
         let other = Authority::new("another authority of a test").secret("mine", &names, false);

@@ -13,7 +13,7 @@ use searchcell_core::security::order::{
     AuthorityChange, AuthorityOrder, CertificatesOrder, CredentialOrder, Order, Source, StandbyOrder,
     UsersOrder,
 };
-use searchcell_core::security::{ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, Lifetimes};
+use searchcell_core::security::{ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, Lifetimes, whole_seconds};
 use searchcell_core::step::Target;
 
 use super::forge::{Forge, Pair, Signer};
@@ -305,8 +305,4 @@ fn put(data: &mut Data, key: &str, text: &str) {
 fn put_pair(data: &mut Data, stem: &str, pair: Pair) {
     put(data, &format!("{stem}.crt"), &pair.certificate);
     put(data, &format!("{stem}.key"), pair.key.reveal());
-}
-
-fn whole_seconds(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }

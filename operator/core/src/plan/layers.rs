@@ -31,6 +31,16 @@ pub(super) struct LayerPlan {
     pub(super) moves: bool,
 }
 
+impl LayerPlan {
+    fn at_rest(
+        source: Option<(Source, CertificateFacts)>,
+        trust: Vec<CertificateFacts>,
+        known: Vec<CertificateFacts>,
+    ) -> Self {
+        Self { source, trust, known, trusted: Ok(()), served: Ok(()), moves: false }
+    }
+}
+
 /// All layers of a cell's clusters.
 pub(super) struct Layers {
     http: Option<LayerPlan>,
@@ -52,14 +62,7 @@ impl Layers {
                 plan(scope, Layer::Transport, &[cluster], &name, of, upkeep)
             })
             .collect();
-        let nothing = LayerPlan {
-            source: None,
-            trust: Vec::new(),
-            known: Vec::new(),
-            trusted: Ok(()),
-            served: Ok(()),
-            moves: false,
-        };
+        let nothing = LayerPlan::at_rest(None, Vec::new(), Vec::new());
         Self { http, transport, nothing }
     }
 
@@ -88,16 +91,8 @@ fn plan(
     let live = drift::find(secrets, |secret| &secret.metadata, authority, scope.uid).ours();
     let Some(live) = live else {
         // Until it is there again, nodes go on with what they have.
-        let none = Ok(());
         let moves = !known.is_empty();
-        return LayerPlan {
-            source: None,
-            trust: known.clone(),
-            known,
-            trusted: none.clone(),
-            served: none,
-            moves,
-        };
+        return LayerPlan { moves, ..LayerPlan::at_rest(None, known.clone(), known) };
     };
     let authority = Authority::of(live);
     let issuer = authority.issuer.clone().filter(|issuer| issuer.not_after > scope.now);
@@ -181,9 +176,7 @@ fn known(scope: &Scope<'_>, layer: Layer, clusters: &[&Cluster]) -> Vec<Certific
     let mut known: Vec<CertificateFacts> = Vec::new();
     for secret in clusters.iter().flat_map(|cluster| secrets_of(scope, cluster)) {
         for certificate in secret.1.certificates(layer.trust_file()) {
-            if certificate.not_after > scope.now
-                && !known.iter().any(|found| found.fingerprint == certificate.fingerprint)
-            {
+            if certificate.not_after > scope.now && !is_in(certificate, &known) {
                 known.push(certificate.clone());
             }
         }
@@ -212,11 +205,8 @@ fn trusts(
 ) -> Result<(), String> {
     for cluster in clusters {
         for (_, secret) in secrets_of(scope, cluster) {
-            let has = |wanted: &CertificateFacts| {
-                (secret.certificates(layer.trust_file()).iter())
-                    .any(|found| found.fingerprint == wanted.fingerprint)
-            };
-            if !trust.iter().all(has) {
+            let has = secret.certificates(layer.trust_file());
+            if !trust.iter().all(|wanted| is_in(wanted, has)) {
                 return Err(format!("Secret {}", secret.name()));
             }
         }
@@ -294,16 +284,7 @@ fn supplied(
         let stays =
             if known.is_empty() { "no node starts before it is good" } else { "nodes keep what they have" };
         upkeep.hold(cluster, reason, format!("{path}: Secret {name} {problem}; {stays}"));
-        let done = Ok(());
-        let trust = known.clone();
-        LayerPlan {
-            source: None,
-            trust,
-            known: known.clone(),
-            trusted: done.clone(),
-            served: done,
-            moves: false,
-        }
+        LayerPlan::at_rest(None, known.clone(), known.clone())
     };
     let (facts, untrusted) = match scope.snapshot.supplied.get(&layer) {
         Some(Supplied::Read { facts, untrusted }) => (facts, untrusted),
@@ -331,15 +312,7 @@ fn supplied(
     // Nodes that trust these authorities and no others: that is the record of a change that came to its end.
     let is_settled = known.iter().all(|one| is_in(one, &trust)) && trust.iter().all(|one| is_in(one, &known));
     if known.is_empty() || is_settled {
-        let done = Ok(());
-        return LayerPlan {
-            source: Some(source),
-            trust,
-            known,
-            trusted: done.clone(),
-            served: done,
-            moves: false,
-        };
+        return LayerPlan::at_rest(Some(source), trust, known);
     }
     let what = format!("{path}: the certificate of Secret {name}");
     adopt(scope, layer, clusters, source, trust, known, &what, cluster, upkeep)

@@ -22,7 +22,7 @@ use crate::security::gate::rotation_may_advance;
 use crate::security::leaf::{Workload, workloads};
 use crate::security::order::{AuthorityOrder, Order};
 use crate::security::users::{self, UsersView};
-use crate::security::{ANNOTATION_STAGE_SINCE, Layer, Stage};
+use crate::security::{ANNOTATION_STAGE_SINCE, Layer, Stage, whole_seconds};
 use crate::snapshot::{CellObjects, CellSnapshot, Reading, annotation};
 use crate::step::{Action, Hold, Kind, Object, Step};
 
@@ -267,10 +267,6 @@ fn publish_trust(scope: &Scope<'_>, layers: &Layers, upkeep: &mut Upkeep) {
         }
     };
     upkeep.steps.push(Step { cluster: None, action: step, why: "whom clients trust".to_owned() });
-}
-
-fn whole_seconds(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
 
 fn plan_users(scope: &Scope<'_>, upkeep: &mut Upkeep) {

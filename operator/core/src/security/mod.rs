@@ -15,6 +15,8 @@ pub mod users;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 pub use authority::{Authority, Stage};
 pub use facts::{CertificateFacts, CredentialFacts, SecretFacts, Served, Supplied, UsersFacts};
 pub use gate::{disruption_may_start, rotation_in_flight};
@@ -60,6 +62,11 @@ pub fn is_operators_alone(cell: &str, secret: &str) -> bool {
             || [Role::Master, Role::Data].into_iter().any(of_zones)
     });
     of_cell.iter().any(|own| own == secret) || of_cluster
+}
+
+/// A time as annotations have it.
+pub fn whole_seconds(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }
 
 /// How long certificates live, and how long an overlap lasts for clients that nobody can ask.
