@@ -77,6 +77,9 @@ cp /mnt/settings/elasticsearch.yml /mnt/config/elasticsearch.yml
 cp /mnt/settings/searchcell.options /mnt/config/jvm.options.d/searchcell.options
 ";
 
+/// Files of the realm that are links into the directory where it is mounted.
+const REALM_FILES: &str = "users users_roles roles.yml";
+
 /// A node that clients talk to goes on serving until the Services have forgotten it.
 const FORGET_SECONDS: &str = "3";
 /// Time to close shards and hand over; by custom a second or two.
@@ -160,7 +163,12 @@ fn pod(
 }
 
 fn configure(cell: &ValidCell, role: Role, valid: &ValidRole) -> Container {
-    let mut script = CONFIGURE.to_owned();
+    let mut script = String::new();
+    if cell.is_secure {
+        // Where it runs again in the same pod, the image's own files of these names may not be copied onto the links.
+        script.push_str(&format!("cd /mnt/config && rm -f {REALM_FILES}\n"));
+    }
+    script.push_str(CONFIGURE);
     if cell.is_secure {
         script.push_str(&secure_script(role));
     }
@@ -183,7 +191,7 @@ fn secure_script(role: Role) -> String {
     let node = if role == Role::Ingest { SHARED } else { "$POD_NAME" };
     format!(
         "mkdir -p /mnt/config/{CERTIFICATES_DIRECTORY} /mnt/config/{REALM_DIRECTORY}
-for file in users users_roles roles.yml; do
+for file in {REALM_FILES}; do
   ln -sf {REALM_DIRECTORY}/$file /mnt/config/$file
 done
 for attempt in {{1..300}}; do
