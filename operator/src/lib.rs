@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod cell;
 pub mod clock;
+pub mod command;
 pub mod decide;
 pub mod elastic;
 pub mod engine;

@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use searchcell_core::security::Lifetimes;
 
+use crate::command::table::TableArgs;
+
 /// SearchCell: a Kubernetes operator for cells of small Elasticsearch clusters.
 #[derive(Debug, Parser)]
 #[command(name = "searchcell", version, about)]
@@ -19,10 +21,12 @@ pub struct Cli {
 }
 
 /// Other things to do.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Print the version.
     Version,
+    /// Ask a routing table.
+    Table(TableArgs),
 }
 
 /// How the operator runs.
@@ -146,5 +150,7 @@ mod tests {
         assert_eq!(cli.settings.lifetimes().certificate, Duration::from_secs(600));
         assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=5s"]).is_err());
         assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=90"]).is_err());
+        let cli = Cli::try_parse_from(["searchcell", "table", "search/messages", "lookup", "42"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Table(args)) if args.source == "search/messages"));
     }
 }

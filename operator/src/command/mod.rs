@@ -1,0 +1,3 @@
+//! What the binary does besides running the operator.
+
+pub mod table;
