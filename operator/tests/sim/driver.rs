@@ -47,6 +47,10 @@ pub struct Report {
     pub seconds: u64,
     /// Hash of everything that was written: equal for equal seeds.
     pub fingerprint: u64,
+    /// Operator processes that died of a crash.
+    pub deaths: usize,
+    /// What a test of its own finds wrong at rest.
+    pub wrong: Option<String>,
 }
 
 struct SimClock {
@@ -171,12 +175,24 @@ struct Run {
     users: VecDeque<Act>,
     /// A dead process is replaced at this time.
     replace_at: Option<u64>,
+    deaths: usize,
 }
 
 /// Runs the schedule of a seed from its first second to its rest.
 pub async fn run(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
     let mut rng = Rng::new(seed);
     let scenario = Scenario::new(&mut rng, kind);
+    play(seed, rng, scenario, bug, |_| None).await
+}
+
+/// Runs a schedule from its first second to its rest, and asks what is wrong then.
+pub async fn play(
+    seed: u64,
+    mut rng: Rng,
+    scenario: Scenario,
+    bug: Option<Bug>,
+    wrong: impl FnOnce(&World) -> Option<String>,
+) -> Report {
     let mut world = World::new(rng.next());
     for zone in &scenario.zones {
         for number in 0..3 {
@@ -201,6 +217,7 @@ pub async fn run(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
         bug,
         users: VecDeque::new(),
         replace_at: None,
+        deaths: 0,
     };
     run.start_process();
     let began = Instant::now();
@@ -217,6 +234,8 @@ pub async fn run(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
         tail: world.tail(if world.violation.is_some() { 120 } else { 0 }),
         seconds: began.elapsed().as_secs(),
         fingerprint,
+        deaths: run.deaths,
+        wrong: wrong(&world),
     }
 }
 
@@ -254,6 +273,7 @@ impl Run {
         futures::future::join_all(self.processes.iter_mut().map(Process::work)).await;
         let before = self.processes.len();
         self.processes.retain(|process| !process.dead);
+        self.deaths += before - self.processes.len();
         if self.processes.is_empty() && before > 0 {
             let ms = lock(&self.world).ms;
             self.replace_at = Some(ms + self.rng.range(500, 20_000));

@@ -25,6 +25,7 @@ mod settled;
 mod shards;
 mod sim_elastic;
 mod sim_kube;
+mod steps;
 mod store;
 mod world;
 
@@ -40,7 +41,7 @@ use scenario::Kind;
 /// Schedules of a default run.
 const SCHEDULES: u64 = 2_000;
 /// A bug has to show within so many schedules of its kind.
-const SCHEDULES_PER_BUG: u64 = 60;
+const SCHEDULES_PER_BUG: u64 = 400;
 
 fn simulate(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
     let runtime =
@@ -119,6 +120,35 @@ fn a_seed_reproduces_a_run() {
         let (first, second) = (simulate(seed, None, None), simulate(seed, None, None));
         assert_eq!(first.fingerprint, second.fingerprint, "seed {seed}");
     }
+}
+
+/// Of the finalizer, the record, twelve indices, what was seen, and the table, none is left out.
+const STEPS_OF_A_CREATION: u64 = 16;
+
+#[test]
+#[ignore = "runs optimised: make test, make sim"]
+fn an_operator_may_die_between_any_two_steps_of_a_creation() {
+    let last: Mutex<u64> = Mutex::default();
+    on_all_cores(|number| {
+        let (writes, with_effect) = (number / 2, number % 2 == 1);
+        let report = steps::die(writes, with_effect);
+        assert!(
+            report.violation.is_none(),
+            "after {writes} writes ({with_effect}): {}",
+            describe(0, &report)
+        );
+        assert_eq!(report.wrong, None, "after {writes} writes ({with_effect})");
+        // The first schedule in which there was no such write any more is the last one.
+        let died = report.deaths > 0;
+        if died {
+            let mut last = last.lock().unwrap();
+            *last = (writes + 1).max(*last);
+        }
+        died
+    });
+    let last = last.into_inner().unwrap();
+    println!("the operator died before and after each of {last} writes");
+    assert!(last >= STEPS_OF_A_CREATION, "{last}");
 }
 
 #[test]
