@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use searchcell_core::names::{
     ANNOTATION_CLUSTER_UUID, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_COLLECTION, LABEL_ROLE,
-    routing_table,
 };
 use searchcell_core::routing::Published;
 use searchcell_core::snapshot::{OwnershipMark, annotation, label};
@@ -90,6 +89,16 @@ pub struct Violation {
     pub ms: u64,
 }
 
+/// A table that was published.
+#[derive(Debug)]
+struct LastTable {
+    generation: i64,
+    /// SHA-256 of its JSON.
+    digest: [u8; 32],
+    /// UIDs of the placements that it belonged to. With the last of them it ends, and so does all memory of its number.
+    owners: Vec<String>,
+}
+
 /// What the invariants remember.
 #[derive(Debug, Default)]
 pub struct History {
@@ -97,8 +106,8 @@ pub struct History {
     specs: BTreeMap<String, Vec<(u64, Arc<SearchCell>)>>,
     placed: BTreeMap<(String, String), u64>,
     masterless: BTreeMap<String, u64>,
-    /// Highest number of a table that was ever published, by object, with the SHA-256 of its JSON.
-    tables: BTreeMap<String, (i64, [u8; 32])>,
+    /// The table that was published last, by object.
+    tables: BTreeMap<String, LastTable>,
     /// Clusters (`<cell>-<cluster>`) that an index was ever recorded to belong to.
     places: BTreeMap<String, BTreeSet<String>>,
     /// UIDs of objects that are not the operator's.
@@ -183,12 +192,16 @@ fn published(world: &mut World, map: &ConfigMap) {
     let Some(table) = read.table else {
         return world.violated(TABLES_ARE_TRUE, format!("{name} cannot be read"));
     };
-    if let Some((before, digest)) = world.history.tables.get(&name).copied()
-        && (table.generation < before || table.generation == before && read.digest != digest)
-    {
-        world.violated(TABLES_ASCEND, format!("{name}: {before} -> {}", table.generation));
+    let lives = |last: &&LastTable| last.owners.iter().any(|uid| world.store.is_live(uid));
+    if let Some(last) = world.history.tables.get(&name).filter(lives) {
+        let before = last.generation;
+        if table.generation < before || table.generation == before && read.digest != last.digest {
+            world.violated(TABLES_ASCEND, format!("{name}: {before} -> {}", table.generation));
+        }
     }
-    world.history.tables.insert(name.clone(), (table.generation, read.digest));
+    let owners = map.metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect();
+    let last = LastTable { generation: table.generation, digest: read.digest, owners };
+    world.history.tables.insert(name.clone(), last);
     for index in &table.indices {
         let on = table
             .clusters
@@ -595,12 +608,6 @@ pub fn on_tick(world: &mut World) {
             })
         })
         .collect();
-    let collections: BTreeSet<String> = world
-        .store
-        .all::<IndexPlacement>()
-        .map(|placement| routing_table(&placement.spec.collection))
-        .collect();
-    world.history.tables.retain(|name, _| collections.contains(name));
     world.history.placed.retain(|key, _| placed.contains(key));
     for key in placed {
         world.history.placed.entry(key).or_insert(ms);
