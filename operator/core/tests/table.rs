@@ -163,8 +163,8 @@ fn ten_thousand_indices_and_twenty_thousand_overrides_are_published_and_read_bac
     }));
     println!(
         "10,000 indices and 20,000 overrides: {size} bytes of {MAX_ENCODED_BYTES} ({json} of JSON, {stored} as an object), \
-         built in {built:?}, encoded in {:?}, read back in {:?}, {} MiB of memory for four of them and all that was \
-         made on the way",
+         built in {built:?}, encoded in {:?}, read back in {:?}, {} MiB more in memory with the table, its bytes, \
+         its object and what the operator keeps of that",
         encoded - built,
         read_back - encoded,
         self::resident().saturating_sub(resident) >> 10
