@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::elastic::clients::{Clients, authorization};
-use crate::elastic::wire::{ClusterState, Nodes, Settings, Stats, error_of};
-use crate::ports::{ClusterDetails, ClusterSummary, SearchApi, SearchError};
+use crate::elastic::wire::{ClusterState, Nodes, Reloaded, Settings, Stats, error_of};
+use crate::ports::{ClusterDetails, ClusterSummary, NodeReload, SearchApi, SearchError};
 use crate::security::access::Accesses;
 use crate::security::handshake;
 
@@ -299,6 +299,15 @@ impl SearchApi for ElasticHttp {
     async fn counts(&self, cluster: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError> {
         let stats: Stats = self.get("stats", cluster, COUNTS).await?;
         Ok(stats.counts())
+    }
+
+    async fn reload_keystore(
+        &self,
+        cluster: &ClusterKey,
+    ) -> Result<BTreeMap<String, NodeReload>, SearchError> {
+        let path = "/_nodes/reload_secure_settings?timeout=20s";
+        let answer = self.request("reload_keystore", cluster, Method::Post, path, None).await?;
+        Ok(answer.json::<Reloaded>()?.nodes())
     }
 
     async fn put_settings(

@@ -7,7 +7,7 @@ use searchcell_core::snapshot::{ElasticNode, IndexCounts, IndexFacts, OwnershipM
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::ports::{ClusterDetails, ClusterSummary};
+use crate::ports::{ClusterDetails, ClusterSummary, NodeReload};
 
 /// `cluster_uuid` of a cluster that has not formed.
 const NO_UUID: &str = "_na_";
@@ -143,6 +143,47 @@ struct Docs {
 struct Store {
     #[serde(default)]
     size_in_bytes: i64,
+}
+
+/// `POST /_nodes/reload_secure_settings`
+#[derive(Debug, Default, Deserialize)]
+pub struct Reloaded {
+    #[serde(default)]
+    nodes: BTreeMap<String, ReloadedNode>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ReloadedNode {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    reload_exception: Option<Value>,
+    #[serde(default)]
+    keystore_digest: Option<String>,
+}
+
+impl Reloaded {
+    /// What each node said.
+    pub fn nodes(self) -> BTreeMap<String, NodeReload> {
+        let said = |node: ReloadedNode| {
+            let error = node.reload_exception.as_ref().map(reason_of);
+            (node.name, NodeReload { error, digest: node.keystore_digest })
+        };
+        self.nodes.into_values().map(said).collect()
+    }
+}
+
+/// The reason of an error, and that of its cause when that is another.
+fn reason_of(error: &Value) -> String {
+    let of = |error: &Value| {
+        let text = |field: &str| error.get(field).and_then(Value::as_str);
+        text("reason").or(text("type")).unwrap_or("it does not say why").to_owned()
+    };
+    let reason = of(error);
+    match error.get("caused_by").map(of) {
+        Some(cause) if !reason.contains(&cause) => format!("{reason}: {cause}"),
+        _ => reason,
+    }
 }
 
 impl ClusterState {

@@ -8,6 +8,8 @@ use searchcell_core::domain::{ValidCell, ValidPlacement};
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, LABEL_CLUSTER, LABEL_ROLE};
 use searchcell_core::placement::{self, PlacementSnapshot};
 use searchcell_core::plan;
+use searchcell_core::security::keystore::{SEED, SecureSource, Wanted};
+use searchcell_core::security::order::Order;
 use searchcell_core::snapshot::{CellSnapshot, annotation, label};
 use searchcell_core::status;
 use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};
@@ -17,7 +19,7 @@ use searchcell_operator::decide::Decide;
 
 use crate::invariants as inv;
 use crate::scenario::Kind;
-use crate::{secure, settled};
+use crate::{keystore, secure, settled};
 
 /// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +72,10 @@ pub enum Bug {
     SecretsAreProof,
     /// No cluster gets its NetworkPolicy.
     Unfenced,
+    /// Nodes are never told to load their keystore again.
+    NeverReloads,
+    /// The keystore that nodes have is written over with all that is new.
+    KeystoreWhole,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
@@ -99,6 +105,8 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::ReplacesNodes, Kind::Stuck, &[inv::NOTHING_UNASKED]),
     (Bug::SecretsAreProof, Kind::Rotation, &[secure::NODES_TRUST]),
     (Bug::Unfenced, Kind::Faults, &[inv::FENCED]),
+    (Bug::NeverReloads, Kind::Keystore, &[keystore::LOADED]),
+    (Bug::KeystoreWhole, Kind::Keystore, &[keystore::RESTART_ONLY]),
 ];
 
 /// The core with a bug.
@@ -141,6 +149,24 @@ impl Decide for Mutant {
             Bug::ClaimsUnmarked => plan.steps.retain(|s| !matches!(s.action, Action::AnnotateClaim { .. })),
             Bug::Unfenced => {
                 plan.steps.retain(|s| !matches!(&s.action, Action::Create(Object::NetworkPolicy(_))))
+            }
+            Bug::NeverReloads => plan.steps.retain(|s| !matches!(s.action, Action::ReloadKeystore(_))),
+            Bug::KeystoreWhole => {
+                for s in &mut plan.steps {
+                    let Action::Secure(order) = &mut s.action else { continue };
+                    let (Order::Keystore(order), Some(SecureSource::Read(entries))) =
+                        (order.as_mut(), snapshot.secure_settings.get(keystore::SECRET))
+                    else {
+                        continue;
+                    };
+                    order.keep.retain(|name| name == SEED);
+                    order.take = (entries.iter())
+                        .map(|(name, entry)| {
+                            let secret = keystore::SECRET.to_owned();
+                            (name.clone(), Wanted { secret, entry: entry.clone() })
+                        })
+                        .collect();
+                }
             }
             Bug::NoAwareness => plan.steps.retain(|s| !matches!(s.action, Action::PutSettings(_))),
             Bug::RemovesClusters => {
@@ -223,6 +249,7 @@ impl Decide for Mutant {
                     placements: Vec::new(),
                     served: Default::default(),
                     supplied: Default::default(),
+                    secure_settings: Default::default(),
                     lifetimes: Default::default(),
                     operator_namespace: snapshot.operator_namespace.clone(),
                 };

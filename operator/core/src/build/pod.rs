@@ -17,9 +17,10 @@ use super::volumes::{self, NEW_CERTIFICATES, NEW_REALM, VOLUME_CERTIFICATES, VOL
 use super::{config, merge, serving_role, workloads};
 use crate::domain::{ValidCell, ValidRole, ValidZone};
 use crate::names::{
-    ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ClusterKey, HTTP_PORT, INITIAL_MASTER_NODES,
-    READINESS_PORT, Role, TRANSPORT_PORT,
+    ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ANNOTATION_KEYSTORE, ClusterKey, HTTP_PORT,
+    INITIAL_MASTER_NODES, READINESS_PORT, Role, TRANSPORT_PORT,
 };
+use crate::security::keystore::{KEYSTORE_DIRECTORY, KEYSTORE_FILE};
 use crate::security::leaf::SHARED;
 use crate::security::{CERTIFICATES_DIRECTORY, REALM_DIRECTORY};
 
@@ -91,16 +92,17 @@ pub(super) fn template(
     valid: &ValidRole,
     zone: Option<&ValidZone>,
 ) -> PodTemplateSpec {
+    let mut annotations = BTreeMap::from([
+        (ANNOTATION_ELASTICSEARCH_YML.to_owned(), config::elasticsearch_yml(cell, key, role, valid, zone)),
+        (ANNOTATION_JVM_OPTIONS.to_owned(), config::jvm_options(valid)),
+    ]);
+    if let Some(keystore) = volumes::keystore(cell) {
+        annotations.insert(ANNOTATION_KEYSTORE.to_owned(), keystore.to_owned());
+    }
     let ours = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(key.labels(Some(role), zone.map(|zone| zone.name.as_str()))),
-            annotations: Some(BTreeMap::from([
-                (
-                    ANNOTATION_ELASTICSEARCH_YML.to_owned(),
-                    config::elasticsearch_yml(cell, key, role, valid, zone),
-                ),
-                (ANNOTATION_JVM_OPTIONS.to_owned(), config::jvm_options(valid)),
-            ])),
+            annotations: Some(annotations),
             ..Default::default()
         }),
         spec: Some(pod(cell, key, role, valid, zone)),
@@ -161,6 +163,9 @@ fn pod(
 
 fn configure(cell: &ValidCell, role: Role, valid: &ValidRole) -> Container {
     let mut script = CONFIGURE.to_owned();
+    if volumes::keystore(cell).is_some() {
+        script.push_str(&keystore_script());
+    }
     if cell.is_secure {
         script.push_str(&secure_script(role));
     }
@@ -175,6 +180,17 @@ fn configure(cell: &ValidCell, role: Role, valid: &ValidRole) -> Container {
         volume_mounts: Some(volumes::mounts_of_init(cell)),
         ..Default::default()
     }
+}
+
+/// The keystore has to be where Elasticsearch looks for it, and in a mounted directory to be renewed: it is a link. Over
+/// what the image may bring.
+fn keystore_script() -> String {
+    format!(
+        "mkdir -p /mnt/config/{KEYSTORE_DIRECTORY}
+rm -f /mnt/config/{KEYSTORE_FILE}
+ln -s {KEYSTORE_DIRECTORY}/{KEYSTORE_FILE} /mnt/config/{KEYSTORE_FILE}
+"
+    )
 }
 
 /// Files of the realm have to be where Elasticsearch looks for them, and in a mounted directory to be renewed: they are

@@ -18,6 +18,7 @@ use crate::drift::{self, Live};
 use crate::names::{ClusterKey, LABEL_CELL, http_authority, http_trust};
 use crate::security::authority::{Authority, Decision, Evidence, bundle, decide};
 use crate::security::gate::rotation_may_advance;
+use crate::security::keystore::Format;
 use crate::security::leaf::{Leaf, Workload, workloads};
 use crate::security::order::{AuthorityOrder, CertificatesOrder, LeafOrder, Order};
 use crate::security::users::{self, UsersView};
@@ -30,6 +31,8 @@ use crate::step::{Action, Hold, Kind, Object, Step};
 pub struct Upkeep {
     /// In order.
     pub steps: Vec<Step>,
+    /// What is done after everything else: when it fails, nothing else waits for it.
+    pub later: Vec<Step>,
     /// What it waits for.
     pub holds: Vec<Hold>,
     /// When something is due.
@@ -39,7 +42,7 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    fn order(&mut self, cluster: Option<&str>, order: Order, why: impl Into<String>) {
+    pub(super) fn order(&mut self, cluster: Option<&str>, order: Order, why: impl Into<String>) {
         let action = Action::Secure(Box::new(order));
         self.steps.push(Step { cluster: cluster.map(str::to_owned), action, why: why.into() });
     }
@@ -60,7 +63,7 @@ impl Upkeep {
         if until.is_positive() { other.min(until.unsigned_abs().max(Duration::from_secs(1))) } else { other }
     }
 
-    fn wake(&mut self, at: Timestamp) {
+    pub(super) fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
     }
 }
@@ -375,12 +378,17 @@ fn files(leaf: &Leaf) -> [String; 2] {
     [format!("{}.crt", leaf.file), format!("{}.key", leaf.file)]
 }
 
-/// True when a workload has everything that its pods mount: certificates of these nodes, and users.
+/// True when a workload has everything that its pods mount: a keystore, certificates of these nodes, and users.
 pub(super) fn is_equipped(cell: &ValidCell, objects: &CellObjects, workload: &str, nodes: &[String]) -> bool {
-    if !cell.is_secure {
-        return true;
-    }
     let find = |name: &str| drift::find(&objects.secrets, |o| &o.metadata, name, &cell.uid).ours();
+    let has_keystore = cell.keystore.as_ref().is_none_or(|keystore| {
+        let secret = keystore.from.as_deref().and_then(find);
+        let facts = secret.and_then(|secret| secret.keystore.as_ref());
+        facts.is_some_and(|facts| facts.files.contains_key(&Format::of(cell.version)))
+    });
+    if !has_keystore || !cell.is_secure {
+        return has_keystore;
+    }
     let has_users = find(&users::users_secret(&cell.name)).is_some_and(|secret| secret.users.is_some());
     let certificates = find(&crate::security::leaf::certificates_secret(workload));
     has_users

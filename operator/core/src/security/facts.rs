@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::keystore::KeystoreFacts;
+
 /// The public side of a Secret.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SecretFacts {
@@ -20,6 +22,8 @@ pub struct SecretFacts {
     pub credential: Option<CredentialFacts>,
     /// The file realm.
     pub users: Option<UsersFacts>,
+    /// The keystore of nodes.
+    pub keystore: Option<KeystoreFacts>,
 }
 
 impl SecretFacts {

@@ -61,6 +61,8 @@ pub fn waits_for_a_person(reason: Reason) -> bool {
             | Reason::NoOpenCluster
             | Reason::InvalidCertificate
             | Reason::InvalidSecret
+            | Reason::InvalidSecureSettings
+            | Reason::KeystoreRefused
             | Reason::CellNotFound
     )
 }

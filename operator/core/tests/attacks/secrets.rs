@@ -6,7 +6,8 @@ use super::pods::{node, sidecar, template};
 use super::{Attack, On, attack, merged};
 
 /// Secrets that no pod template may name.
-const CLOSED: [&str; 7] = [
+const CLOSED: [&str; 8] = [
+    "guilds-keystore-1",
     "guilds-http-ca",
     "guilds-a-transport-ca",
     "guilds-users",
