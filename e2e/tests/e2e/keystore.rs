@@ -34,7 +34,8 @@ async fn entries(t: &Scenario) -> Vec<Vec<String>> {
 fn secure_settings_reach_running_nodes() {
     run("secure_settings_reach_running_nodes", Level::Full, async |t| {
         let _operator = t.start_operator().await;
-        let cell = Cell { extra: json!({"secureSettings": [{"secretName": "remote"}]}), ..Cell::mini("cell") };
+        let cell =
+            Cell { extra: json!({"secureSettings": [{"secretName": "remote"}]}), ..Cell::mini("cell") };
         // without the Secret no node starts, and the cell says why
         t.apply(&cell.object()).await;
         t.condition("searchcells", "cell", "Stalled", "True", "InvalidSecureSettings").await;
@@ -61,7 +62,8 @@ fn secure_settings_reach_running_nodes() {
         assert!(!object.to_string().contains("-value"), "{object:#}");
 
         // a restart would load it: it waits, and the message names it
-        t.apply(&secret(&json!({ENTRY: "another-value", "xpack.watcher.encryption_key": "the-key-value"}))).await;
+        t.apply(&secret(&json!({ENTRY: "another-value", "xpack.watcher.encryption_key": "the-key-value"})))
+            .await;
         let stalled = t.condition("searchcells", "cell", "Stalled", "True", "NotSupportedYet").await;
         let (_, _, message) = condition(&stalled, "Stalled").unwrap();
         assert!(message.contains("xpack.watcher.encryption_key"), "{message}");
@@ -69,7 +71,8 @@ fn secure_settings_reach_running_nodes() {
             assert_eq!(names, [ENTRY, "keystore.seed"]);
         }
         // what cannot be an entry is named as well; taken out, all is as before
-        let patch = json!({"data": {"xpack.watcher.encryption_key": null}, "stringData": {"README": "no-value"}});
+        let patch =
+            json!({"data": {"xpack.watcher.encryption_key": null}, "stringData": {"README": "no-value"}});
         t.objects.merge("secrets", "remote", &patch).await.unwrap();
         let stalled = t.condition("searchcells", "cell", "Stalled", "True", "InvalidSecureSettings").await;
         let (_, _, message) = condition(&stalled, "Stalled").unwrap();

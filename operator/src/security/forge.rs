@@ -147,7 +147,7 @@ impl Forge {
         let random = self.random.clone();
         let cheap = self.is_cheap();
         let work = move || {
-            let file = |format: Format| {
+            let file = |format: Format| -> Result<(String, ByteString), ForgeError> {
                 let file = keystore::render(format, &entries, &random, cheap)?;
                 Ok((format.key().to_owned(), ByteString(file)))
             };

@@ -49,8 +49,14 @@ pub fn render(
 
     let rounds = if cheap { 1 } else { rounds(format) };
     let mut key = Zeroizing::new([0; KEY_BYTES]);
-    derive(PBKDF2_HMAC_SHA512, NonZeroU32::new(rounds).unwrap_or(NonZeroU32::MIN), &salt, &[], key.as_mut());
-    let key = UnboundKey::new(&AES_128_GCM, key.as_ref()).map_err(|_| ForgeError::Keystore)?;
+    derive(
+        PBKDF2_HMAC_SHA512,
+        NonZeroU32::new(rounds).unwrap_or(NonZeroU32::MIN),
+        &salt,
+        &[],
+        key.as_mut_slice(),
+    );
+    let key = UnboundKey::new(&AES_128_GCM, key.as_slice()).map_err(|_| ForgeError::Keystore)?;
     let mut secret = Zeroizing::new(plain(entries)?);
     LessSafeKey::new(key)
         .seal_in_place_append_tag(
@@ -108,7 +114,8 @@ mod tests {
 
     #[test]
     fn a_file_hides_its_entries_and_never_is_twice_the_same() {
-        let entries = BTreeMap::from([("s3.client.default.secret_key".to_owned(), ByteString(b"hunter2".to_vec()))]);
+        let entries =
+            BTreeMap::from([("s3.client.default.secret_key".to_owned(), ByteString(b"hunter2".to_vec()))]);
         let random = SystemRandom::new();
         let files: Vec<Vec<u8>> =
             Format::ALL.iter().map(|format| render(*format, &entries, &random, true).unwrap()).collect();

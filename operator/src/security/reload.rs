@@ -40,9 +40,8 @@ impl<K: KubeApi, E: SearchApi> Reloads<'_, K, E> {
             Ok(said) => said,
             // It would refuse it again: that is what becomes of this try.
             Err(SearchError::Refused(why) | SearchError::NotAvailable(why)) => {
-                let refuses = |node: &String| {
-                    (node.clone(), NodeReload { error: Some(why.clone()), digest: None })
-                };
+                let refuses =
+                    |node: &String| (node.clone(), NodeReload { error: Some(why.clone()), digest: None });
                 reload.nodes.keys().map(refuses).collect()
             }
             Err(error) => return Err(error.into()),
@@ -70,14 +69,16 @@ impl<K: KubeApi, E: SearchApi> Reloads<'_, K, E> {
         mut live: Sealed,
         record: &Record,
     ) -> Result<(), StepError> {
-        for attempt in 1.. {
+        for attempt in 1..=ATTEMPTS {
             if !self.leadership.holds() {
                 return Err(StepError::NotLeading);
             }
             let annotations = live.0.metadata.annotations.get_or_insert_default();
             annotations.insert(Record::annotation(&cluster.cluster), record.text());
             match self.kube.replace_secret(self.owner.namespace, &live).await {
-                Err(KubeError::Conflict(_)) if attempt < ATTEMPTS => live = self.live(cluster, reload).await?,
+                Err(KubeError::Conflict(_)) if attempt < ATTEMPTS => {
+                    live = self.live(cluster, reload).await?
+                }
                 result => return Ok(result?),
             }
         }
@@ -158,8 +159,7 @@ mod tests {
 
     #[test]
     fn who_has_another_file_or_does_not_answer_is_waited_for() {
-        let target =
-            Target { kind: Kind::Secret, name: "s".into(), uid: "u".into(), resource_version: None };
+        let target = Target { kind: Kind::Secret, name: "s".into(), uid: "u".into(), resource_version: None };
         let nodes = ["n1", "n2", "n3", "n4", "n5"].map(|node| (node.to_owned(), "new".to_owned()));
         let reload = Reload { target, revision: "r".into(), tries: 2, nodes: nodes.into() };
         let said = [

@@ -13,6 +13,7 @@ use searchcell_operator::security::parse;
 use searchcell_operator::security::sealed::Sealed;
 
 use crate::objects::{K, Obj};
+use crate::store::NAMESPACE;
 use crate::world::World;
 
 /// At rest every process has loaded what the user's Secret says.
@@ -86,7 +87,9 @@ pub fn tick(world: &mut World) {
             None => Some(world.ms + world.rng.range(1_000, most)),
             due => due,
         };
-        let Some(mounted) = world.containers.get_mut(&name).and_then(|c| c.keystore.as_mut()) else { continue };
+        let Some(mounted) = world.containers.get_mut(&name).and_then(|c| c.keystore.as_mut()) else {
+            continue;
+        };
         mounted.bring_at = due;
         if due.is_some_and(|due| due <= world.ms) {
             (mounted.file, mounted.bring_at) = (live, None);
@@ -116,6 +119,7 @@ pub fn write(world: &mut World, reloaded: &str, restart_only: Option<&str>) {
     if world.store.get::<Secret>(SECRET).is_none() {
         let mut secret = Secret { data: Some(BTreeMap::new()), ..Secret::default() };
         secret.metadata.name = Some(SECRET.to_owned());
+        secret.metadata.namespace = Some(NAMESPACE.to_owned());
         let data = secret.data.get_or_insert_default();
         data.insert(FIXED.to_owned(), value("first"));
         let _ = world.store.create(ms, "user", Obj::Secret(secret));

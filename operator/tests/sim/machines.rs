@@ -6,9 +6,9 @@ use searchcell_core::snapshot::{label, role_and_zone};
 
 use crate::kubernetes::claims_of;
 use crate::objects::{K, Stored};
-use crate::{keystore, secure};
 use crate::store::api_time;
 use crate::world::{Container, Volume, World};
+use crate::{keystore, secure};
 
 /// How long a silent node stays trusted, and how long its pods.
 const NODE_GRACE_MS: u64 = 40_000;

@@ -139,7 +139,7 @@ fn cell_is_whole(world: &World, cell: &SearchCell) -> Unsettled {
             }
         }
     }
-    if !valid.keystore.iter().all(|keystore| keystore.secrets.is_empty())
+    if valid.keystore.is_some()
         && let Some(who) = keystore::unloaded(world)
     {
         return Some((keystore::LOADED, who));

@@ -78,6 +78,8 @@ cp /mnt/settings/elasticsearch.yml /mnt/config/elasticsearch.yml
 cp /mnt/settings/searchcell.options /mnt/config/jvm.options.d/searchcell.options
 ";
 
+/// Files of the realm, where Elasticsearch looks for them.
+const REALM_FILES: [&str; 3] = ["users", "users_roles", "roles.yml"];
 /// A node that clients talk to goes on serving until the Services have forgotten it.
 const FORGET_SECONDS: &str = "3";
 /// Time to close shards and hand over; by custom a second or two.
@@ -162,8 +164,17 @@ fn pod(
 }
 
 fn configure(cell: &ValidCell, role: Role, valid: &ValidRole) -> Container {
-    let mut script = CONFIGURE.to_owned();
-    if volumes::keystore(cell).is_some() {
+    let keystore = volumes::keystore(cell).is_some();
+    let links = keystore.then_some(KEYSTORE_FILE).into_iter();
+    let links: Vec<&str> = links.chain(REALM_FILES.into_iter().filter(|_| cell.is_secure)).collect();
+    // When the Kubernetes node has restarted, the folder is as it was left, and nothing is copied through a link that
+    // leads nowhere yet.
+    let mut script = match links.as_slice() {
+        [] => String::new(),
+        links => format!("cd /mnt/config && rm -f {}\n", links.join(" ")),
+    };
+    script.push_str(CONFIGURE);
+    if keystore {
         script.push_str(&keystore_script());
     }
     if cell.is_secure {
@@ -199,7 +210,7 @@ fn secure_script(role: Role) -> String {
     let node = if role == Role::Ingest { SHARED } else { "$POD_NAME" };
     format!(
         "mkdir -p /mnt/config/{CERTIFICATES_DIRECTORY} /mnt/config/{REALM_DIRECTORY}
-for file in users users_roles roles.yml; do
+for file in {}; do
   ln -sf {REALM_DIRECTORY}/$file /mnt/config/$file
 done
 for attempt in {{1..300}}; do
@@ -212,7 +223,8 @@ done
 echo \"certificates of {node} or users are not mounted: see the Secrets of the volumes {VOLUME_CERTIFICATES} and {VOLUME_REALM}\" \\
   >/dev/termination-log
 exit 78
-"
+",
+        REALM_FILES.join(" ")
     )
 }
 

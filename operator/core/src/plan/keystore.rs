@@ -43,8 +43,11 @@ fn render(cell: &ValidCell, snapshot: &CellSnapshot, used: &BTreeSet<String>, up
     let wanted = match keystore::wanted(&valid.secrets, &snapshot.secure_settings) {
         Ok(wanted) => wanted,
         Err(problems) => {
-            let stays =
-                if used.is_empty() { "no node gets a keystore before that" } else { "nodes keep what they have" };
+            let stays = if used.is_empty() {
+                "no node gets a keystore before that"
+            } else {
+                "nodes keep what they have"
+            };
             for (reason, problem) in problems {
                 upkeep.hold(None, reason, format!("{problem}; {stays}"));
             }
@@ -87,9 +90,10 @@ fn render(cell: &ValidCell, snapshot: &CellSnapshot, used: &BTreeSet<String>, up
 
 fn why(has: Option<&KeystoreFacts>, contents: &keystore::Contents) -> String {
     let Some(has) = has else { return "nodes need a keystore".to_owned() };
-    let removed = has.entries.keys().filter(|name| {
-        !contents.keep.contains(*name) && !contents.take.contains_key(*name)
-    });
+    let removed = has
+        .entries
+        .keys()
+        .filter(|name| !contents.keep.contains(*name) && !contents.take.contains_key(*name));
     let changed: BTreeSet<&String> = contents.take.keys().chain(removed).collect();
     if changed.is_empty() {
         return "its files are made anew".to_owned();
@@ -151,7 +155,10 @@ fn reload(
         target: drift::target(Kind::Secret, &secret.metadata),
         revision: facts.revision().to_owned(),
         tries,
-        nodes: left.into_iter().map(|node| (node.clone(), members.get(&node).cloned().unwrap_or_default())).collect(),
+        nodes: left
+            .into_iter()
+            .map(|node| (node.clone(), members.get(&node).cloned().unwrap_or_default()))
+            .collect(),
     };
     let why = format!("Secret {name} changed after nodes had started");
     let action = Action::ReloadKeystore(Box::new(reload));
@@ -176,7 +183,11 @@ fn due(at: Timestamp, later: Timestamp, now: Timestamp) -> Timestamp {
 }
 
 /// The members among some nodes, with the SHA-256 of the file that each of them is to have.
-fn expected(facts: &ElasticFacts, nodes: &BTreeSet<String>, secret: &SecretFacts) -> BTreeMap<String, String> {
+fn expected(
+    facts: &ElasticFacts,
+    nodes: &BTreeSet<String>,
+    secret: &SecretFacts,
+) -> BTreeMap<String, String> {
     let files = secret.keystore.as_ref().map(|facts| &facts.files);
     let member = |node: &String| {
         let version = facts.nodes.get(node)?.version.parse::<EsVersion>().ok();

@@ -191,10 +191,14 @@ fn hold_keystore(cell: &ValidCell, role: Role, used: Option<&str>) -> String {
     let needs = "needs a rolling restart, which comes with a later version of the operator; the running nodes keep what they \
                  have";
     let Some(used) = used else {
-        return format!("spec.secureSettings: a first keystore for the {role} nodes {needs}; take the list out to go on");
+        return format!(
+            "spec.secureSettings: a first keystore for the {role} nodes {needs}; take the list out to go on"
+        );
     };
     let Some(keystore) = &cell.keystore else {
-        return format!("spec.secureSettings is gone: taking the keystore from the {role} nodes {needs}; set it back to go on");
+        return format!(
+            "spec.secureSettings is gone: taking the keystore from the {role} nodes {needs}; set it back to go on"
+        );
     };
     let changed = keystore.pending.get(used).map(Vec::as_slice).unwrap_or_default();
     format!(

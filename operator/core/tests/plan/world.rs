@@ -260,7 +260,11 @@ impl World {
                     }
                     stamp(&mut metadata);
                     secrets.retain(|s| s.metadata.name != order.metadata.name);
-                    secrets.push(SecretFacts { metadata, keystore: Some(keystore), ..SecretFacts::default() });
+                    secrets.push(SecretFacts {
+                        metadata,
+                        keystore: Some(keystore),
+                        ..SecretFacts::default()
+                    });
                 }
                 other => unreachable!("these cells have no security: see tests/security: {other:?}"),
             },

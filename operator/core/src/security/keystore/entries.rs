@@ -46,9 +46,10 @@ pub fn is_reloadable(name: &str, version: EsVersion) -> bool {
             }
         }
     };
-    RELOADABLE.iter().find(|pattern| is_known(pattern)).is_some_and(|pattern| {
-        *pattern != REMOTE || (version.major, version.minor) >= (8, 14)
-    })
+    RELOADABLE
+        .iter()
+        .find(|pattern| is_known(pattern))
+        .is_some_and(|pattern| *pattern != REMOTE || (version.major, version.minor) >= (8, 14))
 }
 
 /// Why a key of a Secret cannot be an entry, and what to do; absent: it can.
@@ -80,7 +81,8 @@ mod tests {
     #[test]
     fn what_elasticsearch_loads_again_is_known_by_its_whole_name() {
         let v = |text: &str| text.parse::<EsVersion>().unwrap();
-        for name in ["s3.client.default.access_key", "azure.client.b-1.key", "gcs.client.x.credentials_file"] {
+        for name in ["s3.client.default.access_key", "azure.client.b-1.key", "gcs.client.x.credentials_file"]
+        {
             assert!(is_reloadable(name, v("7.17.29")), "{name}");
         }
         for name in [
@@ -112,10 +114,14 @@ mod tests {
         ] {
             assert!(refusal(name).unwrap().contains("belongs to the operator"), "{name}");
         }
-        for name in ["README", "password", ".s3.x", "s3..x", "s3.x.", "S3.client", "a b.c", "s3/x.y", "", "-a.b"] {
+        for name in
+            ["README", "password", ".s3.x", "s3..x", "s3.x.", "S3.client", "a b.c", "s3/x.y", "", "-a.b"]
+        {
             assert!(refusal(name).unwrap().contains("is not the name"), "{name}");
         }
-        for name in ["s3.client.default.access_key", "xpack.watcher.encryption_key", "s3.client.My_1.secret_key"] {
+        for name in
+            ["s3.client.default.access_key", "xpack.watcher.encryption_key", "s3.client.My_1.secret_key"]
+        {
             assert_eq!(refusal(name), None, "{name}");
         }
     }

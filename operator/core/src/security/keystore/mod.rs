@@ -231,7 +231,9 @@ pub fn existing<'a>(
     objects: &'a CellObjects,
 ) -> Vec<(u32, &'a SecretFacts, &'a KeystoreFacts)> {
     let mut found: Vec<_> = (objects.secrets.iter())
-        .filter(|secret| is_owned_by(&secret.metadata, &cell.uid) && secret.metadata.deletion_timestamp.is_none())
+        .filter(|secret| {
+            is_owned_by(&secret.metadata, &cell.uid) && secret.metadata.deletion_timestamp.is_none()
+        })
         .filter_map(|secret| Some((slot_of(&cell.name, secret.name())?, secret, secret.keystore.as_ref()?)))
         .collect();
     found.sort_by_key(|(slot, _, _)| *slot);
@@ -367,13 +369,22 @@ mod tests {
     #[test]
     fn each_version_has_the_format_that_it_would_write_itself() {
         let of = |text: &str| Format::of(text.parse().unwrap()).number();
-        assert_eq!([of("7.17.29"), of("8.0.0"), of("8.13.4"), of("8.14.0"), of("8.19.21"), of("9.5.3")], [4, 5, 5, 6, 6, 6]);
+        assert_eq!(
+            [of("7.17.29"), of("8.0.0"), of("8.13.4"), of("8.14.0"), of("8.19.21"), of("9.5.3")],
+            [4, 5, 5, 6, 6, 6]
+        );
     }
 
     #[test]
     fn slots_are_names_of_their_cell() {
         assert_eq!(slot_of("guilds", &keystore_secret("guilds", 12)), Some(12));
-        for other in ["guilds-keystore-", "guilds-keystore-01", "guilds-keystore-1x", "x-keystore-1", "guilds-keystore-+1"] {
+        for other in [
+            "guilds-keystore-",
+            "guilds-keystore-01",
+            "guilds-keystore-1x",
+            "x-keystore-1",
+            "guilds-keystore-+1",
+        ] {
             assert_eq!(slot_of("guilds", other), None, "{other}");
         }
     }
