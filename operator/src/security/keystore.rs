@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use k8s_openapi::ByteString;
-use ring::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::pbkdf2::{PBKDF2_HMAC_SHA512, derive};
 use ring::rand::SecureRandom;
 use searchcell_core::security::keystore::{Format, KEYSTORE_FILE};
@@ -23,15 +23,23 @@ const FOOTER: u32 = !HEADER;
 /// Of checksums: CRC-32, the only one there is.
 const CHECKSUM: u32 = 0;
 const SALT_BYTES: usize = 64;
-const KEY_BYTES: usize = 16;
+const LONGEST_KEY: usize = 32;
 /// The keystore has no password: whoever may read the file may read what is in it.
 const NO_PASSWORD: u8 = 0;
+
+/// The cipher; its key is as long as it takes.
+fn cipher(format: Format) -> &'static Algorithm {
+    match format {
+        Format::V4 | Format::V5 | Format::V6 => &AES_128_GCM,
+        Format::V7 => &AES_256_GCM,
+    }
+}
 
 /// How often the key derivation goes round.
 fn rounds(format: Format) -> u32 {
     match format {
         Format::V4 | Format::V5 => 10_000,
-        Format::V6 => 210_000,
+        Format::V6 | Format::V7 => 210_000,
     }
 }
 
@@ -48,15 +56,12 @@ pub fn render(
     random.fill(&mut nonce).map_err(|_| ForgeError::Randomness)?;
 
     let rounds = if cheap { 1 } else { rounds(format) };
-    let mut key = Zeroizing::new([0; KEY_BYTES]);
-    derive(
-        PBKDF2_HMAC_SHA512,
-        NonZeroU32::new(rounds).unwrap_or(NonZeroU32::MIN),
-        &salt,
-        &[],
-        key.as_mut_slice(),
-    );
-    let key = UnboundKey::new(&AES_128_GCM, key.as_slice()).map_err(|_| ForgeError::Keystore)?;
+    let rounds = NonZeroU32::new(rounds).unwrap_or(NonZeroU32::MIN);
+    let cipher = cipher(format);
+    let mut key = Zeroizing::new([0; LONGEST_KEY]);
+    let key = key.get_mut(..cipher.key_len()).ok_or(ForgeError::Keystore)?;
+    derive(PBKDF2_HMAC_SHA512, rounds, &salt, &[], key);
+    let key = UnboundKey::new(cipher, key).map_err(|_| ForgeError::Keystore)?;
     let mut secret = Zeroizing::new(plain(entries)?);
     LessSafeKey::new(key)
         .seal_in_place_append_tag(

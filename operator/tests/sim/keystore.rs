@@ -103,7 +103,7 @@ pub fn reload(world: &mut World, uuid: &str) -> BTreeMap<String, NodeReload> {
     let mut said = BTreeMap::new();
     for name in members {
         let Some(container) = world.containers.get_mut(&name) else { continue };
-        let format = container.version.parse().map_or(Format::V6, Format::of);
+        let format = container.version.parse().map_or(Format::V7, Format::of);
         let Some(mounted) = container.keystore.as_mut() else { continue };
         mounted.loaded = mounted.file.clone();
         let digest = mounted.loaded.files.get(&format).cloned();

@@ -135,7 +135,7 @@ fn the_keystore_is_there_before_the_nodes_and_nothing_is_told_to_them() {
         let volumes = template.spec.unwrap().volumes.unwrap();
         let keystore = volumes.iter().find(|volume| volume.name == "searchcell-keystore").unwrap();
         let items = keystore.secret.as_ref().unwrap().items.as_ref().unwrap();
-        assert_eq!((items[0].key.as_str(), items.len()), ("elasticsearch.keystore.v6", 1));
+        assert_eq!((items[0].key.as_str(), items.len()), ("elasticsearch.keystore.v7", 1));
     }
     world.form(UUID);
     world.settle();
@@ -159,7 +159,7 @@ fn what_a_running_node_loads_is_brought_and_told_once() {
     world.after(1);
     let reload = world.reload().unwrap();
     assert_eq!((reload.target.name.as_str(), reload.tries, reload.nodes.len()), (FIRST, 0, 9));
-    let file = &world.keystore(FIRST).files[&Format::V6];
+    let file = &world.keystore(FIRST).files[&Format::V7];
     assert!(reload.nodes.values().all(|expected| expected == file));
     world.said(&reload, &[], &[]);
     for _ in 0..2 {

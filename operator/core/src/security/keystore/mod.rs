@@ -48,18 +48,21 @@ pub enum Format {
     V5,
     /// Since 8.14: the key takes longer to derive.
     V6,
+    /// Since 8.18: the key is twice as long.
+    V7,
 }
 
 impl Format {
     /// All that the operator writes.
-    pub const ALL: [Format; 3] = [Format::V4, Format::V5, Format::V6];
+    pub const ALL: [Format; 4] = [Format::V4, Format::V5, Format::V6, Format::V7];
 
     /// The one that a version of Elasticsearch writes itself.
     pub fn of(version: EsVersion) -> Self {
         match (version.major, version.minor) {
             (..8, _) => Format::V4,
             (8, ..14) => Format::V5,
-            _ => Format::V6,
+            (8, ..18) => Format::V6,
+            _ => Format::V7,
         }
     }
 
@@ -69,6 +72,7 @@ impl Format {
             Format::V4 => 4,
             Format::V5 => 5,
             Format::V6 => 6,
+            Format::V7 => 7,
         }
     }
 
@@ -78,6 +82,7 @@ impl Format {
             Format::V4 => "elasticsearch.keystore.v4",
             Format::V5 => "elasticsearch.keystore.v5",
             Format::V6 => "elasticsearch.keystore.v6",
+            Format::V7 => "elasticsearch.keystore.v7",
         }
     }
 }
@@ -369,10 +374,8 @@ mod tests {
     #[test]
     fn each_version_has_the_format_that_it_would_write_itself() {
         let of = |text: &str| Format::of(text.parse().unwrap()).number();
-        assert_eq!(
-            [of("7.17.29"), of("8.0.0"), of("8.13.4"), of("8.14.0"), of("8.19.21"), of("9.5.3")],
-            [4, 5, 5, 6, 6, 6]
-        );
+        assert_eq!(["7.17.29", "8.0.0", "8.13.4"].map(of), [4, 5, 5]);
+        assert_eq!(["8.14.0", "8.17.10", "8.18.0", "8.19.21", "9.0.0", "9.5.3"].map(of), [6, 6, 7, 7, 7, 7]);
     }
 
     #[test]
