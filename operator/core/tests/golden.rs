@@ -134,11 +134,6 @@ fn seven_seventeen() {
 }
 
 #[test]
-fn keystore() {
-    scenario("keystore");
-}
-
-#[test]
 fn pod_template() {
     scenario("pod-template");
 }
