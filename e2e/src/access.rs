@@ -1,4 +1,4 @@
-//! How the tests talk to a cluster: plainly, or with TLS, names checked, as the administrator of its cell. What they
+//! How the tests talk to a cluster: plainly, or with TLS, names checked, as a user of its cell. What they
 //! trust and who they are is read again every few seconds, as a client does that mounts it: what fails while
 //! certificates and passwords rotate is a failure, for nothing is tried again.
 
@@ -35,7 +35,7 @@ pub struct Access {
 
 enum Target {
     Address(String),
-    Service { namespace: String, service: String },
+    Service { namespace: String, service: String, user: String },
 }
 
 /// How to talk to a cluster now.
@@ -54,10 +54,10 @@ impl Access {
         Self { target: Target::Address(base.to_owned()), last: Mutex::default() }
     }
 
-    /// To a Service.
-    pub fn service(namespace: &str, service: &str) -> Self {
-        let target = Target::Service { namespace: namespace.to_owned(), service: service.to_owned() };
-        Self { target, last: Mutex::default() }
+    /// To a Service; where its cell has security, as the user of the Secret `<cell>-<user>`.
+    pub fn service(namespace: &str, service: &str, user: &str) -> Self {
+        let [namespace, service, user] = [namespace, service, user].map(str::to_owned);
+        Self { target: Target::Service { namespace, service, user }, last: Mutex::default() }
     }
 
     /// The way, as it is now.
@@ -68,9 +68,17 @@ impl Access {
         {
             return Ok(way.clone());
         }
-        let way = match &self.target {
-            Target::Address(base) => Way { base: base.clone(), client: client(None)?, authorization: None },
-            Target::Service { namespace, service } => to_service(namespace, service).await?,
+        let found = match &self.target {
+            Target::Address(base) => {
+                Some(Way { base: base.clone(), client: client(None)?, authorization: None })
+            }
+            Target::Service { namespace, service, user } => to_service(namespace, service, user).await?,
+        };
+        let way = match (found, last.as_ref()) {
+            (Some(way), _) => way,
+            // Who has mounted a Secret that is gone keeps what it had.
+            (None, Some((_, way))) => return Ok(way.clone()),
+            (None, None) => return Err("there is no credential yet".to_owned()),
         };
         let way = Arc::new(way);
         *last = Some((Instant::now(), way.clone()));
@@ -78,28 +86,30 @@ impl Access {
     }
 }
 
-async fn to_service(namespace: &str, service: &str) -> Result<Way, String> {
+/// Absent: the Secret of the credential is gone for now.
+async fn to_service(namespace: &str, service: &str, user: &str) -> Result<Option<Way>, String> {
     let host = format!("{service}.{namespace}.svc.cluster.local:9200");
     let Some((cell, kube)) = secured(namespace, service).await? else {
-        return Ok(Way { base: format!("http://{host}"), client: client(None)?, authorization: None });
+        return Ok(Some(Way { base: format!("http://{host}"), client: client(None)?, authorization: None }));
     };
     let name = format!("{cell}-http-ca-public");
     let map = Api::<ConfigMap>::namespaced(kube.clone(), namespace).get(&name).await;
     let map = map.map_err(|error| format!("ConfigMap {name}: {error}"))?;
     let trust = map.data.and_then(|mut data| data.remove("ca.crt")).ok_or("no ca.crt is published")?;
-    let name = format!("{cell}-admin");
-    let secret = Api::<Secret>::namespaced(kube, namespace).get(&name).await;
-    let data = secret.map_err(|error| format!("Secret {name}: {error}"))?.data.unwrap_or_default();
+    let name = format!("{cell}-{user}");
+    let secret = Api::<Secret>::namespaced(kube, namespace).get_opt(&name).await;
+    let Some(secret) = secret.map_err(|error| format!("Secret {name}: {error}"))? else { return Ok(None) };
+    let data = secret.data.unwrap_or_default();
     let text = |key: &str| {
         let bytes = data.get(key).ok_or_else(|| format!("Secret {name} has no {key}"))?;
         String::from_utf8(bytes.0.clone()).map_err(|_| format!("{key} of Secret {name} is no text"))
     };
     let authorization = basic(&text("username")?, &text("password")?)?;
-    Ok(Way {
+    Ok(Some(Way {
         base: format!("https://{host}"),
         client: client(Some(&trust))?,
         authorization: Some(authorization),
-    })
+    }))
 }
 
 /// The cell of a Service, when it has security.

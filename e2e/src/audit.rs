@@ -58,15 +58,25 @@ impl AuditLog {
         Some(AuditLog { path, from })
     }
 
-    /// All requests of a user since the mark.
-    pub fn requests_of(&self, user: &str) -> Vec<Request> {
+    fn open(&self) -> BufReader<File> {
         let mut file = File::open(&self.path).expect("the audit log");
         let length = file.metadata().expect("the audit log").len();
         // a shorter file is a new one: the old one was rotated away
         file.seek(SeekFrom::Start(if length < self.from { 0 } else { self.from })).expect("the audit log");
+        BufReader::new(file)
+    }
+
+    /// Everything since the mark that mentions `needle`, as it is.
+    pub fn lines_with(&self, needle: &str) -> String {
+        let lines = self.open().lines().map_while(Result::ok);
+        lines.filter(|line| line.contains(needle)).collect::<Vec<String>>().join("\n")
+    }
+
+    /// All requests of a user since the mark.
+    pub fn requests_of(&self, user: &str) -> Vec<Request> {
         let needle = format!("\"username\":\"{user}\"");
         let mut requests = Vec::new();
-        for line in BufReader::new(file).lines() {
+        for line in self.open().lines() {
             let Ok(line) = line else { break };
             if !line.contains(&needle) {
                 continue;

@@ -54,7 +54,12 @@ pub struct Elastic {
 impl Elastic {
     /// By the Service `service` of `namespace`: as the administrator of its cell, where that has security.
     pub fn new(namespace: &str, service: &str) -> Self {
-        Self { access: Arc::new(Access::service(namespace, service)) }
+        Self::new_as(namespace, service, "admin")
+    }
+
+    /// The same as another user: `router`, `exporter`, `operator`.
+    pub fn new_as(namespace: &str, service: &str, user: &str) -> Self {
+        Self { access: Arc::new(Access::service(namespace, service, user)) }
     }
 
     /// At an address, plainly.

@@ -50,7 +50,12 @@ impl Probe {
 
     /// Searches `index` again and again; an answer with failed shards counts as failed.
     pub fn reader(elastic: Elastic, index: &str) -> Self {
-        let path = format!("/{index}/_search?size=1&allow_partial_search_results=false");
+        Self::asking(elastic, &format!("/{index}/_search?size=1&allow_partial_search_results=false"))
+    }
+
+    /// Asks for `path` again and again.
+    pub fn asking(elastic: Elastic, path: &str) -> Self {
+        let path = path.to_owned();
         Self::start(Duration::from_millis(50), move |_| {
             let (elastic, path) = (elastic.clone(), path.clone());
             async move {

@@ -1,6 +1,6 @@
 //! One test: a namespace with what it needs, the body, evidence when it fails, and nothing left behind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,11 +11,11 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 
 use crate::audit::AuditLog;
-use crate::objects::{Objects, condition, conditions_line, items, number, text};
+use crate::leaks::Material;
+use crate::objects::{Objects, conditions_line, items, text};
 use crate::wait::{LIMIT, ensure};
 use crate::{
-    Cell, Elastic, Env, Level, Operator, artifacts, env, nodes, operator, raw, rights, say, shell, skipped,
-    wait_for,
+    Env, Level, Operator, artifacts, env, nodes, operator, raw, rights, say, shell, skipped, wait_for,
 };
 
 /// Label of the namespaces of tests; what an interrupted run left is found by it.
@@ -39,6 +39,7 @@ pub struct Scenario {
     binary: Mutex<PathBuf>,
     deployed: Mutex<bool>,
     faults: Mutex<BTreeSet<usize>>,
+    material: tokio::sync::Mutex<Material>,
 }
 
 /// Runs a test of a level, or says in one line why not.
@@ -108,6 +109,7 @@ impl Scenario {
             binary: Mutex::new(env.operator_binary.clone()),
             deployed: Mutex::new(false),
             faults: Mutex::default(),
+            material: tokio::sync::Mutex::default(),
         }
     }
 
@@ -130,6 +132,9 @@ impl Scenario {
             return failure;
         }
         if failure.is_none() {
+            failure = self.leaks().await;
+        }
+        if failure.is_none() {
             // leaving is part of every test: with an operator at work, objects go by themselves
             let leaving = AssertUnwindSafe(self.leave()).catch_unwind().await;
             if leaving.is_err() {
@@ -149,6 +154,33 @@ impl Scenario {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
         failure
+    }
+
+    /// Remembers what the Secrets of the cells have now: it may not be seen anywhere, also when it is no longer used.
+    pub async fn remember_secrets(&self) {
+        self.material.lock().await.remember(&self.objects).await.expect("the Secrets of the namespace");
+    }
+
+    /// What is secret is in Secrets alone. That nobody could look is a failure, too.
+    async fn leaks(&self) -> Option<Box<dyn std::any::Any + Send>> {
+        let mut material = self.material.lock().await;
+        let found = async {
+            material.remember(&self.objects).await?;
+            if material.is_empty() {
+                return Ok(Vec::new());
+            }
+            let found =
+                material.search(&self.objects, &self.namespace, &self.folder, self.log.as_ref()).await?;
+            say(format!("{} pieces of Secrets looked for, {} found", material.len(), found.len()));
+            Ok::<_, String>(found)
+        };
+        let why = match found.await {
+            Ok(found) if found.is_empty() => return None,
+            Ok(found) => format!("found outside of Secrets: {found:#?}"),
+            Err(error) => format!("what is secret was not looked for: {error}"),
+        };
+        say(&why);
+        Some(Box::new(why))
     }
 
     /// The operator may never ask for what it has no right to: then a manifest lacks a rule.
@@ -259,108 +291,6 @@ impl Scenario {
         self.faults.lock().unwrap().insert(n);
         nodes::node(self.env, verb, n, None).await
     }
-
-    /// A client of a cluster, by its Service.
-    pub fn elastic(&self, cell: &str, cluster: &str) -> Elastic {
-        Elastic::new(&self.namespace, &format!("{cell}-{cluster}"))
-    }
-
-    /// Waits until a cell is Ready as asked for now: all nodes, no work in progress, nothing degraded.
-    pub async fn cell_ready(&self, cell: &Cell) -> Value {
-        let nodes = format!("{0}/{0}", cell.nodes());
-        wait_for(&format!("cell {} Ready with {nodes} nodes", cell.name), LIMIT, async || {
-            let object = self.objects.get("searchcells", &cell.name).await?.ok_or("it is not there")?;
-            current(&object)?;
-            let autoscaled = matches!(cell.ingest, crate::Ingest::Auto(..));
-            let seen = text(&object, "/status/nodesReady");
-            ensure(autoscaled || seen == nodes, || format!("nodesReady is {seen}"))?;
-            Ok(object)
-        })
-        .await
-    }
-
-    /// Waits until a placement is Ready as asked for now, with every copy started.
-    pub async fn placement_ready(&self, name: &str) -> Value {
-        wait_for(&format!("placement {name} Ready"), LIMIT, async || {
-            let object = self.objects.get("indexplacements", name).await?.ok_or("it is not there")?;
-            current(&object)?;
-            Ok(object)
-        })
-        .await
-    }
-
-    /// Waits for a condition of an object: status, and a reason unless that is empty. Answers the object.
-    pub async fn condition(&self, plural: &str, name: &str, kind: &str, status: &str, reason: &str) -> Value {
-        wait_for(&format!("{plural}/{name} {kind}={status} {reason}"), LIMIT, async || {
-            let object = self.objects.get(plural, name).await?.ok_or("it is not there")?;
-            let generation = number(&object, "/metadata/generation");
-            let holds = number(&object, "/status/observedGeneration") == generation
-                && condition(&object, kind)
-                    .is_some_and(|(is, why, _)| is == status && (reason.is_empty() || why == reason));
-            ensure(holds, || conditions_line(&object))?;
-            Ok(object)
-        })
-        .await
-    }
-
-    /// UUID and generation of every StatefulSet and Deployment that a label selector selects.
-    pub async fn workloads(&self, selector: &str) -> BTreeMap<String, (String, i64)> {
-        let mut workloads = BTreeMap::new();
-        for plural in ["statefulsets", "deployments"] {
-            for object in self.objects.list(plural, selector).await.unwrap() {
-                let name = format!("{plural}/{}", text(&object, "/metadata/name"));
-                let uid = text(&object, "/metadata/uid").to_owned();
-                workloads.insert(name, (uid, number(&object, "/metadata/generation")));
-            }
-        }
-        workloads
-    }
-
-    /// UID and restarts of every pod that a label selector selects.
-    pub async fn pods(&self, selector: &str) -> BTreeMap<String, (String, i64)> {
-        let pods = self.objects.list("pods", selector).await.unwrap();
-        let restarts = |pod: &Value| {
-            items(pod, "/status/containerStatuses").iter().map(|c| number(c, "/restartCount")).sum()
-        };
-        let entry = |pod: &Value| {
-            (text(pod, "/metadata/name").to_owned(), (text(pod, "/metadata/uid").to_owned(), restarts(pod)))
-        };
-        pods.iter().map(entry).collect()
-    }
-
-    /// Waits until one object is gone.
-    pub async fn gone_one(&self, plural: &str, name: &str) {
-        wait_for(&format!("{plural}/{name} gone"), LIMIT, async || {
-            match self.objects.get(plural, name).await? {
-                None => Ok(()),
-                Some(object) => Err(conditions_line(&object)),
-            }
-        })
-        .await
-    }
-
-    /// Waits until the pod of a deleted claim has let go of it, whichever of the two is made anew first.
-    pub async fn gone_claim(&self, claim: &str, pod: &str) {
-        wait_for(&format!("the old {claim} gone"), LIMIT, async || {
-            let found = self.objects.get("persistentvolumeclaims", claim).await?;
-            let going = found.is_some_and(|claim| claim["metadata"]["deletionTimestamp"].is_string());
-            if going {
-                // a new pod that came too early holds on to the old claim
-                self.objects.delete("pods", pod).await?;
-            }
-            ensure(!going, || "it is still in use".to_owned())
-        })
-        .await
-    }
-
-    /// Waits until nothing of a kind is left in the namespace (of what a selector selects).
-    pub async fn gone(&self, plural: &str, selector: &str) {
-        wait_for(&format!("no {plural} left"), LIMIT, async || {
-            let left = self.objects.list(plural, selector).await?;
-            ensure(left.is_empty(), || format!("{} left", left.len()))
-        })
-        .await
-    }
 }
 
 /// Lets the tests, and processes of the operator, through to the nodes of cells: they are no pods, so no policy of the
@@ -377,17 +307,6 @@ fn let_this_computer_in(namespace: &str) -> Value {
             "ingress": [{"from": [{"ipBlock": {"cidr": from}}]}],
         },
     })
-}
-
-/// Whether an object is Ready for its present spec and at rest.
-pub fn current(object: &Value) -> Result<(), String> {
-    let generation = number(object, "/metadata/generation");
-    let holds = number(object, "/status/observedGeneration") == generation
-        && condition(object, "Ready").is_some_and(|(status, ..)| status == "True")
-        && condition(object, "Degraded").is_none_or(|(status, ..)| status == "False")
-        && condition(object, "Reconciling").is_none()
-        && condition(object, "Stalled").is_none();
-    ensure(holds, || conditions_line(object))
 }
 
 /// Once per run: what earlier runs left goes, CRDs and rules come, images are there, a deployed operator rests.
@@ -434,21 +353,27 @@ async fn sweep(env: &Env) {
     let selector = format!("{LABEL}=true");
     let Ok(left) = all.list("namespaces", &selector).await else { return };
     for namespace in &left {
-        let name = text(namespace, "/metadata/name");
-        let objects = Objects::new(env.client.clone(), name);
-        all.delete("namespaces", name).await.unwrap();
-        for plural in ["indexplacements", "searchcells"] {
-            for object in objects.list(plural, "").await.unwrap_or_default() {
-                let unfinalized = json!({"metadata": {"finalizers": null}});
-                let _ = objects.merge(plural, text(&object, "/metadata/name"), &unfinalized).await;
-            }
-        }
+        all.delete("namespaces", text(namespace, "/metadata/name")).await.unwrap();
     }
     wait_for("the end of the test's namespace", Duration::from_secs(300), async || {
         let left = all.list("namespaces", &selector).await?;
+        for namespace in &left {
+            // Of an interrupted run, a process of the operator may still be about, which puts them on again.
+            remove_finalizers(&Objects::new(env.client.clone(), text(namespace, "/metadata/name"))).await;
+        }
         ensure(left.is_empty(), || left.iter().map(conditions_line).collect())
     })
     .await;
+}
+
+async fn remove_finalizers(objects: &Objects) {
+    for plural in ["indexplacements", "searchcells"] {
+        for object in objects.list(plural, "").await.unwrap_or_default() {
+            let unfinalized = json!({"metadata": {"finalizers": null}});
+            // It may be gone by now; if not, the next look tries again.
+            let _ = objects.merge(plural, text(&object, "/metadata/name"), &unfinalized).await;
+        }
+    }
 }
 
 /// Makes sure that every node has the image of a version of Elasticsearch.

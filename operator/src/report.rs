@@ -1,7 +1,7 @@
 //! What the operator tells of its passes: metrics, and events for transitions (never at rest). Effects: writes
 //! events, from a task of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -165,6 +165,35 @@ fn gates(holds: &[Hold]) -> Vec<&'static str> {
     holds.iter().map(|hold| hold.reason.as_str()).collect()
 }
 
+/// Most objects and reasons whose last event is remembered.
+const MOST_RECORDERS: usize = 2048;
+
+/// A recorder makes events with the same reason about the same object one series, with the text of the first; so each
+/// text has its own.
+struct Recorders {
+    client: Client,
+    reporter: Reporter,
+    /// The last text, by the UID of the object and the reason.
+    last: HashMap<(Option<String>, String), (String, Recorder)>,
+}
+
+impl Recorders {
+    fn of(&mut self, about: &ObjectReference, note: &Note) -> Recorder {
+        let key = (about.uid.clone(), note.reason.clone());
+        if let Some((text, recorder)) = self.last.get(&key)
+            && *text == note.text
+        {
+            return recorder.clone();
+        }
+        if self.last.len() >= MOST_RECORDERS {
+            self.last.clear();
+        }
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        self.last.insert(key, (note.text.clone(), recorder.clone()));
+        recorder
+    }
+}
+
 /// Tells metrics and events of every pass.
 pub struct Report {
     metrics: Arc<Metrics>,
@@ -175,10 +204,11 @@ impl Report {
     /// A report that publishes events with this client, from a task of its own.
     pub fn start(metrics: Arc<Metrics>, client: Client, instance: String) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(instance) };
-        let recorder = Recorder::new(client, reporter);
         let (events, mut queue) = mpsc::channel::<(ObjectReference, Note)>(256);
         tokio::spawn(async move {
+            let mut recorders = Recorders { client, reporter, last: HashMap::new() };
             while let Some((about, note)) = queue.recv().await {
+                let recorder = recorders.of(&about, &note);
                 let event = Event {
                     type_: if note.warning { EventType::Warning } else { EventType::Normal },
                     reason: note.reason.to_owned(),

@@ -44,7 +44,7 @@ pub struct Settings {
     /// How long clients have to load a new authority of the HTTP layer before nodes show certificates of it.
     #[arg(long, env = "SEARCHCELL_CA_OVERLAP", default_value = "10m", value_parser = duration)]
     pub ca_overlap: Duration,
-    /// How long the former user of routers and exporters stays valid after its Secret was deleted and made anew.
+    /// How long the former user of routers, exporters and the administrator stays valid after its Secret was deleted and made anew.
     #[arg(long, env = "SEARCHCELL_CREDENTIAL_GRACE", default_value = "15m", value_parser = duration)]
     pub credential_grace: Duration,
     /// Address of /metrics, /livez and /readyz.

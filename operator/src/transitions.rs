@@ -101,14 +101,10 @@ fn of_cluster(old: Option<&ClusterStatus>, now: &ClusterStatus) -> Option<Note> 
 
 fn of_conditions(before: &[Condition], now: &[Condition]) -> Vec<Note> {
     let mut notes = Vec::new();
-    let reason_of = |conditions: &[Condition], type_| {
-        find(conditions, type_)
-            .filter(|condition| condition.status == "True")
-            .map(|condition| condition.reason.clone())
-    };
-    if let Some(stalled) = find(now, STALLED).filter(|condition| condition.status == "True")
-        && reason_of(before, STALLED).as_ref() != Some(&stalled.reason)
-    {
+    let stalled = |conditions| find(conditions, STALLED).filter(|stalled| stalled.status == "True");
+    // Another problem of the same kind is news, too: somebody tried to mend the first one.
+    let says = |stalled: &Condition| (stalled.reason.clone(), stalled.message.clone());
+    if let Some(stalled) = stalled(now).filter(|now| stalled(before).map(says) != Some(says(now))) {
         notes.push(note(true, &stalled.reason, "Validate", stalled.message.clone()));
     }
     if is_true(now, READY) != is_true(before, READY)
@@ -176,6 +172,9 @@ mod tests {
         assert_eq!(reasons(&ready, &ready), Vec::<String>::new());
         assert_eq!(reasons(&ready, &stalled), ["InvalidSpec"]);
         assert_eq!(reasons(&stalled, &stalled), Vec::<String>::new());
+        let mut other = stalled.clone();
+        other[1].message = "another problem".to_owned();
+        assert_eq!(reasons(&stalled, &other), ["InvalidSpec"]);
     }
 
     #[test]

@@ -301,7 +301,8 @@ async fn a_real_elasticsearch_shows_what_lies_in_its_files() {
     put(&issue(&forge, &http, &names, DAY), Layer::Http);
     put(&issue(&forge, &former, &names, DAY), Layer::Transport);
     let mut users = String::new();
-    for user in ["searchcell-operator-1", "searchcell-router-1", "searchcell-exporter-1", "searchcell-admin"]
+    for user in
+        ["searchcell-operator-1", "searchcell-router-1", "searchcell-exporter-1", "searchcell-admin-1"]
     {
         let hash = forge.hash(&Hidden::new("secret".to_owned())).await.unwrap();
         users.push_str(&format!("{user}:{}\n", hash.reveal()));
@@ -312,7 +313,7 @@ async fn a_real_elasticsearch_shows_what_lies_in_its_files() {
         "spec": {"cell": "guilds", "collection": "messages", "tenant": {"field": "g"}, "pool": {"indices": 1}},
     }))
     .unwrap();
-    write("roles.yml", &searchcell_core::security::users::roles(&[placement]));
+    write("roles.yml", &searchcell_core::security::roles::roles(&[placement]));
 
     let facts = |pair: &Pair| parse::certificates(pair.certificate.as_bytes()).unwrap().remove(0);
     let until = async |what: &str, holds: &dyn Fn(&searchcell_core::security::Served) -> bool| {

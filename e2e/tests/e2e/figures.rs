@@ -48,12 +48,12 @@ fn figures() {
 
         let operator = t.start_operator().await;
         let cell = Cell { masters: 3, ..Cell::small("cell") };
-        apply_to_ready(t, &cell, "", &mut table).await;
+        apply_to_ready(t, &operator, &cell, "", &mut table).await;
         at_rest(t, &operator, watched, "one cluster", &["cell-a"], &mut table).await;
         remove(t, "cell").await;
         // Certificates go with their cell, so the processes by themselves have none.
         let plain = Cell { extra: json!({"security": {"mode": "Disabled"}}), ..cell };
-        let parts = apply_to_ready(t, &plain, ", without security", &mut table).await;
+        let parts = apply_to_ready(t, &operator, &plain, ", without security", &mut table).await;
         remove(t, "cell").await;
         operator.terminate().await;
         bare_processes(t, &plain, parts, &mut table).await;
@@ -87,8 +87,14 @@ impl Table {
 }
 
 /// Answers the objects that make up the cluster, as they were when it formed.
-async fn apply_to_ready(t: &Scenario, cell: &Cell, which: &str, table: &mut Table) -> Vec<Value> {
-    let began = Instant::now();
+async fn apply_to_ready(
+    t: &Scenario,
+    operator: &Operator,
+    cell: &Cell,
+    which: &str,
+    table: &mut Table,
+) -> Vec<Value> {
+    let (began, cpu) = (Instant::now(), operator.cpu());
     t.apply(&cell.object()).await;
     let parts = wait_for("the cluster's objects", LIMIT, async || {
         let mut parts = Vec::new();
@@ -110,6 +116,8 @@ async fn apply_to_ready(t: &Scenario, cell: &Cell, which: &str, table: &mut Tabl
     t.cell_ready(cell).await;
     let seconds = began.elapsed().as_secs_f64();
     table.add(&format!("apply to Ready, 3 masters and 3 data nodes{which}"), format!("{seconds:.1} s"));
+    let cpu = operator.cpu().saturating_sub(cpu);
+    table.add(&format!("CPU time of the operator for that{which}"), format!("{:.2} s", cpu.as_secs_f64()));
     let mut children = 0;
     for plural in KINDS {
         children +=

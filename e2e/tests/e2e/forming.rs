@@ -39,6 +39,40 @@ fn the_deployed_image_does_the_same() {
     });
 }
 
+/// Releases of every line that is supported, with security from the first one that can have it; documents in and out.
+#[test]
+fn other_releases_form_as_well() {
+    run("other_releases_form_as_well", Level::Full, async |t| {
+        let _operator = t.start_operator().await;
+        for version in cells::OTHER_VERSIONS {
+            let mode = if version.starts_with("7.") { "Disabled" } else { "Managed" };
+            searchcell_e2e::scenario::image(t.env, version).await;
+            let name = format!("of-{}", version.replace('.', "-"));
+            let extra = json!({"version": version, "security": {"mode": mode}});
+            let cell = Cell { extra, ..Cell::mini(&name) };
+            t.apply(&cell.object()).await;
+            let pool = cells::placement("pool", &name, json!({"pool": {"indices": 1}}), 0);
+            t.apply(&pool).await;
+            let object = t.cell_ready(&cell).await;
+            t.placement_ready("pool").await;
+            assert_eq!(text(&object, "/status/version"), version);
+            let elastic = t.elastic(&name, "a");
+            let document = (
+                "messages.p000.g1".to_owned(),
+                "1".to_owned(),
+                Some("1".to_owned()),
+                json!({"guild_id": "1", "content": "x", "sent": 1}),
+            );
+            elastic.bulk(&[document]).await.unwrap();
+            assert_eq!(elastic.count("messages.p000.g1").await, Ok(1), "{version}");
+            for (plural, name) in [("indexplacements", "pool"), ("searchcells", name.as_str())] {
+                t.objects.delete(plural, name).await.unwrap();
+                t.gone_one(plural, name).await;
+            }
+        }
+    });
+}
+
 async fn whole_story(t: &Scenario, cell: &Cell) {
     let began = std::time::Instant::now();
     t.apply(&cell.object()).await;

@@ -6,13 +6,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
+use searchcell_core::names::{ClusterKey, LABEL_CLUSTER, LABEL_ROLE};
 use searchcell_core::plan::{NodeToAsk, nodes_to_ask, supplied_secrets};
 use searchcell_core::security::keystore::SecureSource;
 use searchcell_core::security::{Served, Supplied};
-use searchcell_core::snapshot::Reading;
-
-use searchcell_core::names::{ClusterKey, LABEL_CLUSTER, LABEL_ROLE};
-use searchcell_core::snapshot::{CellObjects, CellSnapshot, is_ready, label};
+use searchcell_core::snapshot::{CellObjects, CellSnapshot, Reading, is_ready, label};
 use searchcell_crds::SearchCell;
 
 use crate::elastic::reader::Ask;

@@ -13,13 +13,13 @@ use searchcell_core::security::facts::CertificateFacts;
 use searchcell_core::security::keystore::{ANNOTATION_SINCE, SEED};
 use searchcell_core::security::order::{
     AuthorityChange, AuthorityOrder, CertificatesOrder, CredentialOrder, KeystoreOrder, Order, Source,
-    UsersOrder,
+    StandbyOrder, UsersOrder,
 };
-use searchcell_core::security::{ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, Lifetimes};
+use searchcell_core::security::{ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, Lifetimes, whole_seconds};
 use searchcell_core::step::Target;
 
 use super::forge::{Forge, Pair, Signer};
-use super::parse::{self, HASH, HASHED, PASSWORD, ROLES, USERNAME, USERS, USERS_ROLES};
+use super::parse::{self, HASH, HASHED, PASSWORD, ROLES, USERNAME, USERS, USERS_ROLES, standby_key};
 use super::sealed::{Hidden, Sealed};
 use crate::execute::Owner;
 use crate::failure::StepError;
@@ -47,6 +47,7 @@ impl<K: KubeApi> Orders<'_, K> {
             Order::Certificates(order) => self.certificates(order).await,
             Order::Credential(order) => self.credential(order).await,
             Order::Hash { target, username } => self.hash(target, username).await,
+            Order::Standby(order) => self.standby(order).await,
             Order::Users(order) => self.users(order).await,
             Order::Keystore(order) => self.keystore(order).await,
         }
@@ -149,11 +150,44 @@ impl<K: KubeApi> Orders<'_, K> {
 
     async fn credential(&self, order: &CredentialOrder) -> Result<(), StepError> {
         let mut data = Data::new();
-        let password = self.forge.password()?;
-        put(&mut data, USERNAME, &order.username);
-        put(&mut data, PASSWORD, password.reveal());
-        self.put_hash(&mut data, &order.username, &password).await?;
+        match &order.standby {
+            None => self.put_credential(&mut data, "", &order.username).await?,
+            Some(standby) => {
+                let live = self.kube.secret_live(self.owner.namespace, &standby.secret).await?;
+                let text =
+                    |key: &str| live.as_ref().and_then(|live| live.text(&standby_key(&standby.role, key)));
+                let hash = text(HASH).filter(|hash| parse::fingerprint(hash.as_bytes()) == standby.hash);
+                if hash.is_none() || text(USERNAME) != Some(&order.username) {
+                    return Err(changed(Some(&standby.secret)));
+                }
+                for key in [USERNAME, PASSWORD, HASH, HASHED] {
+                    put(&mut data, key, text(key).ok_or_else(|| changed(Some(&standby.secret)))?);
+                }
+            }
+        }
         self.write(&order.metadata, None, data, BTreeMap::new()).await
+    }
+
+    async fn standby(&self, order: &StandbyOrder) -> Result<(), StepError> {
+        let live = self.live_target(order.replaces.as_ref()).await?;
+        let mut data = live.as_ref().map(data_of).unwrap_or_default();
+        data.retain(|key, _| key.split_once('.').is_some_and(|(role, _)| order.keep.contains(role)));
+        for (role, username) in &order.make {
+            self.put_credential(&mut data, role, username).await?;
+        }
+        self.write(&order.metadata, live, data, BTreeMap::new()).await
+    }
+
+    /// A new password with its hash. `role`: whose, in a Secret of those who stand by; else empty.
+    async fn put_credential(&self, data: &mut Data, role: &str, username: &str) -> Result<(), StepError> {
+        let mut own = Data::new();
+        let password = self.forge.password()?;
+        put(&mut own, USERNAME, username);
+        put(&mut own, PASSWORD, password.reveal());
+        self.put_hash(&mut own, username, &password).await?;
+        let key = |key: String| if role.is_empty() { key } else { standby_key(role, &key) };
+        data.extend(own.into_iter().map(|(name, value)| (key(name), value)));
+        Ok(())
     }
 
     async fn hash(&self, target: &Target, username: &str) -> Result<(), StepError> {
@@ -186,9 +220,13 @@ impl<K: KubeApi> Orders<'_, K> {
             let hash = match &user.secret {
                 None => before.get(user.username.as_str()).map(|hash| Hidden::new((*hash).to_owned())),
                 Some(secret) => {
-                    let credential = self.kube.secret_live(self.owner.namespace, secret).await?;
-                    let credential = credential.filter(|live| live.text(USERNAME) == Some(&user.username));
-                    credential.and_then(|live| live.text(HASH).map(|hash| Hidden::new(hash.to_owned())))
+                    let live = self.kube.secret_live(self.owner.namespace, secret).await?;
+                    let key = |key: &str| match &user.standby {
+                        Some(role) => standby_key(role, key),
+                        None => key.to_owned(),
+                    };
+                    let live = live.filter(|live| live.text(&key(USERNAME)) == Some(&user.username));
+                    live.and_then(|live| live.text(&key(HASH)).map(|hash| Hidden::new(hash.to_owned())))
                 }
             };
             let hash = hash.filter(|hash| parse::fingerprint(hash.reveal().as_bytes()) == user.hash);
@@ -199,7 +237,8 @@ impl<K: KubeApi> Orders<'_, K> {
         put(&mut data, USERS, &lines);
         put(&mut data, USERS_ROLES, &order.users_roles);
         put(&mut data, ROLES, &order.roles);
-        self.write(&order.metadata, live, data, BTreeMap::new()).await
+        let since = BTreeMap::from([(ANNOTATION_STAGE_SINCE.to_owned(), whole_seconds(self.now))]);
+        self.write(&order.metadata, live, data, since).await
     }
 
     /// Entries by themselves, from which the next files are made, and the files.
@@ -306,8 +345,4 @@ fn put(data: &mut Data, key: &str, text: &str) {
 fn put_pair(data: &mut Data, stem: &str, pair: Pair) {
     put(data, &format!("{stem}.crt"), &pair.certificate);
     put(data, &format!("{stem}.key"), pair.key.reveal());
-}
-
-fn whole_seconds(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }

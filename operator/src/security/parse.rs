@@ -68,7 +68,7 @@ pub fn facts(secret: &Sealed) -> SecretFacts {
         if key.ends_with(".crt") {
             match certificates(&bytes.0) {
                 Some(found) => {
-                    facts.certificates.insert(key.clone(), found);
+                    facts.certificates.insert(key.clone(), Arc::new(found));
                 }
                 None => {
                     facts.unreadable.insert(key.clone());
@@ -85,7 +85,16 @@ pub fn facts(secret: &Sealed) -> SecretFacts {
             }
         }
     }
-    facts.credential = credential(secret);
+    facts.credential = credential(secret, "");
+    let roles = secret.0.data.iter().flat_map(|data| data.keys());
+    let roles = roles.filter_map(|key| key.strip_suffix(&standby_key("", USERNAME)));
+    facts.standby = roles
+        .filter_map(|role| {
+            let found = credential(secret, role)?;
+            // One that is not of its own password could not be used.
+            found.hash.is_some().then(|| (role.to_owned(), found))
+        })
+        .collect();
     facts.users = users(secret);
     facts
 }
@@ -174,11 +183,18 @@ fn public_key_of(pem: &[u8]) -> Option<String> {
     Some(fingerprint(&parsed.subject_public_key.data))
 }
 
-fn credential(secret: &Sealed) -> Option<CredentialFacts> {
-    let (username, password) = (secret.text(USERNAME)?, secret.text(PASSWORD)?);
+/// Key of a Secret of those who stand by.
+pub fn standby_key(role: &str, key: &str) -> String {
+    format!("{role}.{key}")
+}
+
+/// `role`: whose, in a Secret of those who stand by; else empty.
+fn credential(secret: &Sealed, role: &str) -> Option<CredentialFacts> {
+    let key = |key: &str| if role.is_empty() { key.to_owned() } else { standby_key(role, key) };
+    let (username, password) = (secret.text(&key(USERNAME))?, secret.text(&key(PASSWORD))?);
     let digest = digest_of(username, password);
-    let is_of_this = secret.text(HASHED) == Some(digest.as_str());
-    let hash = secret.bytes(HASH).filter(|_| is_of_this).map(fingerprint);
+    let is_of_this = secret.text(&key(HASHED)) == Some(digest.as_str());
+    let hash = secret.bytes(&key(HASH)).filter(|_| is_of_this).map(fingerprint);
     Some(CredentialFacts { username: username.to_owned(), hash })
 }
 

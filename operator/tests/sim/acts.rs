@@ -267,7 +267,8 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
                 (*refuse, *lose, *slow, *stale);
         }
         Act::Steady => world.network = Network::default(),
-        Act::CutApi | Act::Crash { .. } | Act::SecondLeader | Act::EndSecondLeader | Act::ClockJump(_) => {}
+        Act::ClockJump(_) => world.clock_jumped = true,
+        Act::CutApi | Act::Crash { .. } | Act::SecondLeader | Act::EndSecondLeader => {}
     }
     true
 }

@@ -3,13 +3,14 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::build;
 use searchcell_core::domain::{ValidCell, ValidPlacement};
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, LABEL_CLUSTER, LABEL_ROLE};
 use searchcell_core::placement::{self, PlacementSnapshot};
 use searchcell_core::plan;
 use searchcell_core::security::keystore::{SEED, SecureSource, Wanted};
-use searchcell_core::security::order::Order;
+use searchcell_core::security::order::{CredentialOrder, Order};
 use searchcell_core::snapshot::{CellSnapshot, annotation, label};
 use searchcell_core::status;
 use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};
@@ -70,6 +71,8 @@ pub enum Bug {
     ReplacesNodes,
     /// What lies in a Secret is taken for what nodes have loaded.
     SecretsAreProof,
+    /// Nobody stands by: a password is made when it is needed.
+    NobodyStandsBy,
     /// No cluster gets its NetworkPolicy.
     Unfenced,
     /// Nodes are never told to load their keystore again.
@@ -104,6 +107,7 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::BootstrapsAgain, Kind::LostMaster, &[inv::ONE_CLUSTER, inv::MAP_STAYS_GONE]),
     (Bug::ReplacesNodes, Kind::Stuck, &[inv::NOTHING_UNASKED]),
     (Bug::SecretsAreProof, Kind::Rotation, &[secure::NODES_TRUST]),
+    (Bug::NobodyStandsBy, Kind::Rotation, &[secure::PASSWORDS_KNOWN]),
     (Bug::Unfenced, Kind::Faults, &[inv::FENCED]),
     (Bug::NeverReloads, Kind::Keystore, &[keystore::LOADED]),
     (Bug::KeystoreWhole, Kind::Keystore, &[keystore::RESTART_ONLY]),
@@ -122,13 +126,29 @@ fn step(cluster: &str, action: Action) -> Step {
     Step { cluster: Some(cluster.to_owned()), action, why: "a deliberate bug".to_owned() }
 }
 
-fn target(kind: ObjectKind, meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Target {
+fn target(kind: ObjectKind, meta: &ObjectMeta) -> Target {
     Target {
         kind,
         name: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
         resource_version: None,
     }
+}
+
+/// Credentials that somebody waits for, in place of those that would stand by.
+fn made_when_needed(snapshot: &CellSnapshot, step: Step) -> Vec<Step> {
+    let Action::Secure(order) = &step.action else { return vec![step] };
+    let Order::Standby(standby) = order.as_ref() else { return vec![step] };
+    let cell = snapshot.cell.metadata.name.as_deref().unwrap_or_default();
+    (standby.make.iter())
+        .map(|(role, username)| (format!("{cell}-{role}"), username.clone()))
+        .filter(|(name, _)| !snapshot.objects.secrets.iter().any(|secret| secret.name() == name))
+        .map(|(name, username)| {
+            let metadata = ObjectMeta { name: Some(name), ..standby.metadata.clone() };
+            let order = Order::Credential(CredentialOrder { metadata, username, standby: None });
+            Step { action: Action::Secure(Box::new(order)), ..step.clone() }
+        })
+        .collect()
 }
 
 impl Decide for Mutant {
@@ -167,6 +187,10 @@ impl Decide for Mutant {
                         })
                         .collect();
                 }
+            }
+            Bug::NobodyStandsBy => {
+                let steps = std::mem::take(&mut plan.steps);
+                plan.steps = steps.into_iter().flat_map(|s| made_when_needed(&snapshot, s)).collect();
             }
             Bug::NoAwareness => plan.steps.retain(|s| !matches!(s.action, Action::PutSettings(_))),
             Bug::RemovesClusters => {

@@ -21,6 +21,9 @@ pub const NODES_TRUST: &str = "nodes_trust_each_other";
 /// Whatever a node of a cell shows, the clients of the cell that have read the bundle accept.
 pub const CLIENTS_TRUST: &str = "clients_trust_nodes";
 
+/// A password is in its Secret when every node knows it.
+pub const PASSWORDS_KNOWN: &str = "passwords_known";
+
 /// The kubelet's and Elasticsearch's time together, at most.
 const RELOAD_MS: u64 = 95_000;
 
@@ -45,6 +48,23 @@ impl Loaded {
             transport: Some(self.transport.fingerprint.clone()),
             trusted: self.trust.iter().map(|one| one.subject.clone()).collect(),
         }
+    }
+}
+
+/// The operator made a Secret. A client that mounts it uses it from now on. After a jump of the operator's clock, what is
+/// a matter of minutes can be one of none.
+pub fn is_made(world: &mut World, secret: &Sealed) {
+    let facts = parse::facts(secret);
+    let Some(credential) = facts.credential.filter(|_| !world.clock_jumped) else { return };
+    let Some(hash) = credential.hash else { return };
+    let user = (credential.username, hash);
+    let strangers: Vec<String> = (world.containers.values())
+        .filter(|c| c.secure.as_ref().is_some_and(|loaded| !loaded.users.contains(&user)))
+        .filter(|c| is_of_a_living_cell(world, &c.name))
+        .map(|c| c.name.clone())
+        .collect();
+    if !strangers.is_empty() {
+        world.violated(PASSWORDS_KNOWN, format!("{}: {strangers:?} would refuse {}", secret.name(), user.0));
     }
 }
 

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use searchcell_core::build;
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey, FIELD_MANAGER, LABEL_CLUSTER};
 use searchcell_core::plan::{setting_text, wanted_settings};
+use searchcell_core::security::users::{User, standby_secret, users_secret};
 use searchcell_core::snapshot::{ShardState, annotation, label};
 use searchcell_core::validate::validate_cell;
 use searchcell_crds::{IndexPlacement, SearchCell};
@@ -110,6 +111,12 @@ fn clear(name: &str, generation: Option<i64>, observed: Option<i64>, all: &[Cond
 
 fn cell_is_whole(world: &World, cell: &SearchCell) -> Unsettled {
     let Ok(valid) = validate_cell(cell) else { return Some((CONVERGES, "the spec is invalid".to_owned())) };
+    let mut secrets = User::ALL.map(|user| user.secret(CELL)).to_vec();
+    secrets.extend([users_secret(CELL), standby_secret(CELL)]);
+    let missing = secrets.into_iter().find(|name| world.store.get::<Secret>(name).is_none());
+    if let Some(missing) = missing.filter(|_| valid.is_secure) {
+        return Some((CONVERGES, format!("there is no Secret {missing}")));
+    }
     for cluster in &valid.clusters {
         let key = valid.key(&cluster.name);
         let identity = format!("{CELL}/{}", cluster.name);

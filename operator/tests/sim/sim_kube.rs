@@ -23,6 +23,7 @@ use crate::calls::{Line, NoAnswer, Pass, Peer};
 use crate::invariants;
 use crate::mutants::Bug;
 use crate::objects::{K, Obj, Stored};
+use crate::secure;
 use crate::store::{NAMESPACE, OPERATOR_NAMESPACE, Store};
 use crate::world::{World, lock};
 
@@ -31,6 +32,8 @@ use crate::world::{World, lock};
 pub struct Cache {
     positions: BTreeMap<K, usize>,
     objects: BTreeMap<K, BTreeMap<String, Arc<Obj>>>,
+    /// The Secrets once more, to be handed out as they are: every request to Elasticsearch looks at them.
+    secrets: BTreeMap<String, Arc<Secret>>,
 }
 
 impl Cache {
@@ -44,6 +47,10 @@ impl Cache {
             let objects = store.objects(*kind).filter_map(kept).collect();
             cache.objects.insert(*kind, objects);
         }
+        let secrets = cache.objects.get(&K::Secret).into_iter().flatten();
+        let shared =
+            secrets.filter_map(|(name, object)| Some((name.clone(), Arc::new(Secret::of(object)?.clone()))));
+        cache.secrets = shared.collect();
         cache
     }
 
@@ -61,11 +68,17 @@ impl Cache {
             let before = match event.object.as_ref().and_then(|object| object.watched()) {
                 Some(object) => {
                     wakes |= !objects.get(&event.name).is_some_and(|before| before.same(&object));
+                    if let Some(secret) = Secret::of(&object) {
+                        self.secrets.insert(event.name.clone(), Arc::new(secret.clone()));
+                    }
                     objects.insert(event.name.clone(), Arc::new(object));
                     continue;
                 }
                 None => objects.remove(&event.name),
             };
+            if kind == K::Secret {
+                self.secrets.remove(&event.name);
+            }
             wakes |= before.is_some();
         }
         wakes
@@ -73,7 +86,8 @@ impl Cache {
 
     /// Secrets of a cell.
     pub fn secrets(&self, cell: &str) -> Vec<Arc<Secret>> {
-        self.of_cell::<Secret>(cell).into_iter().map(Arc::new).collect()
+        let of_cell = |secret: &&Arc<Secret>| label(&secret.metadata, LABEL_CELL) == Some(cell);
+        self.secrets.values().filter(of_cell).cloned().collect()
     }
 
     pub fn get<T: Stored>(&self, name: &str) -> Option<T> {
@@ -432,6 +446,7 @@ impl KubeApi for SimKube {
             match world.store.create(world.ms, FIELD_MANAGER, Obj::Secret(secret.0.clone())) {
                 Ok(created) => {
                     invariants::on_change(world, pass, None, Some(&created));
+                    secure::is_made(world, secret);
                     Ok(())
                 }
                 Err(existing) if is_owned_by(existing.meta(), owner_uid) => {

@@ -112,6 +112,8 @@ pub struct World {
     pub load: BTreeMap<String, i32>,
     pub revisions: BTreeMap<(String, i64), String>,
     pub next_autoscale: u64,
+    /// The clock of an operator process has jumped.
+    pub clock_jumped: bool,
     pub serial: u64,
     /// Controllers are prompt: nothing is left to chance any more.
     pub calm: bool,
@@ -143,6 +145,7 @@ impl World {
             load: BTreeMap::new(),
             revisions: BTreeMap::new(),
             next_autoscale: 0,
+            clock_jumped: false,
             serial: 0,
             calm: false,
             log: Vec::new(),

@@ -78,8 +78,9 @@ cp /mnt/settings/elasticsearch.yml /mnt/config/elasticsearch.yml
 cp /mnt/settings/searchcell.options /mnt/config/jvm.options.d/searchcell.options
 ";
 
-/// Files of the realm, where Elasticsearch looks for them.
+/// Files of the realm that are links into the directory where it is mounted.
 const REALM_FILES: [&str; 3] = ["users", "users_roles", "roles.yml"];
+
 /// A node that clients talk to goes on serving until the Services have forgotten it.
 const FORGET_SECONDS: &str = "3";
 /// Time to close shards and hand over; by custom a second or two.

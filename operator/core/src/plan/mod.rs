@@ -1,9 +1,11 @@
 //! From what ought to be and what is to what is done now: a bounded list of steps, the holds, and when to look
 //! again. Pure and infallible.
 //!
-//! `security` (with `layers`) plans certificates and users, `keystore` keystores, `cluster` one cluster of the spec, `workloads` its nodes, `volumes` what they write to, `settings` its cluster settings, `removal` what
+//! `security` (with `layers` and `certificates`) plans certificates and users, `keystore` keystores, `cluster` one
+//! cluster of the spec, `workloads` its nodes, `volumes` what they write to, `settings` its cluster settings, `removal` what
 //! is to go: clusters that left the spec, and whole cells.
 
+mod certificates;
 mod cluster;
 mod keystore;
 mod layers;

@@ -8,8 +8,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_crds::Reason;
 
 use super::Draft;
+use super::certificates::is_equipped;
 use super::cluster::{bootstrap_names, name_conflict, plan_simple, terminating};
-use super::security::is_equipped;
 use super::volumes::{self, Volumes};
 use crate::build;
 use crate::domain::{IngestScale, ValidCell, ValidKeystore, ValidZone};

@@ -1,6 +1,7 @@
 //! What may be known of a Secret: nothing that is secret. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -12,14 +13,16 @@ use super::keystore::KeystoreFacts;
 pub struct SecretFacts {
     /// Name, UID, resource version, labels, annotations, owner.
     pub metadata: ObjectMeta,
-    /// Certificates by key (`*.crt`), in their order.
-    pub certificates: BTreeMap<String, Vec<CertificateFacts>>,
+    /// Certificates by key (`*.crt`), in their order. Shared: every pass copies the facts.
+    pub certificates: BTreeMap<String, Arc<Vec<CertificateFacts>>>,
     /// Fingerprint of the public key that belongs to each private key, by key (`*.key`).
     pub keys: BTreeMap<String, String>,
     /// Keys that do not hold what their names promise.
     pub unreadable: BTreeSet<String>,
     /// A user name with a password.
     pub credential: Option<CredentialFacts>,
+    /// Credentials that stand by, by whose turn is next.
+    pub standby: BTreeMap<String, CredentialFacts>,
     /// The file realm.
     pub users: Option<UsersFacts>,
     /// The keystore of nodes.
@@ -41,7 +44,7 @@ impl SecretFacts {
 
     /// All certificates under a key.
     pub fn certificates(&self, key: &str) -> &[CertificateFacts] {
-        self.certificates.get(key).map(Vec::as_slice).unwrap_or_default()
+        self.certificates.get(key).map(|found| found.as_slice()).unwrap_or_default()
     }
 }
 

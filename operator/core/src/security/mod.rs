@@ -3,8 +3,8 @@
 //! Secrets come in as facts that are public (`facts`): fingerprints, names, lifetimes, who signed what. Nothing here
 //! ever sees a private key, a password or a hash; what has to be made anew is asked for in orders (`order`), which an
 //! effect carries out. `authority` is the life of a certificate authority, `leaf` says which certificate each node
-//! needs, `users` who may do what, and `gate` keeps rotations and disruptions apart. `keystore` is for cells without
-//! security, too.
+//! needs, `users` who there is, `roles` what they may do, and `gate` keeps rotations and disruptions apart. `keystore` is
+//! for cells without security, too.
 
 pub mod authority;
 pub mod facts;
@@ -12,9 +12,12 @@ pub mod gate;
 pub mod keystore;
 pub mod leaf;
 pub mod order;
+pub mod roles;
 pub mod users;
 
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 pub use authority::{Authority, Stage};
 pub use facts::{CertificateFacts, CredentialFacts, SecretFacts, Served, Supplied, UsersFacts};
@@ -22,7 +25,7 @@ pub use gate::{disruption_may_start, rotation_in_flight};
 
 use crate::names::{ClusterKey, Role, http_authority};
 use leaf::certificates_secret;
-use users::{User, users_secret};
+use users::{User, standby_secret, users_secret};
 
 /// Directory of the certificates, below Elasticsearch's configuration directory.
 pub const CERTIFICATES_DIRECTORY: &str = "certificates";
@@ -37,14 +40,16 @@ pub const TRANSPORT_TRUST: &str = "transport-ca.crt";
 pub const ANNOTATION_ROTATE: &str = "searchcell.dev/rotate";
 /// Annotation of the Secret of an authority: the value of the other one that has been answered.
 pub const ANNOTATION_ROTATED: &str = "searchcell.dev/rotated";
-/// Annotation of the Secret of an authority: when the present stage of a rotation began.
+/// Annotation of the Secret of an authority: when the present stage of a rotation began. Of the file realm: when it
+/// changed last.
 pub const ANNOTATION_STAGE_SINCE: &str = "searchcell.dev/stage-since";
 
 /// Whether a Secret of the cell's namespace is for its nodes or its operator alone: authorities, certificates, users,
 /// keystores, and what the operator logs in with. Those of routers, exporters and administrators are for whoever needs them.
 pub fn is_operators_alone(cell: &str, secret: &str) -> bool {
     let Some(rest) = secret.strip_prefix(cell).and_then(|rest| rest.strip_prefix('-')) else { return false };
-    let of_cell = [http_authority(cell), users_secret(cell), User::Operator.secret(cell)];
+    let of_cell =
+        [http_authority(cell), users_secret(cell), standby_secret(cell), User::Operator.secret(cell)];
     // Of a cluster that may not be there any more, or not yet: their names have no dashes.
     let of_cluster = rest.split_once('-').is_some_and(|(cluster, rest)| {
         let key = ClusterKey::new("", "", cluster);
@@ -61,6 +66,11 @@ pub fn is_operators_alone(cell: &str, secret: &str) -> bool {
     of_cell.iter().any(|own| own == secret) || of_cluster || keystore::slot_of(cell, secret).is_some()
 }
 
+/// A time as annotations have it.
+pub fn whole_seconds(at: Timestamp) -> String {
+    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+}
+
 /// How long certificates live, and how long an overlap lasts for clients that nobody can ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
@@ -70,7 +80,7 @@ pub struct Lifetimes {
     pub authority: Duration,
     /// How long clients have to load a new authority of the HTTP layer before any node presents its certificates.
     pub overlap: Duration,
-    /// How long the former user of a router or an exporter stays valid after its successor was made.
+    /// How long the former user of a router, an exporter or the administrator stays valid after its successor was made.
     pub credential_grace: Duration,
 }
 
@@ -131,6 +141,7 @@ mod tests {
         for name in [
             "guilds-http-ca",
             "guilds-users",
+            "guilds-standby",
             "guilds-operator",
             "guilds-a-transport-ca",
             "guilds-former-transport-ca",

@@ -26,6 +26,8 @@ pub enum Order {
         /// The user that it names, as observed.
         username: String,
     },
+    /// Credentials that stand by.
+    Standby(StandbyOrder),
     /// The file realm.
     Users(UsersOrder),
     /// The keystore of nodes.
@@ -40,6 +42,7 @@ impl Order {
             Order::Certificates(order) => name_of(&order.metadata),
             Order::Credential(order) => name_of(&order.metadata),
             Order::Hash { target, .. } => &target.name,
+            Order::Standby(order) => name_of(&order.metadata),
             Order::Users(order) => name_of(&order.metadata),
             Order::Keystore(order) => name_of(&order.metadata),
         }
@@ -52,6 +55,7 @@ impl Order {
             Order::Certificates(_) => "IssueCertificates",
             Order::Credential(_) => "GenerateCredential",
             Order::Hash { .. } => "HashPassword",
+            Order::Standby(_) => "RenewStandby",
             Order::Users(_) => "RenderUsers",
             Order::Keystore(_) => "RenderKeystore",
         }
@@ -149,6 +153,32 @@ pub struct CredentialOrder {
     pub metadata: ObjectMeta,
     /// The user that it names.
     pub username: String,
+    /// The one that stands by for it; absent: there is none, and its password is made.
+    pub standby: Option<Standby>,
+}
+
+/// A credential that stands by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standby {
+    /// The Secret that has it.
+    pub secret: String,
+    /// Whose: the beginning of its keys there.
+    pub role: String,
+    /// Fingerprint of the hash, as observed.
+    pub hash: String,
+}
+
+/// Credentials that stand by.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StandbyOrder {
+    /// Of the Secret.
+    pub metadata: ObjectMeta,
+    /// The Secret that changes, exactly; absent: it is created.
+    pub replaces: Option<Target>,
+    /// User names to make passwords for, by whose turn it will be.
+    pub make: BTreeMap<String, String>,
+    /// Whose stay as they are.
+    pub keep: BTreeSet<String>,
 }
 
 /// The file realm.
@@ -173,6 +203,8 @@ pub struct UserLine {
     pub username: String,
     /// Secret that has the hash of the password; absent: it stays as the file has it.
     pub secret: Option<String>,
+    /// In a Secret of those who stand by: whose.
+    pub standby: Option<String>,
     /// Fingerprint of the hash, as observed.
     pub hash: String,
 }

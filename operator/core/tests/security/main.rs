@@ -35,8 +35,8 @@ fn everything_is_made_once_and_nothing_at_rest() {
     assert!(first.contains(&"RenewAuthority guilds-b-transport-ca".to_owned()));
     assert!(first.contains(&"GenerateCredential guilds-admin".to_owned()));
     world.settle();
-    // Two clusters of two roles in three zones and a Deployment, three authorities, four credentials, the realm.
-    assert_eq!(world.snapshot.objects.secrets.len(), 2 * 7 + 3 + 4 + 1);
+    // Two clusters of two roles in three zones and a Deployment, three authorities, four credentials, those who stand by, the realm.
+    assert_eq!(world.snapshot.objects.secrets.len(), 2 * 7 + 3 + 4 + 2);
     let data = world.secret("guilds-b-data-c-certificates");
     let leaf = data.pair("guilds-b-data-c-0.http").unwrap();
     for name in [
