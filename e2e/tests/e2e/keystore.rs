@@ -40,7 +40,7 @@ fn secure_settings_reach_running_nodes() {
         t.apply(&cell.object()).await;
         t.condition("searchcells", "cell", "Stalled", "True", "InvalidSecureSettings").await;
         assert!(t.workloads("searchcell.dev/cell=cell").await.is_empty());
-        t.apply(&secret(&json!({ENTRY: "the-first-value"}))).await;
+        t.apply(&secret(&json!({ENTRY: "the-first-secret-value"}))).await;
         t.cell_ready(&cell).await;
         let pods = t.pods("searchcell.dev/cell=cell").await;
         for names in entries(t).await {
@@ -49,7 +49,7 @@ fn secure_settings_reach_running_nodes() {
         let keystore = t.objects.expect("secrets", "cell-keystore-1").await;
         assert_eq!(annotation(&keystore, LOADED), "", "nodes started with it");
 
-        t.apply(&secret(&json!({ENTRY: "another-value"}))).await;
+        t.apply(&secret(&json!({ENTRY: "another-secret-value"}))).await;
         wait_for("every node has loaded the other value", LIMIT, async || {
             let keystore = t.objects.get("secrets", "cell-keystore-1").await?.ok_or("it is gone")?;
             let record: Value = serde_json::from_str(annotation(&keystore, LOADED))
@@ -62,8 +62,10 @@ fn secure_settings_reach_running_nodes() {
         assert!(!object.to_string().contains("-value"), "{object:#}");
 
         // a restart would load it: it waits, and the message names it
-        t.apply(&secret(&json!({ENTRY: "another-value", "xpack.watcher.encryption_key": "the-key-value"})))
-            .await;
+        t.apply(&secret(
+            &json!({ENTRY: "another-secret-value", "xpack.watcher.encryption_key": "the-key-value"}),
+        ))
+        .await;
         let stalled = t.condition("searchcells", "cell", "Stalled", "True", "NotSupportedYet").await;
         let (_, _, message) = condition(&stalled, "Stalled").unwrap();
         assert!(message.contains("xpack.watcher.encryption_key"), "{message}");
