@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 # All that is downloaded or built lies outside the checkout, so that a fresh clone starts warm.
 export SEARCHCELL_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/searchcell
 export CARGO_TARGET_DIR ?= $(SEARCHCELL_CACHE)/target
+$(shell CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)' .ci/own-target >&2)
 
 CLUSTER := e2e/cluster/cluster
 LEVEL ?= smoke
