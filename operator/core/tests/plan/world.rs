@@ -147,7 +147,7 @@ impl World {
         let stamp = |meta: &mut ObjectMeta| {
             meta.uid.get_or_insert_with(|| format!("uid-{number}"));
             meta.resource_version = Some(number.to_string());
-            meta.creation_timestamp.get_or_insert_with(|| Time(now));
+            meta.creation_timestamp.get_or_insert(Time(now));
         };
         match action {
             Action::AddFinalizer => self.snapshot.cell.metadata.finalizers = Some(vec![FINALIZER.into()]),

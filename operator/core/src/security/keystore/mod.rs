@@ -262,10 +262,7 @@ pub fn used_by(meta: &ObjectMeta) -> Option<&str> {
 }
 
 /// The entries that only a restart loads; the seed is nobody's.
-pub fn fixed<'a, T>(
-    entries: &'a BTreeMap<String, T>,
-    version: EsVersion,
-) -> impl Iterator<Item = (&'a String, &'a T)> {
+pub fn fixed<T>(entries: &BTreeMap<String, T>, version: EsVersion) -> impl Iterator<Item = (&String, &T)> {
     entries.iter().filter(move |(name, _)| name.as_str() != SEED && !is_reloadable(name, version))
 }
 
