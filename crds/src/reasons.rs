@@ -52,6 +52,7 @@ reasons! {
     KubernetesError => "A request to Kubernetes failed; it is repeated. The message has the error.",
     ElasticsearchError => "A request to Elasticsearch failed; it is repeated. The message has the error.",
     RotatingCertificates => "A certificate authority is rotated: both are trusted until every node shows a new certificate. Wait.",
+    LoadingKeystore => "Nodes are to load what changed in their keystore; the message names those that have not. Wait.",
     // Not serving: Ready is False.
     Unreachable => "A cluster does not answer. Look at its pods and their events.",
     NoMaster => "A cluster has no elected master. Look at its master nodes.",
@@ -89,6 +90,8 @@ reasons! {
     StorageClassFixed => "The storage class does not let volumes grow. Set the old size, or use a class that does.",
     InvalidCertificate => "A Secret of spec.security.certificates cannot be used; the message says why. Nodes keep what they have. Put a good certificate there.",
     InvalidSecret => "A Secret of the cell was changed so that it cannot be used. Delete it: it is made anew.",
+    InvalidSecureSettings => "A Secret of spec.secureSettings cannot be used; the message says why. Nodes keep what they have. Correct the Secret or the list.",
+    KeystoreRefused => "Nodes refuse what changed in their keystore; the message has Elasticsearch's reason. Correct the Secret: one that restarts may not start.",
     // Notices: nothing is refused.
     SecurityDisabled => "spec.security.mode is Disabled: no encryption, no users, a NetworkPolicy alone. Make a new cell without it, and move the tenants.",
     NoZoneQuorum => "Fewer than 3 masters, or 3 in fewer than 3 zones: the loss of one zone can stop the cluster.",

@@ -1,5 +1,5 @@
-//! What is secret is in Secrets and nowhere else: the logs of operators and nodes, the objects of the namespace and the
-//! audit log are searched for it.
+//! What is secret is in Secrets and nowhere else: the logs of operators and nodes, the objects of the namespace, the
+//! audit log and what the tests print are searched for it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -41,7 +41,11 @@ impl Material {
                 let bytes =
                     base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default());
                 let Ok(Ok(plain)) = bytes.map(String::from_utf8) else { continue };
-                let mut parts = parts(key, &plain);
+                let mut parts = match name.contains("-keystore-") {
+                    // entries, whatever they are called
+                    true => vec![plain],
+                    false => parts(key, &plain),
+                };
                 if !parts.is_empty() {
                     // as the API has it
                     parts.extend(value.as_str().map(str::to_owned));
@@ -73,8 +77,8 @@ impl Material {
         self.0.iter().filter(|(part, _)| is_in(part)).map(|(_, name)| name.as_str()).collect()
     }
 
-    /// Searches the files of `folder`, the objects of the namespace, the logs of its pods and the audit log; what was
-    /// found, and where.
+    /// Searches the files of `folder`, the objects of the namespace, the logs of its pods, the audit log and what was
+    /// printed; what was found, and where.
     pub async fn search(
         &self,
         objects: &Objects,
@@ -108,6 +112,7 @@ impl Material {
         if let Some(log) = log {
             look("the audit log".to_owned(), &log.lines_with(namespace));
         }
+        look("what was printed".to_owned(), &crate::PRINTED.lock().unwrap());
         Ok(found)
     }
 }

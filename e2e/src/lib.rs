@@ -45,8 +45,12 @@ pub fn skipped(what: &str) {
     raw(&format!("\nSKIPPED: {what}\n"));
 }
 
+/// Everything that was printed, to be searched for what may not be in it.
+static PRINTED: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
+
 /// Straight to stderr: the test runner captures only what `print!` writes.
 fn raw(text: &str) {
     use std::io::Write;
+    PRINTED.lock().unwrap().push_str(text);
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

@@ -131,6 +131,9 @@ impl Scenario {
             say(format!("namespace {} is kept", self.namespace));
             return failure;
         }
+        if *self.deployed.lock().unwrap() {
+            self.keep_log_of_deployed(operator::SYSTEM_NAMESPACE).await;
+        }
         if failure.is_none() {
             failure = self.leaks().await;
         }
@@ -281,6 +284,15 @@ impl Scenario {
         operator::deploy(&self.manifests).await;
     }
 
+    /// Keeps what the operator that is deployed in a namespace has logged, with the logs of the processes.
+    pub async fn keep_log_of_deployed(&self, namespace: &str) {
+        let deployment = format!("deployment/{}", operator::OPERATOR);
+        let arguments = ["logs", "-n", namespace, &deployment];
+        let log = shell::kubectl(&arguments, None, Duration::from_secs(60)).await.ok("kubectl logs");
+        assert!(!log.is_empty(), "the deployed operator has logged nothing");
+        std::fs::write(self.folder.join("operator-deployed.log"), log).expect("the folder for evidence");
+    }
+
     /// Applies an object as the user.
     pub async fn apply(&self, object: &Value) -> Value {
         self.objects.apply(object).await.unwrap_or_else(|error| panic!("apply: {error}\n{object:#}"))
@@ -331,15 +343,15 @@ async fn prepare(env: &Env, manifests: &[Value]) {
     image(env, crate::cells::VERSION).await;
 }
 
-/// Builds the operator's binary, as cargo does for a package's own tests, unless the environment names one.
+/// Builds the operator's binary, as cargo does for a package's own tests, unless the environment names one: with the tests
+/// of the workspace, so that libraries are those that were built for them.
 async fn build_operator(env: &Env) {
     if env::variable("SEARCHCELL_OPERATOR_BINARY").is_some() {
         return;
     }
-    let mut arguments = vec!["build", "--offline", "--package", "searchcell-operator", "--bin", "searchcell"];
-    if env.operator_binary.parent().is_some_and(|folder| folder.ends_with("release")) {
-        arguments.push("--release");
-    }
+    let mut arguments = vec!["build", "--offline", "--workspace", "--bin", "searchcell"];
+    let is_release = env.operator_binary.parent().is_some_and(|folder| folder.ends_with("release"));
+    arguments.push(if is_release { "--release" } else { "--tests" });
     let cargo = env::variable("CARGO").unwrap_or_else(|| "cargo".to_owned());
     shell::run(cargo, &arguments, None, Duration::from_secs(3600))
         .await

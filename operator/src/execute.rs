@@ -144,6 +144,7 @@ fn subject(action: &Action) -> &str {
         | Action::Delete { target } => &target.name,
         Action::CreateIndex { name, .. } | Action::DeleteIndex { name, .. } => name,
         Action::Secure(order) => order.name(),
+        Action::ReloadKeystore(reload) => &reload.target.name,
         Action::AddFinalizer | Action::RemoveFinalizer | Action::PutSettings(_) => "",
     }
 }
@@ -192,7 +193,11 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
             reader.changed(&key).await;
             result?;
         }
-        Action::AddFinalizer | Action::RemoveFinalizer | Action::Bootstrap(_) | Action::Secure(_) => {
+        Action::AddFinalizer
+        | Action::RemoveFinalizer
+        | Action::Bootstrap(_)
+        | Action::Secure(_)
+        | Action::ReloadKeystore(_) => {
             return Err(StepError::Misplanned("a step does not belong to this kind of object"));
         }
     }

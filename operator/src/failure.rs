@@ -96,7 +96,9 @@ impl Failure for StepError {
         match self {
             StepError::Kube(error) => error.class(),
             StepError::Search(error) => error.class(),
-            StepError::Forge(ForgeError::Randomness | ForgeError::Hash) => Class::Transient,
+            StepError::Forge(ForgeError::Randomness | ForgeError::Hash | ForgeError::Keystore) => {
+                Class::Transient
+            }
             StepError::Forge(_) | StepError::Misplanned(_) => Class::UserFixable,
             StepError::NotLeading => Class::Conflict,
         }

@@ -185,6 +185,15 @@ pub struct ClusterSizes {
     pub disks: BTreeMap<String, NodeDisk>,
 }
 
+/// What a node says when it is told to load its keystore again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeReload {
+    /// Why it does not.
+    pub error: Option<String>,
+    /// SHA-256 of the file that it has read; versions before 9.3 do not say.
+    pub digest: Option<String>,
+}
+
 /// What the operator asks of Elasticsearch. Every call has a deadline of its own.
 #[async_trait]
 pub trait SearchApi: Send + Sync {
@@ -196,6 +205,11 @@ pub trait SearchApi: Send + Sync {
     async fn sizes(&self, cluster: &ClusterKey) -> Result<ClusterSizes, SearchError>;
     /// What the node at this address shows on its ports.
     async fn served(&self, cluster: &ClusterKey, address: &str) -> Result<Served, SearchError>;
+    /// Has every node load its keystore again; what each said, by its name.
+    async fn reload_keystore(
+        &self,
+        cluster: &ClusterKey,
+    ) -> Result<BTreeMap<String, NodeReload>, SearchError>;
     /// Changes persistent settings; `None` resets one.
     async fn put_settings(
         &self,

@@ -337,6 +337,9 @@ async fn a_real_elasticsearch_shows_what_lies_in_its_files() {
     assert_eq!(elastic.summary(&cluster()).await.unwrap().known_as.as_deref(), Some("searchcell-operator-1"));
     elastic.details(&cluster()).await.unwrap();
     elastic.sizes(&cluster()).await.unwrap();
+    // The operator's role is enough for it.
+    let said = elastic.reload_keystore(&cluster()).await.unwrap();
+    assert!(said.values().all(|node| node.error.is_none()), "{said:?}");
     let settings = [("cluster.metadata.searchcell.settings".to_owned(), Some(serde_json::json!("x")))].into();
     elastic.put_settings(&cluster(), &settings).await.unwrap();
     elastic.create_index(&cluster(), "messages.p000.g1", &serde_json::json!({})).await.unwrap();

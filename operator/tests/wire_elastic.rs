@@ -286,3 +286,28 @@ async fn broken_answers_are_no_answers() {
     let elastic = ElasticHttp::with_locate(nobody, Arc::new(AllPlain), Arc::new(|_, _| {})).unwrap();
     assert_eq!(elastic.summary(&key()).await.unwrap_err().to_string(), "it refuses the connection");
 }
+
+#[tokio::test]
+async fn a_reload_is_one_request_and_each_node_speaks_for_itself() {
+    let body = json!({
+        "_nodes": {"total": 3, "successful": 3, "failed": 0}, "cluster_name": "guilds-a",
+        "nodes": {
+            "n1": {"name": "one", "secure_setting_names": ["keystore.seed"], "keystore_path": "/x",
+                "keystore_digest": "abc", "keystore_last_modified_time": "2026-11-21T12:00:00Z"},
+            "n2": {"name": "two"},
+            "n3": {"name": "three", "reload_exception": {"type": "illegal_argument_exception",
+                "reason": "it cannot be read", "caused_by": {"type": "x", "reason": "unknown secure setting [a.b]"}}}
+        }
+    });
+    let refused = error(403, "security_exception", "action [x] is unauthorized");
+    let (elastic, seen) = server(vec![Answer::Json(200, body), refused]).await;
+    let said = elastic.reload_keystore(&key()).await.unwrap();
+    assert_eq!((said["one"].digest.as_deref(), said["one"].error.as_ref()), (Some("abc"), None));
+    assert_eq!((&said["two"].digest, &said["two"].error), (&None, &None));
+    let why = said["three"].error.as_deref().unwrap();
+    assert_eq!(why, "it cannot be read: unknown secure setting [a.b]");
+    let error = elastic.reload_keystore(&key()).await.unwrap_err();
+    assert!(matches!(error, SearchError::Refused(_)), "{error:?}");
+    let line = seen.lock().unwrap()[0].line.clone();
+    assert!(line.starts_with("POST /_nodes/reload_secure_settings?timeout=20s"), "{line}");
+}

@@ -34,6 +34,8 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// Annotation of a workload: hash of the user's inputs that its template was rendered from.
 pub const ANNOTATION_INPUT_HASH: &str = "searchcell.dev/input-hash";
+/// Annotation of a workload and of its pods: the Secret that they have their keystore from.
+pub const ANNOTATION_KEYSTORE: &str = "searchcell.dev/keystore";
 /// Annotation of a volume claim: UUID of the Elasticsearch cluster whose state is on the volume.
 pub const ANNOTATION_CLUSTER_UUID: &str = "searchcell.dev/cluster-uuid";
 /// Annotation of a volume claim: highest Elasticsearch version that joined its cluster.

@@ -14,6 +14,7 @@ use searchcell_crds::{IndexPlacement, SearchCell};
 use serde_json::Value;
 
 use crate::names::{LABEL_CLUSTER, LABEL_ROLE, LABEL_ZONE};
+use crate::security::keystore::SecureSource;
 use crate::security::{Layer, Lifetimes, SecretFacts, Served, Supplied};
 
 /// A remote reading. An unavailable one satisfies no gate: "the shard query failed" is not "no shards".
@@ -50,6 +51,8 @@ pub struct CellSnapshot {
     pub served: BTreeMap<String, Reading<Served>>,
     /// Secrets that a user supplied for a layer.
     pub supplied: BTreeMap<Layer, Supplied>,
+    /// Secrets of `spec.secureSettings`, by name.
+    pub secure_settings: BTreeMap<String, SecureSource>,
     /// How this operator was told to rotate.
     pub lifetimes: Lifetimes,
     /// Where the operator's own pods run: they have to be let in to the cluster's nodes.

@@ -206,6 +206,8 @@ pub enum Action {
     /// Makes keys, certificates, passwords or hashes, and writes them into a Secret. Before it does, the live Secrets
     /// that the order rests on are read: it refuses (with a conflict) when they are not as observed.
     Secure(Box<Order>),
+    /// Has the nodes of a cluster load their keystore again, and records on its Secret what they said.
+    ReloadKeystore(Box<Reload>),
     /// Changes persistent cluster settings; `None` resets one.
     PutSettings(BTreeMap<String, Option<Value>>),
     /// Creates an index.
@@ -240,11 +242,25 @@ impl Action {
             Action::RecreateAroundPods { .. } => "RecreateAroundPods",
             Action::Delete { .. } => "Delete",
             Action::Secure(order) => order.step_name(),
+            Action::ReloadKeystore(_) => "ReloadKeystore",
             Action::PutSettings(_) => "PutSettings",
             Action::CreateIndex { .. } => "CreateIndex",
             Action::DeleteIndex { .. } => "DeleteIndex",
         }
     }
+}
+
+/// What nodes are to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// The Secret that has it, whatever its resource version: the contents count.
+    pub target: Target,
+    /// Its contents as observed, by which the record tells them from others.
+    pub revision: String,
+    /// How often these contents were tried before.
+    pub tries: u32,
+    /// Nodes that have to load it, with the SHA-256 of the file that each of them is to have by now.
+    pub nodes: BTreeMap<String, String>,
 }
 
 /// Something the operator would do, and why it does not do it yet.

@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::elastic::clients::{Clients, authorization};
-use crate::elastic::wire::{ClusterState, DiskStats, Nodes, Settings, Stats, error_of};
-use crate::ports::{ClusterDetails, ClusterSizes, ClusterSummary, SearchApi, SearchError};
+use crate::elastic::wire::{ClusterState, DiskStats, Nodes, Reloaded, Settings, Stats, error_of};
+use crate::ports::{ClusterDetails, ClusterSizes, ClusterSummary, NodeReload, SearchApi, SearchError};
 use crate::security::access::Accesses;
 use crate::security::handshake;
 
@@ -302,6 +302,15 @@ impl SearchApi for ElasticHttp {
         let stats: Stats = self.get("stats", cluster, COUNTS).await?;
         let disks: DiskStats = self.get("disks", cluster, DISKS).await?;
         Ok(ClusterSizes { counts: stats.counts(), disks: disks.disks() })
+    }
+
+    async fn reload_keystore(
+        &self,
+        cluster: &ClusterKey,
+    ) -> Result<BTreeMap<String, NodeReload>, SearchError> {
+        let path = "/_nodes/reload_secure_settings?timeout=20s";
+        let answer = self.request("reload_keystore", cluster, Method::Post, path, None).await?;
+        Ok(answer.json::<Reloaded>()?.nodes())
     }
 
     async fn put_settings(

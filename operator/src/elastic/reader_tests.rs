@@ -53,6 +53,13 @@ impl SearchApi for Fake {
         unreachable!()
     }
 
+    async fn reload_keystore(
+        &self,
+        _: &ClusterKey,
+    ) -> Result<BTreeMap<String, crate::ports::NodeReload>, SearchError> {
+        unreachable!()
+    }
+
     async fn put_settings(
         &self,
         _: &ClusterKey,

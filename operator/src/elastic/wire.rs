@@ -9,7 +9,7 @@ use searchcell_core::snapshot::{
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::ports::{ClusterDetails, ClusterSummary};
+use crate::ports::{ClusterDetails, ClusterSummary, NodeReload};
 
 /// `cluster_uuid` of a cluster that has not formed.
 const NO_UUID: &str = "_na_";
@@ -182,6 +182,47 @@ impl DiskStats {
             Some((node.name, disk))
         };
         self.nodes.into_values().filter_map(disk).collect()
+    }
+}
+
+/// `POST /_nodes/reload_secure_settings`
+#[derive(Debug, Default, Deserialize)]
+pub struct Reloaded {
+    #[serde(default)]
+    nodes: BTreeMap<String, ReloadedNode>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ReloadedNode {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    reload_exception: Option<Value>,
+    #[serde(default)]
+    keystore_digest: Option<String>,
+}
+
+impl Reloaded {
+    /// What each node said.
+    pub fn nodes(self) -> BTreeMap<String, NodeReload> {
+        let said = |node: ReloadedNode| {
+            let error = node.reload_exception.as_ref().map(reason_of);
+            (node.name, NodeReload { error, digest: node.keystore_digest })
+        };
+        self.nodes.into_values().map(said).collect()
+    }
+}
+
+/// The reason of an error, and that of its cause when that is another.
+fn reason_of(error: &Value) -> String {
+    let of = |error: &Value| {
+        let text = |field: &str| error.get(field).and_then(Value::as_str);
+        text("reason").or(text("type")).unwrap_or("it does not say why").to_owned()
+    };
+    let reason = of(error);
+    match error.get("caused_by").map(of) {
+        Some(cause) if !reason.contains(&cause) => format!("{reason}: {cause}"),
+        _ => reason,
     }
 }
 

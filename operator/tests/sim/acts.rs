@@ -18,6 +18,7 @@ use searchcell_crds::{
     SearchCellSpec,
 };
 
+use crate::keystore;
 use crate::objects::{K, Obj};
 use crate::store::NAMESPACE;
 use crate::world::{Network, World};
@@ -82,6 +83,12 @@ pub enum Act {
     },
     /// A person deletes a Secret of the cell, and with it asks for a rotation.
     DeleteSecret(String),
+    /// A person writes the Secret of secure settings: what a running node loads, and what it does not.
+    WriteSecure(String, Option<String>),
+    /// A person puts back what the nodes have.
+    PutBack,
+    /// A person deletes that Secret, for a while.
+    RemoveSecure,
     /// A person asks for another authority.
     RotateAuthority(String),
     NodeOff,
@@ -150,6 +157,11 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
             world.store.update::<SearchCell>("user", CELL, |cell| edit(&mut cell.spec, change));
         }
         Act::DeleteSecret(name) => world.store.delete(ms, K::Secret, name),
+        Act::WriteSecure(reloaded, restart_only) => {
+            keystore::write(world, reloaded, restart_only.as_deref());
+        }
+        Act::PutBack => keystore::put_back(world),
+        Act::RemoveSecure => keystore::remove(world),
         Act::RotateAuthority(name) => {
             let value = ms.to_string();
             world.store.update::<Secret>("user", name, |secret| {

@@ -14,6 +14,7 @@ mod driver;
 mod elastic;
 mod fields;
 mod invariants;
+mod keystore;
 mod kubernetes;
 mod machines;
 mod mutants;

@@ -10,6 +10,7 @@ use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, LABEL_CLUSTER, LABEL_ROLE}
 use searchcell_core::placement::{self, PlacementSnapshot};
 use searchcell_core::plan;
 use searchcell_core::routing::{self, TableSnapshot};
+use searchcell_core::security::keystore::{SEED, SecureSource, Wanted};
 use searchcell_core::security::order::{CredentialOrder, Order};
 use searchcell_core::snapshot::{CellSnapshot, annotation, label};
 use searchcell_core::status;
@@ -22,7 +23,7 @@ use searchcell_operator::decide::Decide;
 
 use crate::invariants as inv;
 use crate::scenario::Kind;
-use crate::{secure, settled};
+use crate::{keystore, secure, settled};
 
 /// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +86,10 @@ pub enum Bug {
     NamesTheUnborn,
     /// Where indices belong is computed afresh from the clusters that are there now.
     ForgetsPlaces,
+    /// Nodes are never told to load their keystore again.
+    NeverReloads,
+    /// The keystore that nodes have is written over with all that is new.
+    KeystoreWhole,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
@@ -119,6 +124,8 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::NumbersByClock, Kind::Faults, &[inv::TABLES_ASCEND]),
     (Bug::NamesTheUnborn, Kind::Placing, &[inv::TABLES_ARE_TRUE]),
     (Bug::ForgetsPlaces, Kind::Placing, &[inv::PLACES_STAY]),
+    (Bug::NeverReloads, Kind::Keystore, &[keystore::LOADED]),
+    (Bug::KeystoreWhole, Kind::Keystore, &[keystore::RESTART_ONLY]),
 ];
 
 /// The core with a bug.
@@ -177,6 +184,24 @@ impl Decide for Mutant {
             Bug::ClaimsUnmarked => plan.steps.retain(|s| !matches!(s.action, Action::AnnotateClaim { .. })),
             Bug::Unfenced => {
                 plan.steps.retain(|s| !matches!(&s.action, Action::Create(Object::NetworkPolicy(_))))
+            }
+            Bug::NeverReloads => plan.steps.retain(|s| !matches!(s.action, Action::ReloadKeystore(_))),
+            Bug::KeystoreWhole => {
+                for s in &mut plan.steps {
+                    let Action::Secure(order) = &mut s.action else { continue };
+                    let (Order::Keystore(order), Some(SecureSource::Read(entries))) =
+                        (order.as_mut(), snapshot.secure_settings.get(keystore::SECRET))
+                    else {
+                        continue;
+                    };
+                    order.keep.retain(|name| name == SEED);
+                    order.take = (entries.iter())
+                        .map(|(name, entry)| {
+                            let secret = keystore::SECRET.to_owned();
+                            (name.clone(), Wanted { secret, entry: entry.clone() })
+                        })
+                        .collect();
+                }
             }
             Bug::NobodyStandsBy => {
                 let steps = std::mem::take(&mut plan.steps);
@@ -263,6 +288,7 @@ impl Decide for Mutant {
                     placements: Vec::new(),
                     served: Default::default(),
                     supplied: Default::default(),
+                    secure_settings: Default::default(),
                     lifetimes: Default::default(),
                     operator_namespace: snapshot.operator_namespace.clone(),
                 };

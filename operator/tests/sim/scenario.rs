@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use searchcell_crds::{
     Cluster, DataNodes, Dedicated, DedicatedTenant, DeletionPolicy, IndexPlacementSpec, IngestNodes,
-    MasterNodes, NodeOptions, Nodes, Pool, Quantity, Resources, SearchCellSpec, Security, SecurityMode,
-    Storage, Tenant, Zone,
+    MasterNodes, NodeOptions, Nodes, Pool, Quantity, Resources, SearchCellSpec, SecureSettings, Security,
+    SecurityMode, Storage, Tenant, Zone,
 };
 
 use crate::acts::{Act, CELL, Edit};
+use crate::keystore;
 use crate::rng::Rng;
 
 /// What must come of it in the end.
@@ -51,9 +52,11 @@ pub enum Kind {
     Rotation,
     /// Indices find their places among several clusters: closed, draining, out of reach, added meanwhile.
     Placing,
+    /// Secure settings change, under faults.
+    Keystore,
 }
 
-const KINDS: [(Kind, u64); 13] = [
+const KINDS: [(Kind, u64); 14] = [
     (Kind::Faults, 34),
     (Kind::Edits, 20),
     (Kind::Removal, 6),
@@ -67,6 +70,7 @@ const KINDS: [(Kind, u64); 13] = [
     (Kind::Stuck, 4),
     (Kind::Rotation, 8),
     (Kind::Placing, 14),
+    (Kind::Keystore, 8),
 ];
 
 #[derive(Clone, Debug)]
@@ -154,6 +158,7 @@ impl<'a> Story<'a> {
                 self.faults(0, 4);
                 self.rotations();
             }
+            Kind::Keystore => self.keystore(),
             Kind::Stuck => self.stuck(),
             Kind::Placing => self.placing(),
         }
@@ -267,6 +272,29 @@ impl<'a> Story<'a> {
             };
             self.at(at, act);
         }
+    }
+
+    /// What a running node loads reaches it; the rest waits, until somebody puts it back.
+    fn keystore(&mut self) {
+        self.faults(0, 4);
+        let from = self.rng.range(0, 40);
+        self.at(from, Act::WriteSecure("0".to_owned(), None));
+        let mut at = from;
+        for turn in 1..self.rng.range(2, 6) {
+            at += self.rng.range(5, 150);
+            match self.rng.below(4) {
+                0 => self.at(at, Act::WriteSecure(turn.to_string(), Some(turn.to_string()))),
+                1 => {
+                    self.at(at, Act::RemoveSecure);
+                    let until = at + self.rng.range(5, 60);
+                    self.at(until, Act::WriteSecure(turn.to_string(), None));
+                    at = until;
+                }
+                _ => self.at(at, Act::WriteSecure(turn.to_string(), None)),
+            }
+        }
+        // The message is there by then, and nodes that they could differ from.
+        self.at(at.max(400) + 200, Act::PutBack);
     }
 
     fn edits(&mut self) {
@@ -479,6 +507,8 @@ fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
     let clusters = match kind {
         Kind::Placing => 2 + usize::from(rng.chance(40)),
         Kind::Removal => 2,
+        // Two might start with different entries: then there is nothing to put back.
+        Kind::Keystore => 1,
         _ => 1 + usize::from(rng.chance(35)),
     };
     let storage = Storage { size: Quantity("10Gi".to_owned()), storage_class_name: None };
@@ -511,6 +541,10 @@ fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
             ingest,
             data: DataNodes { per_zone, storage, options },
         },
+        secure_settings: (kind == Kind::Keystore)
+            .then(|| SecureSettings { secret_name: keystore::SECRET.to_owned() })
+            .into_iter()
+            .collect(),
         security: (!secure).then(|| Security { mode: Some(SecurityMode::Disabled), ..Security::default() }),
         ..SearchCellSpec::default()
     }

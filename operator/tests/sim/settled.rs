@@ -16,6 +16,7 @@ use searchcell_crds::{IndexPlacement, SearchCell};
 
 use crate::acts::CELL;
 use crate::elastic::Cluster;
+use crate::keystore;
 use crate::objects::K;
 use crate::scenario::Expect;
 use crate::store::{NAMESPACE, OPERATOR_NAMESPACE};
@@ -144,6 +145,11 @@ fn cell_is_whole(world: &World, cell: &SearchCell) -> Unsettled {
                 return Some((SETTINGS, format!("{identity}: {name} is {is:?}, wanted is {value}")));
             }
         }
+    }
+    if valid.keystore.is_some()
+        && let Some(who) = keystore::unloaded(world)
+    {
+        return Some((keystore::LOADED, who));
     }
     let status = cell.status.as_ref()?;
     clear(CELL, cell.metadata.generation, status.observed_generation, &status.conditions)

@@ -10,7 +10,7 @@ use searchcell_core::security::Served;
 use searchcell_core::security::users::User;
 use searchcell_core::snapshot::{IndexCounts, NodeDisk, OwnershipMark, is_ready};
 use searchcell_operator::ports::{
-    ClusterDetails, ClusterSizes, ClusterSummary, KubeApi, SearchApi, SearchError,
+    ClusterDetails, ClusterSizes, ClusterSummary, KubeApi, NodeReload, SearchApi, SearchError,
 };
 use searchcell_operator::security::access::access_to;
 use searchcell_operator::security::parse;
@@ -128,12 +128,12 @@ impl SimElastic {
         self.readings.lock().unwrap().insert(identity(key), known);
     }
 
-    async fn write(
+    async fn write<R: Send>(
         &self,
         key: &ClusterKey,
         what: String,
-        effect: impl FnOnce(&mut World) -> Result<(), SearchError> + Send,
-    ) -> Result<(), SearchError> {
+        effect: impl FnOnce(&mut World) -> Result<R, SearchError> + Send,
+    ) -> Result<R, SearchError> {
         let readings = self.readings.lock().unwrap().clone();
         let client = self.client(key);
         let id = self.line.id;
@@ -249,6 +249,14 @@ impl SearchApi for SimElastic {
             shown.ok_or_else(|| SearchError::Unreachable("port 9300 does not answer".to_owned()))
         });
         read.await.unwrap_or_else(|no_answer| Err(no_answer.into()))
+    }
+
+    async fn reload_keystore(&self, key: &ClusterKey) -> Result<BTreeMap<String, NodeReload>, SearchError> {
+        self.write(key, "reload keystore".to_owned(), |world| {
+            let uuid = reach(world, key)?;
+            Ok(crate::keystore::reload(world, &uuid))
+        })
+        .await
     }
 
     async fn put_settings(

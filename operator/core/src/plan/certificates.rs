@@ -10,6 +10,7 @@ use crate::drift::{self, Live};
 use crate::names::ClusterKey;
 use crate::security::Layer;
 use crate::security::authority::bundle;
+use crate::security::keystore::Format;
 use crate::security::leaf::{Leaf, Workload};
 use crate::security::order::{CertificatesOrder, LeafOrder, Order};
 use crate::security::users;
@@ -93,12 +94,17 @@ fn files(leaf: &Leaf) -> [String; 2] {
     [format!("{}.crt", leaf.file), format!("{}.key", leaf.file)]
 }
 
-/// True when a workload has everything that its pods mount: certificates of these nodes, and users.
+/// True when a workload has everything that its pods mount: a keystore, certificates of these nodes, and users.
 pub(super) fn is_equipped(cell: &ValidCell, objects: &CellObjects, workload: &str, nodes: &[String]) -> bool {
-    if !cell.is_secure {
-        return true;
-    }
     let find = |name: &str| drift::find(&objects.secrets, |o| &o.metadata, name, &cell.uid).ours();
+    let has_keystore = cell.keystore.as_ref().is_none_or(|keystore| {
+        let secret = keystore.from.as_deref().and_then(find);
+        let facts = secret.and_then(|secret| secret.keystore.as_ref());
+        facts.is_some_and(|facts| facts.files.contains_key(&Format::of(cell.version)))
+    });
+    if !has_keystore || !cell.is_secure {
+        return has_keystore;
+    }
     let has_users = find(&users::users_secret(&cell.name)).is_some_and(|secret| secret.users.is_some());
     let certificates = find(&crate::security::leaf::certificates_secret(workload));
     has_users

@@ -1,11 +1,13 @@
 //! From what ought to be and what is to what is done now: a bounded list of steps, the holds, and when to look
 //! again. Pure and infallible.
 //!
-//! `security` (with `layers` and `certificates`) plans certificates and users, `cluster` one cluster of the spec, `workloads` its nodes, `volumes` what they write to, `settings` its cluster settings, `removal` what
+//! `security` (with `layers` and `certificates`) plans certificates and users, `keystore` keystores, `cluster` one
+//! cluster of the spec, `workloads` its nodes, `volumes` what they write to, `settings` its cluster settings, `removal` what
 //! is to go: clusters that left the spec, and whole cells.
 
 mod certificates;
 mod cluster;
+mod keystore;
 mod layers;
 mod removal;
 mod security;
@@ -25,6 +27,7 @@ pub use workloads::master_layout;
 
 use crate::domain::ValidCell;
 use crate::names::FINALIZER;
+use crate::security::keystore::resolve;
 use crate::snapshot::CellSnapshot;
 use crate::step::{Action, Hold, Plan, Step};
 
@@ -74,7 +77,9 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
         return Plan { holds: vec![hold], wake_after: WAKE_AT_REST, ..Plan::default() };
     }
 
+    let cell = &resolve(cell, snapshot);
     let mut upkeep = plan_security(Some(cell), snapshot, now);
+    keystore::plan_keystore(cell, snapshot, now, &mut upkeep);
     let mut plan = Plan { steps: std::mem::take(&mut upkeep.steps), ..Plan::default() };
     let mut any_pod_ready = false;
     for cluster in &cell.clusters {
@@ -90,6 +95,7 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
     plan.steps.extend(draft.steps);
     plan.holds.extend(draft.holds);
     plan.holds.append(&mut upkeep.holds);
+    plan.steps.append(&mut upkeep.later);
 
     let unsettled = cell.clusters.iter().any(|cluster| is_unsettled(cell, snapshot, &cluster.name));
     plan.wake_after = match (plan.steps.is_empty() && !unsettled, any_pod_ready) {

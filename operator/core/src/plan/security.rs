@@ -31,6 +31,8 @@ use crate::step::{Action, Hold, Kind, Object, Step};
 pub struct Upkeep {
     /// In order.
     pub steps: Vec<Step>,
+    /// What is done after everything else: when it fails, nothing else waits for it.
+    pub later: Vec<Step>,
     /// What it waits for.
     pub holds: Vec<Hold>,
     /// When something is due.

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::keystore::KeystoreFacts;
+
 /// The public side of a Secret.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SecretFacts {
@@ -23,6 +25,8 @@ pub struct SecretFacts {
     pub standby: BTreeMap<String, CredentialFacts>,
     /// The file realm.
     pub users: Option<UsersFacts>,
+    /// The keystore of nodes.
+    pub keystore: Option<KeystoreFacts>,
 }
 
 impl SecretFacts {

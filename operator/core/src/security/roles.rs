@@ -16,7 +16,7 @@ pub fn roles(placements: &[IndexPlacement]) -> String {
     let roles = [
         (
             User::Operator,
-            json!(["monitor", "cluster:admin/settings/update"]),
+            json!(["monitor", "cluster:admin/settings/update", "cluster:admin/nodes/reload_secure_settings"]),
             json!([
                 {"names": ["*"], "privileges": ["monitor", "view_index_metadata"]},
                 {"names": [MANAGED], "privileges": ["create_index", "delete_index"]},

@@ -62,6 +62,8 @@ pub fn waits_for_a_person(reason: Reason) -> bool {
             | Reason::NoCapacity
             | Reason::InvalidCertificate
             | Reason::InvalidSecret
+            | Reason::InvalidSecureSettings
+            | Reason::KeystoreRefused
             | Reason::CellNotFound
     )
 }

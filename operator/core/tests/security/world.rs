@@ -59,6 +59,7 @@ impl World {
             placements: Vec::new(),
             served: BTreeMap::new(),
             supplied: BTreeMap::new(),
+            secure_settings: BTreeMap::new(),
             lifetimes: Lifetimes::default(),
             operator_namespace: "searchcell-system".to_owned(),
         };
@@ -221,6 +222,7 @@ impl World {
                     self.snapshot.objects.secrets.iter_mut().find(|s| s.name() == target.name).unwrap();
                 secret.credential.as_mut().unwrap().hash = Some(hash);
             }
+            Order::Keystore(order) => panic!("{order:?}"),
             Order::Users(order) => {
                 let mut secret = self.take(&order.metadata, order.replaces.is_some());
                 let users = order.users.into_iter().map(|line| (line.username, line.hash)).collect();
