@@ -242,7 +242,10 @@ impl World {
                 }
             }
             Action::Secure(_) => unreachable!("these cells have no security: see tests/security"),
-            Action::CreateIndex { .. } | Action::DeleteIndex { .. } => unreachable!("no step of a cell"),
+            Action::CreateIndex { .. }
+            | Action::PutMapping { .. }
+            | Action::PutIndexSettings { .. }
+            | Action::DeleteIndex { .. } => unreachable!("no step of a cell"),
         }
     }
 
