@@ -13,6 +13,7 @@ mod growth;
 mod harness;
 mod ingest;
 mod network;
+mod placements;
 mod refusals;
 mod rest;
 mod rights;
