@@ -143,6 +143,9 @@ fn subject(action: &Action) -> &str {
         | Action::RecreateAroundPods { target, .. }
         | Action::Delete { target } => &target.name,
         Action::CreateIndex { name, .. } | Action::DeleteIndex { name, .. } => name,
+        Action::PutMapping { indices, .. } | Action::PutIndexSettings { indices, .. } => {
+            indices.first().map(String::as_str).unwrap_or_default()
+        }
         Action::Secure(order) => order.name(),
         Action::ReloadKeystore(reload) => &reload.target.name,
         Action::AddFinalizer | Action::RemoveFinalizer | Action::PutSettings(_) => "",
@@ -184,6 +187,18 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
         Action::CreateIndex { name, body } => {
             let key = key()?;
             let result = elastic.create_index(&key, name, body).await;
+            reader.changed(&key).await;
+            result?;
+        }
+        Action::PutMapping { indices, body } => {
+            let key = key()?;
+            let result = elastic.put_mapping(&key, indices, body).await;
+            reader.changed(&key).await;
+            result?;
+        }
+        Action::PutIndexSettings { indices, settings } => {
+            let key = key()?;
+            let result = elastic.put_index_settings(&key, indices, settings).await;
             reader.changed(&key).await;
             result?;
         }

@@ -142,6 +142,9 @@ pub enum SearchError {
     /// Elasticsearch refuses the request; the text is its own reason.
     #[error("{0}")]
     Refused(String),
+    /// Elasticsearch does not make this change of an index that is there; the text is its own reason.
+    #[error("Elasticsearch refuses to change the indices: {0}; take the change back, or migrate")]
+    NotInPlace(String),
     /// The index is already there.
     #[error("index {0} already exists")]
     IndexExists(String),
@@ -218,6 +221,20 @@ pub trait SearchApi: Send + Sync {
     ) -> Result<(), SearchError>;
     /// Creates an index, without waiting for its shards.
     async fn create_index(&self, cluster: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError>;
+    /// Adds to the mappings of indices: of all of them, or of none.
+    async fn put_mapping(
+        &self,
+        cluster: &ClusterKey,
+        indices: &[String],
+        body: &Value,
+    ) -> Result<(), SearchError>;
+    /// Changes settings of indices, of all of them or of none; `None` resets one.
+    async fn put_index_settings(
+        &self,
+        cluster: &ClusterKey,
+        indices: &[String],
+        settings: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError>;
     /// Deletes an index when its UUID is still `uuid`; gone or another one is success.
     async fn delete_index(&self, cluster: &ClusterKey, name: &str, uuid: &str) -> Result<(), SearchError>;
 }

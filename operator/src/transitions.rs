@@ -61,6 +61,8 @@ fn of_steps(plan: &Plan, outcomes: &[Outcome]) -> Vec<Note> {
         let reason = match &step.action {
             Action::Bootstrap(_) => "Bootstrapping",
             Action::Scale { .. } => "Scaled",
+            Action::PutMapping { .. } => "MappingsChanged",
+            Action::PutIndexSettings { .. } => "IndexSettingsChanged",
             Action::DeleteIndex { .. } => "IndexDeleted",
             _ => return None,
         };

@@ -117,7 +117,8 @@ fn state(nodes: Value) -> Value {
         "nodes": nodes,
         "metadata": {"indices": {
             "messages.p000.g1": {
-                "settings": {"index": {"uuid": "i1", "number_of_shards": "1", "number_of_replicas": "2"}},
+                "settings": {"index": {"uuid": "i1", "number_of_shards": "1", "number_of_replicas": "2",
+                    "routing": {"allocation": {"require": {"_name": "x"}}}}},
                 "mappings": {"_doc": {"_meta": {"searchcell": mark}}}
             },
             "other": {"settings": {"index.uuid": "i2", "index.number_of_shards": 1, "index.number_of_replicas": 0}}
@@ -157,6 +158,7 @@ async fn details_of_8_and_9_take_two_requests() {
             (false, ShardState::Relocating, Some("two"))
         ]
     );
+    assert_eq!(index.settings["index.routing.allocation.require._name"], "x");
     let other = &details.indices["other"];
     assert_eq!((other.uuid.as_str(), other.primaries, other.mark.is_none()), ("i2", 1, true));
     assert_eq!(seen.lock().unwrap().len(), 2);
@@ -226,6 +228,38 @@ async fn an_index_is_created_without_waiting_and_once() {
     assert_eq!(reason, "unknown setting [index.nope]");
     let line = seen.lock().unwrap()[0].line.clone();
     assert!(line.starts_with("PUT /messages.p000.g1?wait_for_active_shards=0"), "{line}");
+}
+
+#[tokio::test]
+async fn indices_are_changed_in_place_all_or_none_and_a_refusal_has_elasticsearchs_reason() {
+    let conflict = "mapper [x] cannot be changed from type [keyword] to [text]";
+    let done = || Answer::Json(200, json!({"acknowledged": true}));
+    let (elastic, seen) = server(vec![
+        done(),
+        error(400, "illegal_argument_exception", conflict),
+        done(),
+        error(503, "process_cluster_event_timeout_exception", "failed to process"),
+    ])
+    .await;
+    let names = ["m.p000.g1".to_owned(), "m.p001.g1".to_owned()];
+    let body = json!({"properties": {"x": {"type": "text"}}});
+    elastic.put_mapping(&key(), &names, &body).await.unwrap();
+    let Err(SearchError::NotInPlace(reason)) = elastic.put_mapping(&key(), &names, &body).await else {
+        panic!()
+    };
+    assert_eq!(reason, conflict);
+    let settings = BTreeMap::from([
+        ("index.number_of_replicas".to_owned(), Some(json!(2))),
+        ("index.refresh_interval".to_owned(), None),
+    ]);
+    elastic.put_index_settings(&key(), &names, &settings).await.unwrap();
+    let failed = elastic.put_index_settings(&key(), &names, &settings).await;
+    assert!(matches!(failed, Err(SearchError::Unreachable(_))));
+    let seen = seen.lock().unwrap();
+    assert!(seen[0].line.starts_with("PUT /m.p000.g1,m.p001.g1/_mapping?"), "{}", seen[0].line);
+    assert!(seen[2].line.starts_with("PUT /m.p000.g1,m.p001.g1/_settings?"), "{}", seen[2].line);
+    let body: Value = serde_json::from_str(&seen[2].body).unwrap();
+    assert_eq!(body, json!({"index.number_of_replicas": 2, "index.refresh_interval": null}));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ mod harness;
 mod ingest;
 mod keystore;
 mod network;
+mod placements;
 mod refusals;
 mod rest;
 mod rights;

@@ -1,7 +1,7 @@
 //! What was observed of the world, as plain data: Kubernetes objects from watch caches, and for each
 //! Elasticsearch cluster a reading that is known or unavailable. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
@@ -210,6 +210,8 @@ pub struct IndexFacts {
     pub primaries: i32,
     /// `index.number_of_replicas`.
     pub replicas: i32,
+    /// All its settings but those of analysis, flat, `index.` in front.
+    pub settings: BTreeMap<String, Value>,
     /// `_meta.searchcell` of its mapping: who it belongs to.
     pub mark: Option<OwnershipMark>,
     /// All copies of all shards, the unassigned included.
@@ -233,6 +235,15 @@ pub struct OwnershipMark {
     /// How many indices the pool was made of; absent for dedicated indices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<i32>,
+    /// Replicas that it was made with; in force while the placement says nothing of replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Names of the settings that were set for its placement: one that is not asked for any more goes back to its default.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub settings: BTreeSet<String>,
+    /// Hash of its settings of analysis; empty: it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub analysis: String,
 }
 
 /// One copy of a shard in the routing table.
@@ -246,7 +257,7 @@ pub struct ShardCopy {
     pub state: ShardState,
     /// Node name it is on; for a relocating copy the source.
     pub node: Option<String>,
-    /// Since when it waits for its first start, because its index is new; absent for one that was started before.
+    /// Since when it waits for its first start, because its index or itself is new; absent for one that was started before.
     pub new_since: Option<Timestamp>,
 }
 

@@ -217,6 +217,20 @@ pub enum Action {
         /// Settings and mappings.
         body: Value,
     },
+    /// Adds to the mappings of indices, and writes their marks: all of them, or none.
+    PutMapping {
+        /// Their names.
+        indices: Vec<String>,
+        /// Mappings.
+        body: Value,
+    },
+    /// Changes settings of indices; `None` resets one. All of them, or none.
+    PutIndexSettings {
+        /// Their names.
+        indices: Vec<String>,
+        /// By name, `index.` in front.
+        settings: BTreeMap<String, Option<Value>>,
+    },
     /// Deletes an index of ours, when it still has this UUID.
     DeleteIndex {
         /// Name.
@@ -245,6 +259,8 @@ impl Action {
             Action::ReloadKeystore(_) => "ReloadKeystore",
             Action::PutSettings(_) => "PutSettings",
             Action::CreateIndex { .. } => "CreateIndex",
+            Action::PutMapping { .. } => "PutMapping",
+            Action::PutIndexSettings { .. } => "PutIndexSettings",
             Action::DeleteIndex { .. } => "DeleteIndex",
         }
     }

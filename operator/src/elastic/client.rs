@@ -30,8 +30,8 @@ const SUMMARY: &str = "/_cluster/state/version,master_node,nodes?master_timeout=
     &filter_path=cluster_uuid,version,state_uuid,master_node,nodes.*.name";
 const DETAILS: &str = "/_cluster/state/nodes,metadata,routing_table?master_timeout=3s&expand_wildcards=all\
     &filter_path=nodes.*.name,nodes.*.version,nodes.*.roles,nodes.*.attributes.zone,\
-    metadata.indices.*.settings.index.uuid,metadata.indices.*.settings.index.number_of_shards,\
-    metadata.indices.*.settings.index.number_of_replicas,metadata.indices.*.mappings._meta.searchcell,\
+    metadata.indices.*.settings,-metadata.indices.*.settings.index.analysis,\
+    metadata.indices.*.mappings._meta.searchcell,\
     metadata.indices.*.mappings.*._meta.searchcell,routing_table.indices.*.shards.*.state,\
     routing_table.indices.*.shards.*.primary,routing_table.indices.*.shards.*.node,\
     routing_table.indices.*.shards.*.unassigned_info.reason,\
@@ -195,6 +195,16 @@ impl Answer {
         if (200..300).contains(&self.status) { Ok(self.body) } else { Err(self.error()) }
     }
 
+    /// Of a change of indices that are there.
+    fn changed(self) -> Result<(), SearchError> {
+        let status = self.status;
+        match self.ok() {
+            Ok(_) => Ok(()),
+            Err(SearchError::Refused(reason)) if status == 400 => Err(SearchError::NotInPlace(reason)),
+            Err(error) => Err(error),
+        }
+    }
+
     fn json<T: DeserializeOwned>(self) -> Result<T, SearchError> {
         let body = self.ok()?;
         serde_json::from_slice(&body)
@@ -272,6 +282,11 @@ fn segment(name: &str) -> Cow<'_, str> {
     Cow::Owned(name.bytes().map(encode).collect())
 }
 
+/// Several names, as Elasticsearch takes them in a path.
+fn segments(names: &[String]) -> String {
+    names.iter().map(|name| segment(name)).collect::<Vec<_>>().join(",")
+}
+
 #[async_trait]
 impl SearchApi for ElasticHttp {
     async fn summary(&self, cluster: &ClusterKey) -> Result<ClusterSummary, SearchError> {
@@ -332,6 +347,28 @@ impl SearchApi for ElasticHttp {
             Err(SearchError::IndexExists(_)) => Err(SearchError::IndexExists(name.to_owned())),
             Err(error) => Err(error),
         }
+    }
+
+    async fn put_mapping(
+        &self,
+        cluster: &ClusterKey,
+        indices: &[String],
+        body: &Value,
+    ) -> Result<(), SearchError> {
+        let path = format!("/{}/_mapping?master_timeout=10s&timeout=10s", segments(indices));
+        let body = Bytes::from(body.to_string());
+        self.request("put_mapping", cluster, Method::Put, &path, Some(body)).await?.changed()
+    }
+
+    async fn put_index_settings(
+        &self,
+        cluster: &ClusterKey,
+        indices: &[String],
+        settings: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError> {
+        let path = format!("/{}/_settings?master_timeout=10s&timeout=10s", segments(indices));
+        let body = Bytes::from(json!(settings).to_string());
+        self.request("put_index_settings", cluster, Method::Put, &path, Some(body)).await?.changed()
     }
 
     async fn delete_index(&self, cluster: &ClusterKey, name: &str, uuid: &str) -> Result<(), SearchError> {

@@ -70,6 +70,17 @@ impl SearchApi for Fake {
     async fn create_index(&self, _: &ClusterKey, _: &str, _: &Value) -> Result<(), SearchError> {
         Ok(())
     }
+    async fn put_mapping(&self, _: &ClusterKey, _: &[String], _: &Value) -> Result<(), SearchError> {
+        Ok(())
+    }
+    async fn put_index_settings(
+        &self,
+        _: &ClusterKey,
+        _: &[String],
+        _: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError> {
+        Ok(())
+    }
     async fn delete_index(&self, _: &ClusterKey, _: &str, _: &str) -> Result<(), SearchError> {
         Ok(())
     }

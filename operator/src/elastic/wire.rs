@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use searchcell_core::flat::flatten;
 use searchcell_core::snapshot::{
     ElasticNode, IndexCounts, IndexFacts, NodeDisk, OwnershipMark, ShardCopy, ShardState,
 };
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::ports::{ClusterDetails, ClusterSummary, NodeReload};
 
@@ -62,7 +63,7 @@ struct Metadata {
 #[derive(Debug, Default, Deserialize)]
 struct IndexMetadata {
     #[serde(default)]
-    settings: Value,
+    settings: Map<String, Value>,
     #[serde(default)]
     mappings: Value,
 }
@@ -277,12 +278,16 @@ impl IndexMetadata {
             .flat_map(|(shard, copies)| copies.iter().map(move |copy| copy.of(shard, names)))
             .collect();
         copies.sort_by(|a, b| (a.shard, !a.primary, &a.node).cmp(&(b.shard, !b.primary, &b.node)));
+        // Flat or nested, as the release has it.
+        let settings = flatten(&self.settings).0;
+        let number = |name: &str| settings.get(name).and_then(integer).unwrap_or_default();
         IndexFacts {
-            uuid: setting(&self.settings, "uuid").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            primaries: setting(&self.settings, "number_of_shards").and_then(integer).unwrap_or_default(),
-            replicas: setting(&self.settings, "number_of_replicas").and_then(integer).unwrap_or_default(),
+            uuid: settings.get("index.uuid").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            primaries: number("index.number_of_shards"),
+            replicas: number("index.number_of_replicas"),
             mark: mark(&self.mappings),
             copies,
+            settings,
         }
     }
 }
@@ -296,16 +301,12 @@ impl Copy {
             _ => ShardState::Unassigned,
         };
         let node = self.node.as_deref().and_then(|id| names.get(id)).map(|name| (*name).to_owned());
-        let new = self.unassigned_info.as_ref().filter(|info| info.reason == "INDEX_CREATED");
+        let is_new =
+            |info: &&UnassignedInfo| matches!(info.reason.as_str(), "INDEX_CREATED" | "REPLICA_ADDED");
+        let new = self.unassigned_info.as_ref().filter(is_new);
         let new_since = new.and_then(|info| info.at).filter(|_| !state.is_started());
         ShardCopy { shard, primary: self.primary, state, node, new_since }
     }
-}
-
-/// A setting below `index`, nested or flat.
-fn setting<'a>(settings: &'a Value, name: &str) -> Option<&'a Value> {
-    let nested = settings.get("index").and_then(|index| index.get(name));
-    nested.or_else(|| settings.get(format!("index.{name}")))
 }
 
 /// Settings are strings in most places, numbers in some.

@@ -17,6 +17,7 @@ use searchcell_crds::{
     Autoscaling, Cluster, ClusterPlacement, DeletionPolicy, IndexPlacement, IndexPlacementSpec, SearchCell,
     SearchCellSpec,
 };
+use serde_json::json;
 
 use crate::keystore;
 use crate::objects::{K, Obj};
@@ -25,6 +26,24 @@ use crate::world::{Network, World};
 
 /// The one cell of a schedule.
 pub const CELL: &str = "guilds";
+
+/// A change of a placement's spec.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Replicas(i32),
+    /// `index.refresh_interval`, in seconds, or none.
+    Refresh(Option<u64>),
+    /// A field of this name.
+    Field(String),
+}
+
+/// What somebody does to an index behind the operator's back.
+#[derive(Clone, Copy, Debug)]
+pub enum Meddling {
+    Replicas(i32),
+    Filter,
+    Setting,
+}
 
 /// A change of a cell's spec.
 #[derive(Clone, Debug)]
@@ -51,6 +70,9 @@ pub enum Act {
     DeleteCell,
     CreatePlacement(String, Box<IndexPlacementSpec>),
     DeletePlacement(String),
+    EditPlacement(String, Change),
+    /// Somebody changes an index by hand.
+    Meddle(Meddling),
     /// Claims come back from a backup that knows no annotations.
     StripClaims,
     /// Somebody reads the message: annotates claims older than the cell with the UUID that is on their volumes, and
@@ -128,6 +150,7 @@ impl Act {
                 | Act::DeleteCell
                 | Act::CreatePlacement(..)
                 | Act::DeletePlacement(_)
+                | Act::EditPlacement(..)
                 | Act::StripClaims
                 | Act::AnnotateClaims
         )
@@ -171,6 +194,12 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         }
         Act::DeleteCell => world.store.delete(ms, K::Cell, CELL),
         Act::DeletePlacement(name) => world.store.delete(ms, K::Placement, name),
+        Act::EditPlacement(name, change) => {
+            world.store.update::<IndexPlacement>("user", name, |placement| {
+                edit_placement(&mut placement.spec, change);
+            });
+        }
+        Act::Meddle(meddling) => meddle(world, *meddling),
         Act::StripClaims => {
             if world.store.get::<SearchCell>(CELL).is_some() {
                 return false;
@@ -342,6 +371,39 @@ pub fn edit(spec: &mut SearchCellSpec, change: &Edit) {
             }
         }
     }
+}
+
+fn edit_placement(spec: &mut IndexPlacementSpec, change: &Change) {
+    let options = spec.index.get_or_insert_default();
+    match change {
+        Change::Replicas(replicas) => spec.replicas = Some(*replicas),
+        Change::Refresh(Some(seconds)) => {
+            options.settings.insert("refresh_interval".to_owned(), format!("{seconds}s").into());
+        }
+        Change::Refresh(None) => drop(options.settings.remove("refresh_interval")),
+        Change::Field(name) => {
+            options.mappings.insert("properties".to_owned(), json!({name: {"type": "keyword"}}));
+        }
+    }
+}
+
+fn meddle(world: &mut World, meddling: Meddling) {
+    let ms = world.ms;
+    let names: Vec<(String, String)> = (world.elastic.clusters.values())
+        .flat_map(|cluster| cluster.indices.keys().map(|name| (cluster.uuid.clone(), name.clone())))
+        .collect();
+    let Some((uuid, name)) = world.rng.pick(&names).cloned() else { return };
+    let Some(cluster) = world.elastic.clusters.get_mut(&uuid) else { return };
+    let Some(index) = cluster.indices.get_mut(&name) else { return };
+    match meddling {
+        Meddling::Replicas(replicas) => index.set_replicas(replicas, ms),
+        Meddling::Filter => {
+            index.settings.insert("index.routing.allocation.require.disk".to_owned(), json!("fast"));
+        }
+        Meddling::Setting => drop(index.settings.remove("index.gc_deletes")),
+    }
+    cluster.version += 1;
+    world.note(format!("somebody changes {name}"));
 }
 
 fn let_land(spec: &mut SearchCellSpec, name: &str, placement: ClusterPlacement) {

@@ -84,6 +84,10 @@ pub enum Bug {
     NumbersByClock,
     /// A table names indices that are about to be made.
     NamesTheUnborn,
+    /// Settings of indices are compared, and left as they are.
+    LeavesSettings,
+    /// The mark is not written with new mappings.
+    MarksNoMapping,
     /// Where indices belong is computed afresh from the clusters that are there now.
     ForgetsPlaces,
     /// Nodes are never told to load their keystore again.
@@ -123,6 +127,8 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::CreatesUnrecorded, Kind::Placing, &[inv::MADE_WHERE_RECORDED]),
     (Bug::NumbersByClock, Kind::Faults, &[inv::TABLES_ASCEND]),
     (Bug::NamesTheUnborn, Kind::Placing, &[inv::TABLES_ARE_TRUE]),
+    (Bug::LeavesSettings, Kind::Edits, &[settled::INDICES_AS_ASKED, settled::CONVERGES]),
+    (Bug::MarksNoMapping, Kind::Edits, &[settled::INDICES_AS_ASKED, settled::CONVERGES]),
     (Bug::ForgetsPlaces, Kind::Placing, &[inv::PLACES_STAY]),
     (Bug::NeverReloads, Kind::Keystore, &[keystore::LOADED]),
     (Bug::KeystoreWhole, Kind::Keystore, &[keystore::RESTART_ONLY]),
@@ -360,6 +366,13 @@ impl Decide for Mutant {
                     body["mappings"]["_meta"] = serde_json::json!({});
                 }
             }
+        }
+        match self.0 {
+            Bug::LeavesSettings => {
+                plan.steps.retain(|s| !matches!(s.action, Action::PutIndexSettings { .. }));
+            }
+            Bug::MarksNoMapping => plan.steps.retain(|s| !matches!(s.action, Action::PutMapping { .. })),
+            _ => {}
         }
         if self.is(Bug::CreatesUnrecorded) {
             for (name, cluster) in std::mem::take(&mut plan.assign) {

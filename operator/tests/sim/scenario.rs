@@ -8,7 +8,7 @@ use searchcell_crds::{
     SecurityMode, Storage, Tenant, Zone,
 };
 
-use crate::acts::{Act, CELL, Edit};
+use crate::acts::{Act, CELL, Change, Edit, Meddling};
 use crate::keystore;
 use crate::rng::Rng;
 
@@ -303,7 +303,7 @@ impl<'a> Story<'a> {
         let direct = IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
         for _ in 0..self.rng.range(1, 4) {
             let at = self.second();
-            match self.rng.below(7) {
+            match self.rng.below(10) {
                 0 => self.edit(at, Edit::AddCluster("x".to_owned())),
                 1 => self.edit(at, Edit::DataPerZone(2)),
                 2 => {
@@ -327,12 +327,38 @@ impl<'a> Story<'a> {
                     let remove = self.rng.chance(50);
                     self.at(at, Act::OpenUp { cluster, remove });
                 }
+                6 | 7 => self.change_in_place(at),
+                8 => {
+                    let meddling = match self.rng.below(3) {
+                        0 if self.spec.zones.len() > 1 => Meddling::Replicas(self.rng.range(1, 2) as i32),
+                        1 => Meddling::Filter,
+                        _ => Meddling::Setting,
+                    };
+                    self.at(at + 60, Act::Meddle(meddling));
+                }
                 _ => {
                     let name = self.spec.clusters[0].name.clone();
                     self.edit(at, Edit::AddCluster("y".to_owned()));
                     self.edit(at + 10, Edit::CloseCluster(name));
                 }
             }
+        }
+    }
+
+    /// Copies, a setting and a field, which existing indices take over.
+    fn change_in_place(&mut self, at: u64) {
+        let name = || "messages".to_owned();
+        for later in 0..self.rng.range(1, 3) {
+            let change = match self.rng.below(4) {
+                // Never without a copy: nodes lose their disks in these stories.
+                0 | 1 if self.spec.zones.len() > 1 => Change::Replicas(self.rng.range(1, 2) as i32),
+                2 => Change::Field(format!("field{}", self.rng.below(3))),
+                _ => {
+                    let seconds = self.rng.range(0, 30);
+                    Change::Refresh((seconds > 5).then_some(seconds))
+                }
+            };
+            self.at(at + 20 * later, Act::EditPlacement(name(), change));
         }
     }
 

@@ -1,6 +1,6 @@
 //! The invariants of rest: what the world must look like some time after the last fault and the last edit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
@@ -11,14 +11,16 @@ use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey, FIELD_MANAGER,
 use searchcell_core::plan::{setting_text, wanted_settings};
 use searchcell_core::security::users::{User, standby_secret, users_secret};
 use searchcell_core::snapshot::{ShardState, annotation, label};
-use searchcell_core::validate::validate_cell;
+use searchcell_core::validate::{validate_cell, validate_placement};
 use searchcell_crds::{IndexPlacement, SearchCell};
+use serde_json::Value;
 
 use crate::acts::CELL;
 use crate::elastic::Cluster;
 use crate::keystore;
 use crate::objects::K;
 use crate::scenario::Expect;
+use crate::shards::Index;
 use crate::store::{NAMESPACE, OPERATOR_NAMESPACE};
 use crate::world::World;
 
@@ -36,6 +38,8 @@ pub const REPLICAS_RELEASED: &str = "replicas_are_released";
 pub const POLICY_AT_REST: &str = "network_policy_is_as_desired";
 /// Copies of a shard are in distinct zones.
 pub const COPIES_APART: &str = "copies_are_in_distinct_zones";
+/// Existing indices have the copies, settings and mappings that the spec asks for, whoever changed them.
+pub const INDICES_AS_ASKED: &str = "indices_are_as_asked";
 /// Cluster settings are what the spec asks for.
 pub const SETTINGS: &str = "settings_are_as_desired";
 /// Finalizers go, also when Elasticsearch is down.
@@ -238,6 +242,9 @@ fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {
         let mut found = BTreeSet::new();
         for (cluster, index, facts) in ours {
             found.insert(index.clone());
+            if let Some(differs) = differs(world, cell, placement, facts) {
+                return Some((INDICES_AS_ASKED, format!("{index} on {}: {differs}", cluster.identity)));
+            }
             for shard in 0..facts.primaries {
                 let copies: Vec<_> = facts.copies.iter().filter(|copy| copy.shard == shard).collect();
                 if let Some(copy) = copies.iter().find(|copy| copy.state != ShardState::Started) {
@@ -259,4 +266,23 @@ fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {
         }
     }
     None
+}
+
+/// What of an index is not as its placement asks.
+fn differs(world: &World, cell: &SearchCell, placement: &IndexPlacement, index: &Index) -> Option<String> {
+    let siblings: Vec<IndexPlacement> = world.store.all::<IndexPlacement>().cloned().collect();
+    let valid = validate_placement(placement, Some(cell), &siblings).ok()?;
+    let mark = index.mark.as_ref()?;
+    if valid.replicas.or(mark.replicas) != Some(index.replicas) {
+        return Some(format!("{} replicas, asked for are {:?}", index.replicas, valid.replicas));
+    }
+    if mark.inputs != build::index_inputs(&valid) {
+        return Some("its mappings are not those of the spec".to_owned());
+    }
+    let wanted = build::index_settings(&valid);
+    let texts = |settings: &BTreeMap<String, Value>| -> BTreeMap<String, String> {
+        settings.iter().map(|(name, value)| (name.clone(), setting_text(value))).collect()
+    };
+    (texts(&wanted) != texts(&index.settings))
+        .then(|| format!("{:?}, asked for are {wanted:?}", index.settings))
 }

@@ -162,7 +162,10 @@ impl SimElastic {
             let mark: Option<OwnershipMark> = body
                 .pointer("/mappings/_meta/searchcell")
                 .and_then(|mark| serde_json::from_value(mark.clone()).ok());
-            let index = Index::new(index_uuid, primaries, replicas, mark.clone(), now);
+            let mut index = Index::new(index_uuid, primaries, replicas, mark.clone(), now);
+            let settings = body.get("settings").and_then(Value::as_object).into_iter().flatten();
+            let own = settings.filter(|(name, _)| !name.starts_with("index.number_of_"));
+            index.settings = own.map(|(name, value)| (name.clone(), value.clone())).collect();
             found.indices.insert(name.to_owned(), index);
             found.version += 1;
             invariants::on_index_created(world, key, name, mark.as_ref());
@@ -182,6 +185,14 @@ fn setting_of(body: &Value, name: &str) -> Option<i32> {
     ];
     let value = value.into_iter().flatten().next()?;
     value.as_i64().or_else(|| value.as_str()?.parse().ok()).map(|number| number as i32)
+}
+
+/// Indices to be changed together: one that is not there keeps all as they are.
+fn all_of<'a>(cluster: &'a mut Cluster, names: &[String]) -> Result<Vec<&'a mut Index>, SearchError> {
+    if let Some(missing) = names.iter().find(|name| !cluster.indices.contains_key(*name)) {
+        return Err(SearchError::Refused(format!("no such index [{missing}]")));
+    }
+    Ok(cluster.indices.iter_mut().filter(|(name, _)| names.contains(name)).map(|(_, index)| index).collect())
 }
 
 #[async_trait]
@@ -295,6 +306,50 @@ impl SearchApi for SimElastic {
             }
         }
         answer
+    }
+
+    async fn put_mapping(
+        &self,
+        key: &ClusterKey,
+        indices: &[String],
+        body: &Value,
+    ) -> Result<(), SearchError> {
+        self.write(key, format!("put mapping of {indices:?}"), |world| {
+            let cluster = cluster(world, key)?;
+            for index in all_of(cluster, indices)? {
+                let mark = body.pointer("/_meta/searchcell").cloned().unwrap_or_default();
+                index.mark = serde_json::from_value(mark).ok();
+            }
+            cluster.version += 1;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn put_index_settings(
+        &self,
+        key: &ClusterKey,
+        indices: &[String],
+        settings: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError> {
+        self.write(key, format!("put settings of {indices:?}: {settings:?}"), |world| {
+            let now = world.ms;
+            let cluster = cluster(world, key)?;
+            for index in all_of(cluster, indices)? {
+                for (name, value) in settings {
+                    match value {
+                        Some(replicas) if name == "index.number_of_replicas" => {
+                            index.set_replicas(replicas.as_i64().unwrap() as i32, now);
+                        }
+                        Some(value) => drop(index.settings.insert(name.clone(), value.clone())),
+                        None => drop(index.settings.remove(name)),
+                    }
+                }
+            }
+            cluster.version += 1;
+            Ok(())
+        })
+        .await
     }
 
     async fn delete_index(&self, key: &ClusterKey, name: &str, uuid: &str) -> Result<(), SearchError> {

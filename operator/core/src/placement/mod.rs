@@ -1,6 +1,7 @@
 //! Which indices live on which cluster of a cell: decides, verifies against Elasticsearch's routing table, and
 //! reports. Pure. `README.md` beside this file explains the algorithm.
 
+mod change;
 mod fleet;
 mod place;
 mod plan;

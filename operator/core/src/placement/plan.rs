@@ -1,15 +1,15 @@
 //! Plans one pass over an IndexPlacement: which indices to create, and what is held and why. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use searchcell_crds::{DeletionPolicy, Reason, SearchCell};
 
+use super::change::Changes;
 use super::place::place;
 use super::record::recorded;
 use super::{Found, PlacementSnapshot};
-use crate::build;
 use crate::domain::{ValidIndex, ValidPlacement};
 use crate::names::ClusterKey;
 use crate::plan::{WAKE_AT_REST, WAKE_WHILE_BUSY, has_finalizer};
@@ -37,7 +37,7 @@ pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, 
         return plan;
     };
 
-    let (missing, mut holds) = compare(placement, snapshot);
+    let Compared { missing, changes, mut holds } = compare(placement, snapshot);
     let all_read = cell
         .spec
         .clusters
@@ -58,36 +58,52 @@ pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, 
         )
     }));
     holds.extend(moved_from_another_cell(placement, snapshot, cell));
-    if missing.is_empty() || !holds.is_empty() {
+    if !holds.is_empty() || missing.is_empty() && changes.is_empty() {
         plan.holds = holds;
         return plan;
     }
     if cell.spec.suspend {
-        plan.holds.push(hold(
-            None,
-            Reason::Suspended,
-            format!("SearchCell {} is suspended: nothing is created", placement.cell),
-        ));
+        let message = format!("SearchCell {} is suspended: nothing is created or changed", placement.cell);
+        plan.holds.push(hold(None, Reason::Suspended, message));
         return plan;
     }
-    place(placement, snapshot, cell, &missing, &mut plan);
+    if !missing.is_empty() {
+        place(placement, snapshot, cell, &missing, &mut plan);
+    }
+    plan.steps.splice(..0, changes.steps(placement));
+    if !plan.steps.is_empty() {
+        plan.wake_after = WAKE_WHILE_BUSY;
+    }
     plan
 }
 
-/// Indices that are missing, and why others are not as the spec asks.
-fn compare<'a>(
-    placement: &'a ValidPlacement,
-    snapshot: &PlacementSnapshot,
-) -> (Vec<&'a ValidIndex>, Vec<Hold>) {
+/// What the spec asks for and is not so.
+#[derive(Default)]
+struct Compared<'a> {
+    /// Indices that are not there.
+    missing: Vec<&'a ValidIndex>,
+    /// What of existing ones is to be changed.
+    changes: Changes,
+    /// What is not done, and why.
+    holds: Vec<Hold>,
+}
+
+/// What there is, against what the spec asks for.
+fn compare<'a>(placement: &'a ValidPlacement, snapshot: &PlacementSnapshot) -> Compared<'a> {
     let owned: Vec<Found<'_>> = snapshot.owned_indices();
-    let mut missing = Vec::new();
-    let mut holds = Vec::new();
+    let Compared { mut missing, mut changes, mut holds } = Compared::default();
+    let ours: BTreeSet<&str> = owned.iter().map(|found| found.name).collect();
+    let mut by_name: BTreeMap<&str, Vec<Found<'_>>> = BTreeMap::new();
+    for found in snapshot.indices() {
+        by_name.entry(found.name).or_default().push(found);
+    }
     for index in &placement.indices {
-        let found: Vec<Found<'_>> = snapshot.indices().filter(|found| found.name == index.name).collect();
-        match found.as_slice() {
+        let found = by_name.get(index.name.as_str()).map(Vec::as_slice).unwrap_or_default();
+        match found {
             [] => missing.push(index),
-            [only] if owned.iter().any(|ours| ours.name == only.name) => {
-                holds.extend(changed_in_place(placement, index, only));
+            [only] if ours.contains(only.name) => {
+                let compared = shards(index, only).and_then(|()| changes.compare(placement, index, only));
+                holds.extend(compared.err());
             }
             [only] => holds.push(hold(
                 Some(only.cluster),
@@ -107,8 +123,9 @@ fn compare<'a>(
             }
         }
     }
+    let wanted: BTreeSet<&str> = placement.indices.iter().map(|index| index.name.as_str()).collect();
     for found in &owned {
-        if !placement.indices.iter().any(|index| index.name == found.name) {
+        if !wanted.contains(found.name) {
             holds.push(hold(
                 Some(found.cluster),
                 Reason::NeedsMigration,
@@ -131,44 +148,23 @@ fn compare<'a>(
     }
     holds.sort();
     holds.dedup();
-    (missing, holds)
+    Compared { missing, changes, holds }
 }
 
-/// What the spec asks of an existing index that is not so.
-fn changed_in_place(placement: &ValidPlacement, index: &ValidIndex, found: &Found<'_>) -> Option<Hold> {
-    let cluster = Some(found.cluster);
-    if found.facts.primaries != index.shards {
-        return Some(hold(
-            cluster,
-            Reason::NeedsMigration,
-            format!(
-                "index {} has {} primary shards and the spec asks for {}: that needs a new index and a migration; set \
-                 expectedDocuments or shards back",
-                index.name, found.facts.primaries, index.shards
-            ),
-        ));
+/// The number of shards is fixed when an index is made.
+fn shards(index: &ValidIndex, found: &Found<'_>) -> Result<(), Hold> {
+    if found.facts.primaries == index.shards {
+        return Ok(());
     }
-    if let Some(replicas) = placement.replicas.filter(|replicas| *replicas != found.facts.replicas) {
-        return Some(hold(
-            cluster,
-            Reason::NotSupportedYet,
-            format!(
-                "existing indices have {} replicas and spec.replicas is {replicas}: changing it comes with a later version of the \
-                 operator; set it back to {}",
-                found.facts.replicas, found.facts.replicas
-            ),
-        ));
-    }
-    let inputs = found.mark().map(|mark| mark.inputs.as_str()).unwrap_or_default();
-    if inputs != build::index_inputs(placement) {
-        return Some(hold(
-            None,
-            Reason::NotSupportedYet,
-            "spec.index differs from what existing indices were created with: changing mappings or settings of existing indices \
-             comes with a later version of the operator; set it back",
-        ));
-    }
-    None
+    Err(hold(
+        Some(found.cluster),
+        Reason::NeedsMigration,
+        format!(
+            "index {} has {} primary shards and the spec asks for {}: that needs a new index and a migration; set \
+             expectedDocuments or shards back",
+            index.name, found.facts.primaries, index.shards
+        ),
+    ))
 }
 
 /// Indices of this placement that status remembers on clusters of another cell.
@@ -199,7 +195,9 @@ pub(super) fn wanted_replicas(
     snapshot: &PlacementSnapshot,
     cell: &SearchCell,
 ) -> i32 {
-    let existing = || snapshot.owned_indices().first().map(|found| found.facts.replicas);
+    let made_with = |found: &Found<'_>| found.mark().and_then(|mark| mark.replicas);
+    let existing =
+        || snapshot.owned_indices().first().map(|found| made_with(found).unwrap_or(found.facts.replicas));
     let zones = i32::try_from(cell.spec.zones.len()).unwrap_or(1);
     placement.replicas.or_else(existing).unwrap_or((zones - 1).clamp(0, 2))
 }

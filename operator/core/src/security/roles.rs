@@ -19,7 +19,9 @@ pub fn roles(placements: &[IndexPlacement]) -> String {
             json!(["monitor", "cluster:admin/settings/update", "cluster:admin/nodes/reload_secure_settings"]),
             json!([
                 {"names": ["*"], "privileges": ["monitor", "view_index_metadata"]},
-                {"names": [MANAGED], "privileges": ["create_index", "delete_index"]},
+                {"names": [MANAGED], "privileges": [
+                    "create_index", "delete_index", "indices:admin/mapping/put", "indices:admin/settings/update",
+                ]},
             ]),
         ),
         (

@@ -269,7 +269,10 @@ impl World {
                 other => unreachable!("these cells have no security: see tests/security: {other:?}"),
             },
             Action::ReloadKeystore(_) => unreachable!("see keystore"),
-            Action::CreateIndex { .. } | Action::DeleteIndex { .. } => unreachable!("no step of a cell"),
+            Action::CreateIndex { .. }
+            | Action::PutMapping { .. }
+            | Action::PutIndexSettings { .. }
+            | Action::DeleteIndex { .. } => unreachable!("no step of a cell"),
         }
     }
 
