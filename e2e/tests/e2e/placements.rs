@@ -68,6 +68,8 @@ fn indices_spread_over_clusters_and_stay_where_they_are() {
         let mut closed = cell.object();
         closed["spec"]["clusters"][2]["placement"] = json!("Closed");
         t.apply(&closed).await;
+        // The operator has seen it.
+        t.cell_ready(&cell).await;
         let tenants = json!({"dedicated": {"tenants": [{"id": "4", "expectedDocuments": 10}]}});
         t.apply(&placement("later", "cell", tenants, 1)).await;
         t.placement_ready("later").await;
