@@ -14,9 +14,9 @@ mod search_cell_status;
 pub use common::{DeletionPolicy, PodTemplate, Quantity, Resources, Settings};
 pub use conditions::{ConditionStatus, Reason};
 pub use index_placement::{
-    Dedicated, DedicatedTenant, IdScope, IndexOptions, IndexPlacement, IndexPlacementSpec,
+    Dedicated, DedicatedTenant, Forecast, IdScope, IndexOptions, IndexPlacement, IndexPlacementSpec,
     IndexPlacementStatus, LargestShard, PlacementAssignment, PlacementCluster, PlacementTenant, Pool,
-    Problem, ShardCounts, Tenant, Versioning,
+    Problem, ShardCounts, ShardSample, Tenant, Versioning,
 };
 pub use search_cell::{
     Approval, Autoscaling, Cluster, ClusterPlacement, DataNodes, IngestNodes, MasterNodes, NodeOptions,

@@ -96,5 +96,8 @@ reasons! {
     SecurityDisabled => "spec.security.mode is Disabled: no encryption, no users, a NetworkPolicy alone. Make a new cell without it, and move the tenants.",
     NoZoneQuorum => "Fewer than 3 masters, or 3 in fewer than 3 zones: the loss of one zone can stop the cluster.",
     ShardLarge => "A shard has, or is expected to have, more than 200 million documents or 50 GB. Plan for more shards.",
+    ShardGrowing => "At its pace a shard is past 1 billion documents, or what Lucene stores, within two weeks; status.forecast says when. Plan for more shards now.",
     ShardVeryLarge => "A shard has, or is expected to have, more than 1 billion documents. Use more shards.",
+    ShardAlmostFull => "A shard holds more than 90 % of the documents that Lucene stores, deleted ones included. Migrate to more shards now.",
+    ShardFull => "A shard holds as many documents as Lucene stores: Elasticsearch refuses to add any. Delete documents, or migrate to more shards.",
 }

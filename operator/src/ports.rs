@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::routing::Published;
 use searchcell_core::security::Served;
-use searchcell_core::snapshot::{CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk};
+use searchcell_core::snapshot::{CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk, Unassigned};
 use searchcell_core::step::{Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
 use serde_json::Value;
@@ -206,6 +206,14 @@ pub trait SearchApi: Send + Sync {
     async fn details(&self, cluster: &ClusterKey) -> Result<ClusterDetails, SearchError>;
     /// Documents and sizes by index, and disks by node.
     async fn sizes(&self, cluster: &ClusterKey) -> Result<ClusterSizes, SearchError>;
+    /// Why a copy of a shard has no node; `None`: it has one by now.
+    async fn explain(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        shard: i32,
+        primary: bool,
+    ) -> Result<Option<Unassigned>, SearchError>;
     /// What the node at this address shows on its ports.
     async fn served(&self, cluster: &ClusterKey, address: &str) -> Result<Served, SearchError>;
     /// Has every node load its keystore again; what each said, by its name.

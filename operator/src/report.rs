@@ -36,6 +36,7 @@ pub struct Metrics {
     steps: Family<Two, Counter>,
     holds: Family<One, Gauge>,
     clusters: Family<One, Gauge>,
+    large_shards: Family<One, Gauge>,
     es_requests: Family<Two, Counter>,
     kube_requests: Family<Two, Counter>,
     leader: Gauge,
@@ -47,6 +48,7 @@ pub struct Metrics {
 struct Standing {
     holds: Vec<&'static str>,
     clusters: Vec<&'static str>,
+    large_shards: Vec<&'static str>,
 }
 
 fn buckets() -> Histogram {
@@ -61,6 +63,7 @@ impl Default for Metrics {
         let steps: Family<Two, Counter> = Family::default();
         let holds: Family<One, Gauge> = Family::default();
         let clusters: Family<One, Gauge> = Family::default();
+        let large_shards: Family<One, Gauge> = Family::default();
         let es_requests: Family<Two, Counter> = Family::default();
         let kube_requests: Family<Two, Counter> = Family::default();
         let leader = Gauge::default();
@@ -69,6 +72,11 @@ impl Default for Metrics {
         registry.register("steps", "Steps of plans by what became of them", steps.clone());
         registry.register("holds", "What is not done yet, by reason", holds.clone());
         registry.register("clusters", "Elasticsearch clusters by phase", clusters.clone());
+        registry.register(
+            "large_shards",
+            "Indices with a shard that is past a limit of documents or bytes, by limit",
+            large_shards.clone(),
+        );
         registry.register("es_requests", "Requests to Elasticsearch", es_requests.clone());
         registry.register(
             "kube_requests",
@@ -85,6 +93,7 @@ impl Default for Metrics {
             steps,
             holds,
             clusters,
+            large_shards,
             es_requests,
             kube_requests,
             leader,
@@ -154,9 +163,11 @@ impl Metrics {
         };
         add(&self.holds, "gate", &before.holds, -1);
         add(&self.clusters, "state", &before.clusters, -1);
+        add(&self.large_shards, "limit", &before.large_shards, -1);
         add(&self.holds, "gate", &now.holds, 1);
         add(&self.clusters, "state", &now.clusters, 1);
-        if !now.holds.is_empty() || !now.clusters.is_empty() {
+        add(&self.large_shards, "limit", &now.large_shards, 1);
+        if !now.holds.is_empty() || !now.clusters.is_empty() || !now.large_shards.is_empty() {
             all.insert(key.clone(), now);
         }
     }
@@ -254,7 +265,7 @@ impl Observer for Report {
         let cell = &pass.snapshot.cell;
         self.metrics.pass("cell", pass.failed, pass.took.as_secs_f64(), pass.plan, pass.outcomes);
         let clusters = pass.status.clusters.iter().map(|cluster| phase(cluster.phase)).collect();
-        let standing = Standing { holds: gates(&pass.plan.holds), clusters };
+        let standing = Standing { holds: gates(&pass.plan.holds), clusters, ..Standing::default() };
         self.metrics.stand(&key_of(cell, Key::Cell), Some(standing));
         self.tell(&cell.object_ref(&()), of_cell(pass));
     }
@@ -262,7 +273,8 @@ impl Observer for Report {
     fn placement(&self, pass: &PlacementPass<'_>) {
         let placement = &pass.snapshot.placement;
         self.metrics.pass("placement", pass.failed, pass.took.as_secs_f64(), pass.plan, pass.outcomes);
-        let standing = Standing { holds: gates(&pass.plan.holds), clusters: Vec::new() };
+        let large_shards = pass.snapshot.large_shards().into_iter().map(Reason::as_str).collect();
+        let standing = Standing { holds: gates(&pass.plan.holds), large_shards, ..Standing::default() };
         self.metrics.stand(&key_of(placement, Key::Placement), Some(standing));
         self.tell(&placement.object_ref(&()), of_placement(pass));
     }
@@ -270,7 +282,7 @@ impl Observer for Report {
     fn table(&self, pass: &TablePass<'_>) {
         let snapshot = pass.snapshot;
         self.metrics.pass("table", pass.failed, pass.took.as_secs_f64(), pass.plan, pass.outcomes);
-        let standing = Standing { holds: gates(&pass.plan.holds), clusters: Vec::new() };
+        let standing = Standing { holds: gates(&pass.plan.holds), ..Standing::default() };
         let key = Key::Table(snapshot.namespace.clone(), snapshot.collection.clone());
         self.metrics.stand(&key, Some(standing));
         // What waits for a person is told on the objects that a person wrote.
@@ -324,7 +336,11 @@ mod tests {
         let plan = Plan::default();
         metrics.pass("cell", Some(Class::Conflict), 0.2, &plan, &[]);
         let key = Key::Cell("ns".into(), "guilds".into());
-        let standing = || Standing { holds: vec!["Held"], clusters: vec!["Ready", "Ready"] };
+        let standing = || Standing {
+            holds: vec!["Held"],
+            clusters: vec!["Ready", "Ready"],
+            large_shards: vec!["ShardLarge"],
+        };
         metrics.stand(&key, Some(standing()));
         metrics.stand(&key, Some(standing()));
         let text = metrics.render().unwrap();
@@ -335,6 +351,7 @@ mod tests {
             "searchcell_reconcile_duration_seconds_count{controller=\"cell\"} 1",
             "searchcell_clusters{state=\"Ready\"} 2",
             "searchcell_holds{gate=\"Held\"} 1",
+            "searchcell_large_shards{limit=\"ShardLarge\"} 1",
             "searchcell_leader 1",
             "searchcell_build_info{version=",
         ] {

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use searchcell_core::step::{Action, Outcome, Plan};
-use searchcell_crds::conditions::{DEGRADED, READY, STALLED, find, is_true};
+use searchcell_crds::conditions::{DEGRADED, READY, SHARD_PRESSURE, STALLED, find, is_true};
 use searchcell_crds::{ClusterPhase, ClusterStatus};
 
 use crate::engine::{CellPass, PlacementPass};
@@ -123,6 +123,12 @@ fn of_conditions(before: &[Condition], now: &[Condition]) -> Vec<Note> {
     {
         notes.push(note(true, &degraded.reason, "Observe", degraded.message.clone()));
     }
+    // Past another limit is news.
+    if let Some(pressure) = find(now, SHARD_PRESSURE)
+        && find(before, SHARD_PRESSURE).is_none_or(|before| before.reason != pressure.reason)
+    {
+        notes.push(note(true, &pressure.reason, "Measure", pressure.message.clone()));
+    }
     notes
 }
 
@@ -174,6 +180,11 @@ mod tests {
         assert_eq!(reasons(&ready, &ready), Vec::<String>::new());
         assert_eq!(reasons(&ready, &stalled), ["InvalidSpec"]);
         assert_eq!(reasons(&stalled, &stalled), Vec::<String>::new());
+        let large = [make(SHARD_PRESSURE, ConditionStatus::True, Reason::ShardLarge)];
+        let larger = [make(SHARD_PRESSURE, ConditionStatus::True, Reason::ShardVeryLarge)];
+        assert_eq!(reasons(&[], &large), ["ShardLarge"]);
+        assert_eq!(reasons(&large, &large), Vec::<String>::new());
+        assert_eq!(reasons(&large, &larger), ["ShardVeryLarge"]);
         let mut other = stalled.clone();
         other[1].message = "another problem".to_owned();
         assert_eq!(reasons(&stalled, &other), ["InvalidSpec"]);

@@ -185,7 +185,7 @@ async fn details_of_7_ask_for_versions_and_a_silent_node_stays() {
 
 #[tokio::test]
 async fn sizes_are_those_of_primaries_and_of_disks() {
-    let copy = |primary: bool, count: i64| json!({"routing": {"primary": primary}, "docs": {"count": count}, "store": {"size_in_bytes": 10 * count}});
+    let copy = |primary: bool, count: i64| json!({"routing": {"primary": primary}, "docs": {"count": count, "deleted": 1}, "store": {"size_in_bytes": 10 * count}});
     let stats =
         json!({"indices": {"m": {"shards": {"0": [copy(true, 5), copy(false, 5)], "1": [copy(true, 7)]}}}});
     let total = json!({"total_in_bytes": 100, "available_in_bytes": 40});
@@ -193,7 +193,7 @@ async fn sizes_are_those_of_primaries_and_of_disks() {
     let (elastic, seen) = server(vec![Answer::Json(200, stats), Answer::Json(200, disks)]).await;
     let sizes = elastic.sizes(&key()).await.unwrap();
     let m = &sizes.counts["m"];
-    assert_eq!((m.documents, m.largest_shard_documents, m.largest_shard_bytes), (12, 7, 70));
+    assert_eq!((m.documents, m.largest_shard_documents, m.largest_shard_bytes), (12, 8, 70));
     assert_eq!(
         (sizes.disks.len(), sizes.disks["data-a-0"].total, sizes.disks["data-a-0"].available),
         (1, 100, 40)
@@ -260,6 +260,32 @@ async fn indices_are_changed_in_place_all_or_none_and_a_refusal_has_elasticsearc
     assert!(seen[2].line.starts_with("PUT /m.p000.g1,m.p001.g1/_settings?"), "{}", seen[2].line);
     let body: Value = serde_json::from_str(&seen[2].body).unwrap();
     assert_eq!(body, json!({"index.number_of_replicas": 2, "index.refresh_interval": null}));
+}
+
+#[tokio::test]
+async fn a_copy_without_a_node_is_explained_in_elasticsearchs_words() {
+    let decider = |name: &str, text: &str| json!({"decider": name, "decision": "NO", "explanation": text});
+    let node = |deciders: Vec<Value>| json!({"node_name": "x", "deciders": deciders});
+    let same = || decider("same_shard", "a copy of this shard is already allocated to this node");
+    let full = decider("disk_threshold", "the node is above the low watermark");
+    let answer = json!({
+        "current_state": "unassigned",
+        "allocate_explanation": "Elasticsearch isn't allowed to allocate this shard to any of the nodes.",
+        "node_allocation_decisions": [node(vec![same()]), node(vec![full.clone()]), node(vec![full])],
+    });
+    let (elastic, seen) =
+        server(vec![Answer::Json(200, answer), Answer::Json(200, json!({"current_state": "started"}))]).await;
+    let told = elastic.explain(&key(), "m", 0, false).await.unwrap().unwrap();
+    assert_eq!(told.deciders.iter().collect::<Vec<_>>(), ["disk_threshold", "same_shard"]);
+    assert_eq!(
+        told.explanation,
+        "Elasticsearch isn't allowed to allocate this shard to any of the nodes.; the node is above the low watermark"
+    );
+    assert_eq!(elastic.explain(&key(), "m", 0, false).await.unwrap(), None);
+    let request = seen.lock().unwrap()[0].clone();
+    assert!(request.line.starts_with("POST /_cluster/allocation/explain?"), "{}", request.line);
+    let body: Value = serde_json::from_str(&request.body).unwrap();
+    assert_eq!(body, json!({"index": "m", "shard": 0, "primary": false}));
 }
 
 #[tokio::test]

@@ -175,6 +175,8 @@ pub struct ElasticFacts {
     pub settings: BTreeMap<String, Value>,
     /// All indices, by name.
     pub indices: BTreeMap<String, IndexFacts>,
+    /// Why a copy of a shard has no node, in Elasticsearch's own words; absent while all have one, and until it was asked.
+    pub unassigned: Option<Unassigned>,
     /// Refreshed every few minutes only, by index; absent until the first reading.
     pub counts: Option<BTreeMap<String, IndexCounts>>,
     /// Refreshed with `counts`, by node name; absent until the first reading.
@@ -219,7 +221,7 @@ pub struct IndexFacts {
 }
 
 /// The mark of ownership in a managed index's mapping.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct OwnershipMark {
     /// Namespace of the IndexPlacement.
     pub namespace: String,
@@ -261,6 +263,22 @@ pub struct ShardCopy {
     pub new_since: Option<Timestamp>,
 }
 
+/// Why a copy of a shard has no node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unassigned {
+    /// Index of the shard.
+    pub index: String,
+    /// Its number.
+    pub shard: i32,
+    /// Primary or replica.
+    pub primary: bool,
+    /// What keeps it from nodes, by the names that Elasticsearch has for it. While these stay the same, so does
+    /// the explanation, which has figures that change all the time.
+    pub deciders: BTreeSet<String>,
+    /// For a person.
+    pub explanation: String,
+}
+
 /// State of a shard copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShardState {
@@ -295,8 +313,8 @@ pub struct NodeDisk {
 pub struct IndexCounts {
     /// Live documents.
     pub documents: i64,
-    /// Documents and bytes of its largest shard.
+    /// Most documents in one shard, with the deleted ones that Lucene still stores.
     pub largest_shard_documents: i64,
-    /// Bytes of its largest shard.
+    /// Most bytes in one shard.
     pub largest_shard_bytes: i64,
 }

@@ -16,12 +16,15 @@ use elasticsearch::http::headers::HeaderMap;
 use elasticsearch::http::transport::BuildError;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
+use searchcell_core::snapshot::Unassigned;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::elastic::clients::{Clients, authorization};
-use crate::elastic::wire::{ClusterState, DiskStats, Nodes, Reloaded, Settings, Stats, error_of};
+use crate::elastic::wire::{
+    ClusterState, DiskStats, Explanation, Nodes, Reloaded, Settings, Stats, error_of,
+};
 use crate::ports::{ClusterDetails, ClusterSizes, ClusterSummary, NodeReload, SearchApi, SearchError};
 use crate::security::access::Accesses;
 use crate::security::handshake;
@@ -40,10 +43,14 @@ const NODES: &str = "/_nodes/http?timeout=3s\
     &filter_path=nodes.*.name,nodes.*.version,nodes.*.roles,nodes.*.attributes.zone";
 const SETTINGS: &str = "/_cluster/settings?flat_settings=true&master_timeout=3s&filter_path=persistent";
 const COUNTS: &str = "/_stats/docs,store?level=shards&filter_path=indices.*.shards.*.routing.primary,\
-    indices.*.shards.*.docs.count,indices.*.shards.*.store.size_in_bytes";
+    indices.*.shards.*.docs.count,indices.*.shards.*.docs.deleted,\
+    indices.*.shards.*.store.size_in_bytes";
 
 const DISKS: &str = "/_nodes/stats/fs?timeout=3s\
     &filter_path=nodes.*.name,nodes.*.fs.total.total_in_bytes,nodes.*.fs.total.available_in_bytes";
+
+const EXPLAIN: &str = "/_cluster/allocation/explain?filter_path=current_state,allocate_explanation,\
+    node_allocation_decisions.deciders.decider,node_allocation_decisions.deciders.explanation";
 
 /// Reads of one answer may not take more memory than this.
 const MAX_BODY: u64 = 64 << 20;
@@ -326,6 +333,23 @@ impl SearchApi for ElasticHttp {
         let path = "/_nodes/reload_secure_settings?timeout=20s";
         let answer = self.request("reload_keystore", cluster, Method::Post, path, None).await?;
         Ok(answer.json::<Reloaded>()?.nodes())
+    }
+
+    async fn explain(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        shard: i32,
+        primary: bool,
+    ) -> Result<Option<Unassigned>, SearchError> {
+        let body = Bytes::from(json!({"index": index, "shard": shard, "primary": primary}).to_string());
+        let answer = self.request("explain", cluster, Method::Post, EXPLAIN, Some(body)).await?;
+        let explanation: Explanation = answer.json()?;
+        let mut unassigned = explanation.unassigned(index, shard, primary);
+        if let Some(unassigned) = &mut unassigned {
+            unassigned.explanation = cut(&unassigned.explanation);
+        }
+        Ok(unassigned)
     }
 
     async fn put_settings(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use searchcell_core::names::ClusterKey;
-use searchcell_core::snapshot::{ElasticFacts, Reading};
+use searchcell_core::snapshot::{ElasticFacts, IndexFacts, Reading, ShardState, Unassigned};
 use tokio::time::{Instant, timeout};
 
 use crate::backoff::Backoff;
@@ -31,6 +31,8 @@ pub struct ReaderTuning {
     pub sizes_every: Duration,
     /// After a failure they are read again as soon as this: where nothing is known of its disks, nothing is placed.
     pub sizes_retry: Duration,
+    /// Elasticsearch is asked this often at most why a copy has no node: about one copy, however many there are.
+    pub explain_every: Duration,
     /// After failures.
     pub breaker: Backoff,
     /// Clusters read at the same time on behalf of one pass.
@@ -44,6 +46,7 @@ impl Default for ReaderTuning {
             details_max_age: Duration::from_secs(600),
             sizes_every: Duration::from_secs(300),
             sizes_retry: Duration::from_secs(10),
+            explain_every: Duration::from_secs(60),
             breaker: Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) },
             parallel: 8,
         }
@@ -82,6 +85,8 @@ struct Entry {
     details: Option<(Instant, ClusterSummary, ClusterDetails)>,
     sizes: Option<ClusterSizes>,
     sizes_due: Option<Instant>,
+    unassigned: Option<Unassigned>,
+    explain_due: Option<Instant>,
 }
 
 impl<E: SearchApi> ElasticReader<E> {
@@ -155,6 +160,7 @@ impl<E: SearchApi> ElasticReader<E> {
         entry.last = Some((now, reading.clone()));
         if reading.known().is_some() {
             self.refresh_sizes(&ask.cluster, &mut entry).await;
+            self.refresh_unassigned(&ask.cluster, &mut entry).await;
             if let Some((_, Reading::Known(facts))) = &entry.last {
                 return (Reading::Known(facts.clone()), None);
             }
@@ -187,6 +193,8 @@ impl<E: SearchApi> ElasticReader<E> {
             details: None,
             sizes: None,
             sizes_due: None,
+            unassigned: None,
+            explain_due: None,
         };
         Arc::clone(entries.entry(cluster.clone()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(new()))))
     }
@@ -208,9 +216,45 @@ impl<E: SearchApi> ElasticReader<E> {
             nodes: details.nodes,
             settings: details.settings,
             indices: details.indices,
+            unassigned: None,
             counts: entry.sizes.as_ref().map(|sizes| sizes.counts.clone()),
             disks: entry.sizes.as_ref().map(|sizes| sizes.disks.clone()),
         })
+    }
+
+    /// Asks about the first copy without a node, primaries first. What was said of it stays while what keeps it stays.
+    async fn refresh_unassigned(&self, cluster: &ClusterKey, entry: &mut Entry) {
+        let Some((_, Reading::Known(facts))) = &mut entry.last else { return };
+        let lost = |(name, index): (&String, &IndexFacts)| {
+            let copies = index.copies.iter().filter(|copy| copy.state == ShardState::Unassigned);
+            copies.map(|copy| (!copy.primary, name.clone(), copy.shard)).min()
+        };
+        let ours = facts.indices.iter().filter(|(_, index)| index.mark.is_some());
+        let Some((is_replica, index, shard)) = ours.filter_map(lost).min() else {
+            entry.unassigned = None;
+            return;
+        };
+        let of_same =
+            |known: &Unassigned| known.index == index && known.shard == shard && known.primary != is_replica;
+        entry.unassigned = entry.unassigned.take().filter(of_same);
+        if entry.explain_due.is_none_or(|due| Instant::now() >= due) {
+            entry.explain_due = Some(Instant::now() + self.tuning.explain_every);
+            let asked = self.api.explain(cluster, &index, shard, !is_replica);
+            match timeout(self.tuning.deadline, asked).await {
+                Ok(Ok(now)) => {
+                    let same =
+                        |known: &Unassigned| now.as_ref().is_some_and(|now| now.deciders == known.deciders);
+                    if !entry.unassigned.as_ref().is_some_and(same) {
+                        entry.unassigned = now;
+                    }
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(%cluster, %error, "a copy without a node was not explained")
+                }
+                Err(_) => tracing::debug!(%cluster, "a copy without a node was not explained in time"),
+            }
+        }
+        facts.unassigned.clone_from(&entry.unassigned);
     }
 
     /// When they cannot be read the older ones stay, and the reading is good all the same: they change slowly.

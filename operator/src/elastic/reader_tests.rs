@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use searchcell_core::security::Served;
+use searchcell_core::snapshot::{OwnershipMark, ShardCopy};
 
 use super::*;
 use crate::ports::SearchError;
@@ -16,6 +17,9 @@ struct Fake {
     summaries: AtomicUsize,
     details: AtomicUsize,
     sizes: AtomicUsize,
+    explained: AtomicUsize,
+    /// Indices, each with a copy that has no node.
+    lost: AtomicUsize,
     /// 0 answers, 1 refuses the connection, 2 hangs, 3 answers without sizes
     mode: AtomicUsize,
 }
@@ -40,7 +44,24 @@ impl SearchApi for Fake {
     }
     async fn details(&self, _: &ClusterKey) -> Result<ClusterDetails, SearchError> {
         self.details.fetch_add(1, Ordering::SeqCst);
-        Ok(ClusterDetails::default())
+        let mark = OwnershipMark {
+            namespace: "ns".into(),
+            collection: "messages".into(),
+            placement: "pool".into(),
+            generation: 1,
+            ..OwnershipMark::default()
+        };
+        let lost = ShardCopy {
+            shard: 0,
+            primary: false,
+            state: ShardState::Unassigned,
+            node: None,
+            new_since: None,
+        };
+        let index = IndexFacts { mark: Some(mark), copies: vec![lost], ..IndexFacts::default() };
+        let indices =
+            (0..self.lost.load(Ordering::SeqCst)).map(|n| (format!("i{n:03}"), index.clone())).collect();
+        Ok(ClusterDetails { indices, ..ClusterDetails::default() })
     }
     async fn sizes(&self, _: &ClusterKey) -> Result<ClusterSizes, SearchError> {
         self.sizes.fetch_add(1, Ordering::SeqCst);
@@ -48,6 +69,22 @@ impl SearchApi for Fake {
             3 => Err(SearchError::Unreachable("not now".into())),
             _ => Ok(ClusterSizes::default()),
         }
+    }
+    async fn explain(
+        &self,
+        _: &ClusterKey,
+        index: &str,
+        shard: i32,
+        primary: bool,
+    ) -> Result<Option<Unassigned>, SearchError> {
+        let asked = self.explained.fetch_add(1, Ordering::SeqCst);
+        Ok(Some(Unassigned {
+            index: index.to_owned(),
+            shard,
+            primary,
+            deciders: [if asked < 3 { "disk_threshold" } else { "filter" }.to_owned()].into(),
+            explanation: format!("said for the {asked}. time"),
+        }))
     }
     async fn served(&self, _cluster: &ClusterKey, _address: &str) -> Result<Served, SearchError> {
         unreachable!()
@@ -183,4 +220,37 @@ async fn a_hanging_cluster_costs_one_deadline_and_slows_nobody() {
     let again = Instant::now();
     reader.read_all(vec![ask("sick", &["p"]), ask("well", &["p"])], SECOND).await;
     assert_eq!(again.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_without_a_node_is_explained_once_a_minute_however_many_there_are() {
+    for lost in [1, 200] {
+        let (fake, reader) = reader();
+        fake.lost.store(lost, Ordering::SeqCst);
+        let mut said = Vec::new();
+        for _ in 0..30 {
+            let reading = reader.read(&ask("a", &["p"]), SECOND).await.0;
+            said.push(reading.known().unwrap().unassigned.as_ref().unwrap().explanation.clone());
+            tokio::time::advance(10 * SECOND).await;
+        }
+        assert_eq!(fake.explained.load(Ordering::SeqCst), 5);
+        said.dedup();
+        assert_eq!(said, ["said for the 0. time", "said for the 3. time"], "it changes when the reason does");
+    }
+}
+
+/// At rest, for one cluster and one object that is looked at every half minute.
+#[tokio::test(start_paused = true)]
+async fn requests_at_rest_are_few_and_do_not_grow_with_indices() {
+    for indices in [0, 1, 200] {
+        let (fake, reader) = reader();
+        fake.lost.store(indices, Ordering::SeqCst);
+        for _ in 0..120 {
+            reader.read(&ask("a", &["p"]), SECOND).await;
+            tokio::time::advance(30 * SECOND).await;
+        }
+        let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
+        // In an hour: two a minute, and what is read again every five and every ten minutes.
+        assert_eq!((count(&fake.summaries), count(&fake.sizes), count(&fake.details)), (120, 12, 6));
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use searchcell_core::flat::flatten;
 use searchcell_core::snapshot::{
-    ElasticNode, IndexCounts, IndexFacts, NodeDisk, OwnershipMark, ShardCopy, ShardState,
+    ElasticNode, IndexCounts, IndexFacts, NodeDisk, OwnershipMark, ShardCopy, ShardState, Unassigned,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -140,12 +140,65 @@ struct ShardRouting {
 struct Docs {
     #[serde(default)]
     count: i64,
+    #[serde(default)]
+    deleted: i64,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct Store {
     #[serde(default)]
     size_in_bytes: i64,
+}
+
+/// `POST /_cluster/allocation/explain`
+#[derive(Debug, Default, Deserialize)]
+pub struct Explanation {
+    #[serde(default)]
+    current_state: String,
+    #[serde(default)]
+    allocate_explanation: String,
+    #[serde(default)]
+    node_allocation_decisions: Vec<NodeDecision>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct NodeDecision {
+    #[serde(default)]
+    deciders: Vec<Decider>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Decider {
+    #[serde(default)]
+    decider: String,
+    #[serde(default)]
+    explanation: String,
+}
+
+impl Explanation {
+    /// What keeps the copy from nodes, each reason once; `None`: it is on one.
+    pub fn unassigned(self, index: &str, shard: i32, primary: bool) -> Option<Unassigned> {
+        if self.current_state != "unassigned" {
+            return None;
+        }
+        let mut deciders = BTreeMap::new();
+        for decider in self.node_allocation_decisions.into_iter().flat_map(|node| node.deciders) {
+            deciders.entry(decider.decider).or_insert(decider.explanation);
+        }
+        let mut texts: Vec<String> = vec![self.allocate_explanation];
+        // The rule that no two copies are on one node is true of every copy, and says nothing.
+        let telling = |name: &str| deciders.len() == 1 || name != "same_shard";
+        texts.extend(deciders.iter().filter(|(name, _)| telling(name)).map(|(_, text)| text.clone()));
+        texts.retain(|text| !text.is_empty());
+        let explanation = texts.join("; ");
+        Some(Unassigned {
+            index: index.to_owned(),
+            shard,
+            primary,
+            deciders: deciders.into_keys().collect(),
+            explanation,
+        })
+    }
 }
 
 /// `GET /_nodes/stats/fs`
@@ -333,7 +386,8 @@ impl Stats {
             let mut counts = IndexCounts::default();
             for copy in index.shards.values().flatten().filter(|copy| copy.routing.primary) {
                 counts.documents += copy.docs.count;
-                counts.largest_shard_documents = counts.largest_shard_documents.max(copy.docs.count);
+                let stored = copy.docs.count.saturating_add(copy.docs.deleted);
+                counts.largest_shard_documents = counts.largest_shard_documents.max(stored);
                 counts.largest_shard_bytes = counts.largest_shard_bytes.max(copy.store.size_in_bytes);
             }
             counts

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
 use searchcell_core::security::users::User;
-use searchcell_core::snapshot::{IndexCounts, NodeDisk, OwnershipMark, is_ready};
+use searchcell_core::snapshot::{IndexCounts, NodeDisk, OwnershipMark, ShardState, Unassigned, is_ready};
 use searchcell_operator::ports::{
     ClusterDetails, ClusterSizes, ClusterSummary, KubeApi, NodeReload, SearchApi, SearchError,
 };
@@ -22,7 +22,7 @@ use crate::elastic::Cluster;
 use crate::invariants;
 use crate::mutants::Bug;
 use crate::secure::{Client, Loaded};
-use crate::shards::Index;
+use crate::shards::{Copy, Index};
 use crate::sim_kube::SimKube;
 use crate::world::{Container, World, lock};
 
@@ -249,6 +249,30 @@ impl SearchApi for SimElastic {
                 counts: cluster.indices.iter().map(|(name, index)| (name.clone(), counts(index))).collect(),
                 disks: cluster.members.keys().map(|name| (name.clone(), disk)).collect(),
             }
+        })
+        .await
+    }
+
+    async fn explain(
+        &self,
+        key: &ClusterKey,
+        index: &str,
+        shard: i32,
+        primary: bool,
+    ) -> Result<Option<Unassigned>, SearchError> {
+        self.read(key, |cluster| {
+            let found = cluster.indices.get(index)?;
+            let lost = |copy: &&Copy| {
+                (copy.shard, copy.primary, copy.state) == (shard, primary, ShardState::Unassigned)
+            };
+            found.copies.iter().find(lost)?;
+            Some(Unassigned {
+                index: index.to_owned(),
+                shard,
+                primary,
+                deciders: ["simulation".to_owned()].into(),
+                explanation: "no node takes it".to_owned(),
+            })
         })
         .await
     }

@@ -3,6 +3,7 @@
 
 mod change;
 mod fleet;
+mod guard;
 mod place;
 mod plan;
 mod record;
@@ -13,7 +14,7 @@ mod verify;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use searchcell_crds::{DeletionPolicy, IndexPlacement, SearchCell};
+use searchcell_crds::{DeletionPolicy, IndexPlacement, Reason, SearchCell};
 
 pub use plan::{plan_placement, plan_placement_deletion};
 pub(crate) use record::{Recorded, recorded_in};
@@ -72,6 +73,12 @@ impl PlacementSnapshot {
         let (namespace, _) = self.id();
         let cluster = ClusterKey::new(namespace, &self.placement.spec.cell, found.cluster).name();
         self.table.as_ref().is_some_and(|table| table.names(found.name, &cluster))
+    }
+
+    /// What is said of the largest shard of each index of this placement that is past a limit.
+    pub fn large_shards(&self) -> Vec<Reason> {
+        let previous = self.placement.status.clone().unwrap_or_default();
+        guard::large(&self.owned_indices(), &previous).into_iter().map(|(_, reason)| reason).collect()
     }
 
     /// All indices on every cluster that could be read.

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use searchcell_crds::conditions::{DEGRADED, READY};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use searchcell_crds::conditions::{DEGRADED, READY, SHARD_PRESSURE, find};
 use searchcell_crds::{
-    IndexPlacementStatus, LargestShard, PlacementCluster, PlacementTenant, Problem as IndexProblem, Reason,
-    ShardCounts,
+    Forecast, IndexPlacementStatus, LargestShard, PlacementCluster, PlacementTenant, Problem as IndexProblem,
+    Reason, ShardCounts,
 };
 
 use super::record::{next_record, recorded};
-use super::{Copies, Found, PlacementSnapshot, verify};
+use super::{Copies, Found, PlacementSnapshot, guard, verify};
 use crate::domain::{ValidIndex, ValidPlacement};
 use crate::names::{ClusterKey, dedicated_index};
 use crate::snapshot::Reading;
@@ -118,6 +119,19 @@ pub fn placement_status(
         conditions.set(READY, true, Reason::Serving, join(texts));
     }
     set_degraded(&mut conditions, &checked, &unread);
+    let is_blind = !unread.is_empty() || owned.iter().any(|found| found.elastic.counts.is_none());
+    let large = guard::large(&owned, &previous);
+    let growth = guard::sample(&previous, measured(&owned).filter(|_| !is_blind), now);
+    let forecast = match growth == previous.growth {
+        true => previous.forecast.clone(),
+        false => guard::forecast(&growth),
+    };
+    set_pressure(
+        &mut conditions,
+        &large,
+        forecast.as_ref(),
+        find(&previous.conditions, SHARD_PRESSURE).filter(|_| is_blind),
+    );
     let initializing = sum.wanted - sum.started - sum.lost;
     let under_way = if meta.deletion_timestamp.is_some() {
         Some((Reason::Deleting, "indices go as spec.deletionPolicy says".to_owned()))
@@ -150,13 +164,15 @@ pub fn placement_status(
         })),
         documents: documents(&owned).or(previous.documents),
         largest_shard: largest_shard(&owned).or(previous.largest_shard.clone()),
+        growth,
+        forecast,
         clusters: clusters(snapshot, &owned, &unread, &previous),
         assignments: next_record(snapshot, valid.ok(), &owned, plan),
         tenants: valid
             .ok()
             .map(|valid| tenants(valid, &owned, &previous.tenants))
             .unwrap_or(previous.tenants),
-        problems: problems(&checked, &gone, remembered),
+        problems: problems(&checked, &gone, &large, remembered),
     }
 }
 
@@ -170,6 +186,15 @@ fn unread_clusters(snapshot: &PlacementSnapshot) -> BTreeMap<String, String> {
             None => Some((cluster.name.clone(), "it has not been read yet".to_owned())),
         })
         .collect()
+}
+
+/// What Elasticsearch says of one of the copies that have no node.
+fn explained(checked: &[(Found<'_>, Copies)]) -> String {
+    let lost = checked.iter().filter(|(_, copies)| copies.lost > 0);
+    let told = lost.filter_map(|(found, _)| found.elastic.unassigned.as_ref());
+    told.map(|told| format!("; of {}, Elasticsearch says: {}", told.index, told.explanation))
+        .next()
+        .unwrap_or_default()
 }
 
 fn set_degraded(
@@ -195,7 +220,7 @@ fn set_degraded(
             DEGRADED,
             true,
             Reason::CopiesUnassigned,
-            format!("copies have no node: {}", some_of(&unassigned)),
+            format!("copies have no node: {}{}", some_of(&unassigned), explained(checked)),
         );
     } else if !misplaced.is_empty() {
         conditions.set(
@@ -212,6 +237,40 @@ fn set_degraded(
             "no copy is missing, and none shares a zone that it should not",
         );
     }
+}
+
+/// What is not measured now is as it was said before.
+fn set_pressure(
+    conditions: &mut Conditions,
+    large: &[(&str, Reason)],
+    forecast: Option<&Forecast>,
+    before: Option<&Condition>,
+) {
+    let growing = forecast.filter(|forecast| guard::is_near(forecast)).map(|_| Reason::ShardGrowing);
+    let worst = large.first().map(|(_, reason)| *reason);
+    let reason = worst.into_iter().chain(growing).max_by_key(|reason| guard::rank(*reason));
+    let known = before.and_then(|before| Reason::all().iter().find(|known| known.as_str() == before.reason));
+    match (reason, known) {
+        (reason, Some(known)) if reason.is_none_or(|reason| guard::rank(reason) <= guard::rank(*known)) => {
+            let message = before.map(|before| before.message.clone()).unwrap_or_default();
+            conditions.set(SHARD_PRESSURE, true, *known, message);
+        }
+        (Some(reason), _) => {
+            let names: Vec<String> =
+                (large.iter()).filter(|(_, of)| *of == reason).map(|(name, _)| (*name).to_owned()).collect();
+            let of = if names.is_empty() { String::new() } else { format!(": {}", some_of(&names)) };
+            conditions.set(SHARD_PRESSURE, true, reason, format!("{}{of}", guard::advice(reason)));
+        }
+        (None, _) => {}
+    }
+}
+
+/// Documents and bytes of the largest shards.
+fn measured(owned: &[Found<'_>]) -> Option<(i64, i64)> {
+    let counts = owned.iter().filter_map(|found| found.elastic.counts.as_ref()?.get(found.name));
+    counts
+        .map(|counts| (counts.largest_shard_documents, counts.largest_shard_bytes))
+        .reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
 }
 
 fn documents(owned: &[Found<'_>]) -> Option<i64> {
@@ -288,6 +347,7 @@ fn tenants(
 fn problems(
     checked: &[(Found<'_>, Copies)],
     gone: &[String],
+    large: &[(&str, Reason)],
     remembered: Vec<IndexProblem>,
 ) -> Vec<IndexProblem> {
     let mut problems: Vec<(u8, IndexProblem)> = remembered.into_iter().map(|problem| (0, problem)).collect();
@@ -318,13 +378,16 @@ fn problems(
                 "copies of a shard share a zone: losing it loses more copies than it should",
             );
         } else if copies.lost > 0 {
-            add(
-                3,
-                found.name,
-                Reason::CopiesUnassigned,
-                "copies have no node: waiting for data nodes in the zones that lack one",
+            let told = found.elastic.unassigned.as_ref().filter(|told| told.index == found.name);
+            let message = told.map_or_else(
+                || "copies have no node: waiting for data nodes in the zones that lack one".to_owned(),
+                |told| format!("copies have no node; Elasticsearch says: {}", told.explanation),
             );
+            add(3, found.name, Reason::CopiesUnassigned, &message);
         }
+    }
+    for (index, reason) in large {
+        add(if *reason == Reason::ShardFull { 1 } else { 4 }, index, *reason, guard::advice(*reason));
     }
     problems.sort_by(|a, b| (a.0, &a.1.index).cmp(&(b.0, &b.1.index)));
     problems.into_iter().map(|(_, problem)| problem).take(MOST_PROBLEMS).collect()

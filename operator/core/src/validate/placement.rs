@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use searchcell_crds::index_placement::{
-    DEFAULT_MAX_DOCUMENTS_PER_SHARD, LUCENE_MAX_DOCUMENTS, MAX_EXPECTED_DOCUMENTS_PER_SHARD, MAX_SHARDS,
+    DEFAULT_MAX_DOCUMENTS_PER_SHARD, LUCENE_MAX_DOCUMENTS, MANY_DOCUMENTS, MAX_EXPECTED_DOCUMENTS_PER_SHARD,
+    MAX_SHARDS, VERY_MANY_DOCUMENTS,
 };
 use searchcell_crds::{Dedicated, DedicatedTenant, IdScope, IndexPlacement, Reason, SearchCell, Settings};
 use serde_json::Value;
@@ -14,10 +15,6 @@ use crate::build::DELETED_FIELD;
 use crate::domain::{ValidIndex, ValidPlacement};
 use crate::names::{dedicated_index, pool_index};
 
-/// Above this many documents expected of a shard, a notice says so; Elasticsearch advises to stay below.
-const MANY_DOCUMENTS: i64 = 200_000_000;
-/// Above this many, another one.
-const VERY_MANY_DOCUMENTS: i64 = 1_000_000_000;
 /// The first generation of an index. Only a migration makes others.
 const FIRST_GENERATION: i32 = 1;
 

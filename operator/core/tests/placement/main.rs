@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_core::placement::{placement_status, plan_placement_deletion};
-use searchcell_core::snapshot::{IndexFacts, Reading, ShardState};
+use searchcell_core::snapshot::{IndexCounts, IndexFacts, Reading, ShardState, Unassigned};
 use searchcell_core::step::{Action, Plan};
 use searchcell_crds::conditions::{find, is_true};
 use searchcell_crds::{DeletionPolicy, IndexPlacementStatus, PlacementAssignment, Reason};
@@ -201,6 +201,15 @@ fn a_lost_copy_degrades_a_lost_primary_is_not_ready() {
     assert!(is_true(&status.conditions, "Ready"));
     assert_eq!(find(&status.conditions, "Degraded").unwrap().reason, "CopiesUnassigned");
     assert_eq!(status.problems[0].reason, "CopiesUnassigned");
+    let said = Unassigned {
+        index: "messages.p000.g1".into(),
+        explanation: "the disks are full".into(),
+        ..Unassigned::default()
+    };
+    world.facts("a").unassigned = Some(said);
+    let told = world.status();
+    assert!(told.problems[0].message.ends_with("Elasticsearch says: the disks are full"), "{told:#?}");
+    assert!(find(&told.conditions, "Degraded").unwrap().message.contains("the disks are full"));
     unassign(&mut world, 0);
     assert_eq!(find(&world.status().conditions, "Ready").unwrap().reason, "PrimariesUnassigned");
 }
@@ -295,4 +304,42 @@ fn deletion_leaves_or_takes_the_indices_and_is_bounded() {
     let cell = world.0.cell.as_mut().unwrap();
     (cell.metadata.deletion_timestamp, cell.spec.deletion_policy) = (since(0), DeletionPolicy::Delete);
     assert_eq!(names(&world), ["RemoveFinalizer"], "the volumes go, and the indices with them");
+}
+
+#[test]
+fn shards_past_a_limit_are_told_by_condition_and_by_name() {
+    let mut world = World::new(pool(2), &["a"]);
+    world.create();
+    let measure = |world: &mut World, documents: i64| {
+        let count = IndexCounts { documents, largest_shard_documents: documents, largest_shard_bytes: 1 };
+        let counts = BTreeMap::from([
+            ("messages.p000.g1".to_owned(), IndexCounts::default()),
+            ("messages.p001.g1".to_owned(), count),
+        ]);
+        world.facts("a").counts = Some(counts);
+        world.0.placement.status = Some(world.status());
+        let status = world.status();
+        let told = find(&status.conditions, "ShardPressure").map(|c| (c.reason.clone(), c.message.clone()));
+        (told, status.problems.first().map(|p| (p.index.clone(), p.reason.clone())), world.0.large_shards())
+    };
+    assert_eq!(measure(&mut world, 199_000_000), (None, None, vec![]));
+    for (documents, reason) in [
+        (200_000_000, Reason::ShardLarge),
+        (1_000_000_000, Reason::ShardVeryLarge),
+        (1_932_735_167, Reason::ShardAlmostFull),
+        (2_147_483_519, Reason::ShardFull),
+    ] {
+        let (condition, problem, metric) = measure(&mut world, documents);
+        let (told, message) = condition.unwrap();
+        assert_eq!((told.as_str(), metric), (reason.as_str(), vec![reason]));
+        assert!(message.contains("messages.p001.g1"), "{message}");
+        assert_eq!(problem.unwrap(), ("messages.p001.g1".to_owned(), reason.as_str().to_owned()));
+    }
+    // What cannot be measured now is as it was.
+    let before = world.status();
+    world.facts("a").counts = None;
+    let blind = world.status();
+    assert_eq!(find(&blind.conditions, "ShardPressure"), find(&before.conditions, "ShardPressure"));
+    assert_eq!((&blind.growth, blind.growth.len()), (&before.growth, 1));
+    assert!(is_true(&blind.conditions, "Ready"), "it serves");
 }
