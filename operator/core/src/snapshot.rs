@@ -92,7 +92,7 @@ pub struct CellObjects {
 }
 
 impl CellObjects {
-    /// The objects of one cluster, and the Secrets of the cell as a whole.
+    /// The objects of one cluster, and the Secrets and ConfigMaps of the cell as a whole.
     pub fn of_cluster(&self, cluster: &str) -> CellObjects {
         fn keep<T: Clone>(items: &[T], cluster: &str, meta: impl Fn(&T) -> &ObjectMeta) -> Vec<T> {
             items.iter().filter(|item| label(meta(item), LABEL_CLUSTER) == Some(cluster)).cloned().collect()
@@ -102,7 +102,10 @@ impl CellObjects {
             deployments: keep(&self.deployments, cluster, |o| &o.metadata),
             autoscalers: keep(&self.autoscalers, cluster, |o| &o.metadata),
             services: keep(&self.services, cluster, |o| &o.metadata),
-            config_maps: keep(&self.config_maps, cluster, |o| &o.metadata),
+            config_maps: (self.config_maps.iter())
+                .filter(|map| label(&map.metadata, LABEL_CLUSTER).is_none_or(|of| of == cluster))
+                .cloned()
+                .collect(),
             budgets: keep(&self.budgets, cluster, |o| &o.metadata),
             network_policies: keep(&self.network_policies, cluster, |o| &o.metadata),
             claims: keep(&self.claims, cluster, |o| &o.metadata),

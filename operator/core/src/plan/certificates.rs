@@ -7,7 +7,7 @@ use super::security::{Scope, Upkeep, not_ours};
 use crate::build;
 use crate::domain::ValidCell;
 use crate::drift::{self, Live};
-use crate::names::ClusterKey;
+use crate::names::{ClusterKey, http_trust};
 use crate::security::Layer;
 use crate::security::authority::bundle;
 use crate::security::keystore::Format;
@@ -94,7 +94,8 @@ fn files(leaf: &Leaf) -> [String; 2] {
     [format!("{}.crt", leaf.file), format!("{}.key", leaf.file)]
 }
 
-/// True when a workload has everything that its pods mount: a keystore, certificates of these nodes, and users.
+/// True when a workload has everything that its pods mount (a keystore, certificates of these nodes, and users), and
+/// clients can know whom to trust: their ConfigMap may still be that of a former cell of this name, which is on its way out.
 pub(super) fn is_equipped(cell: &ValidCell, objects: &CellObjects, workload: &str, nodes: &[String]) -> bool {
     let find = |name: &str| drift::find(&objects.secrets, |o| &o.metadata, name, &cell.uid).ours();
     let has_keystore = cell.keystore.as_ref().is_none_or(|keystore| {
@@ -107,7 +108,9 @@ pub(super) fn is_equipped(cell: &ValidCell, objects: &CellObjects, workload: &st
     }
     let has_users = find(&users::users_secret(&cell.name)).is_some_and(|secret| secret.users.is_some());
     let certificates = find(&crate::security::leaf::certificates_secret(workload));
+    let trust = drift::find(&objects.config_maps, |o| &o.metadata, &http_trust(&cell.name), &cell.uid).ours();
     has_users
+        && trust.is_some()
         && certificates.is_some_and(|secret| {
             let has = |node: &String| {
                 Layer::ALL.iter().all(|layer| secret.pair(&format!("{node}.{layer}")).is_some())
