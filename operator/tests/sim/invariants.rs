@@ -17,6 +17,7 @@ use searchcell_crds::{
 };
 
 use crate::calls::Pass;
+use crate::elastic::Cluster;
 use crate::objects::{K, Obj};
 use crate::shards::Index;
 use crate::store::NAMESPACE;
@@ -560,8 +561,14 @@ pub fn on_index_created(world: &mut World, key: &ClusterKey, name: &str, mark: O
         world.violated(INDEX_MARKED, format!("{name} was created without our mark"));
     }
     let own = format!("{}/{}", key.cell, key.cluster);
-    let elsewhere = (world.elastic.clusters.values())
+    let all = &world.elastic.clusters;
+    // What a former cell's cluster had went with its volumes, when another one has formed in its place.
+    let is_former = |cluster: &Cluster| {
+        all.values().any(|other| other.identity == cluster.identity && other.uuid > cluster.uuid)
+    };
+    let elsewhere = (all.values())
         .filter(|cluster| cluster.identity.starts_with(&format!("{}/", key.cell)) && cluster.identity != own)
+        .filter(|cluster| !is_former(cluster))
         .find(|cluster| cluster.indices.contains_key(name))
         .map(|cluster| cluster.identity.clone());
     if let Some(elsewhere) = elsewhere {
