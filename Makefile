@@ -9,6 +9,9 @@ MAKEFLAGS += --no-print-directory
 export SEARCHCELL_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/searchcell
 export CARGO_TARGET_DIR ?= $(SEARCHCELL_CACHE)/target
 $(shell CARGO_TARGET_DIR='$(CARGO_TARGET_DIR)' .ci/own-target >&2)
+ifneq ($(.SHELLSTATUS),0)
+$(error .ci/own-target failed: see above; another checkout's build could be taken for this one's)
+endif
 
 CLUSTER := e2e/cluster/cluster
 LEVEL ?= smoke

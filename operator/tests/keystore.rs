@@ -85,9 +85,11 @@ async fn reload(elastic: &ElasticHttp) -> NodeReload {
 }
 
 #[tokio::test]
+#[ignore = "needs a node that is about to start: see the head of this file"]
 async fn a_real_elasticsearch_loads_what_is_made() {
-    let Some(config) = std::env::var_os("SEARCHCELL_KEYSTORE_CONFIG") else { return };
-    let version: EsVersion = std::env::var("SEARCHCELL_KEYSTORE_VERSION").unwrap().parse().unwrap();
+    let config = std::env::var_os("SEARCHCELL_KEYSTORE_CONFIG").expect("SEARCHCELL_KEYSTORE_CONFIG");
+    let version: EsVersion =
+        std::env::var("SEARCHCELL_KEYSTORE_VERSION").expect("SEARCHCELL_KEYSTORE_VERSION").parse().unwrap();
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = Path::new(&config);
     let mut volume = Volume { folder: config.join(KEYSTORE_DIRECTORY), number: 0 };
@@ -129,24 +131,4 @@ async fn a_real_elasticsearch_loads_what_is_made() {
     volume.put(&second);
     assert_eq!(reload(&elastic).await.error, None);
     assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
-}
-
-/// For a look with Elasticsearch's own tool: writes `<folder>/<format>/elasticsearch.keystore` with texts and bytes.
-#[tokio::test]
-async fn files_for_a_look() {
-    let Some(folder) = std::env::var_os("SEARCHCELL_KEYSTORE_FILES").map(PathBuf::from) else { return };
-    let bytes: Vec<u8> = (0..=255).collect();
-    let long = "x".repeat(70_000);
-    let data = files(&[
-        ("s3.client.default.access_key", b"AKIA"),
-        ("s3.client.default.secret_key", "geheim \u{e4}\n".as_bytes()),
-        ("gcs.client.default.credentials_file", &bytes),
-        ("a.long.one", long.as_bytes()),
-    ])
-    .await;
-    for format in Format::ALL {
-        let folder = folder.join(format.number().to_string());
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(KEYSTORE_FILE), &data[format.key()].0).unwrap();
-    }
 }

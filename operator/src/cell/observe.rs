@@ -8,7 +8,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use searchcell_core::names::{ClusterKey, LABEL_CLUSTER, LABEL_ROLE};
 use searchcell_core::plan::{NodeToAsk, nodes_to_ask, supplied_secrets};
-use searchcell_core::security::keystore::SecureSource;
+use searchcell_core::security::keystore::{MOST_SECRETS, SecureSource};
 use searchcell_core::security::{Served, Supplied};
 use searchcell_core::snapshot::{CellObjects, CellSnapshot, Reading, is_ready, label};
 use searchcell_crds::SearchCell;
@@ -18,8 +18,6 @@ use crate::engine::Engine;
 use crate::ports::{KubeApi, SearchApi};
 use crate::security::{parse, supplied};
 
-/// Secrets of secure settings that are read: more are refused.
-const MOST_SECRETS: usize = 16;
 /// Nodes that are asked at the same time what they show.
 const ASKED_AT_ONCE: usize = 16;
 

@@ -1,8 +1,8 @@
 //! The file that Elasticsearch reads its secure settings from, as it writes it itself without a password: a header, the
 //! entries encrypted with a key that everybody can derive, a checksum. Effects: randomness.
 //!
-//! The layout is that of Lucene's data files. It is read back by the versions of Elasticsearch that have it in
-//! `tests/keystore.rs`.
+//! The layout is that of Lucene's data files. End-to-end tests have nodes of each line start with it; `tests/keystore.rs`
+//! says how one node is tried by hand.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;

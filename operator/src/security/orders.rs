@@ -90,7 +90,7 @@ impl<K: KubeApi> Orders<'_, K> {
                 data.remove("trusted.crt");
             }
         }
-        annotations.insert(ANNOTATION_STAGE_SINCE.to_owned(), whole_seconds(self.now));
+        annotations.insert(ANNOTATION_STAGE_SINCE.to_owned(), whole_seconds(self.now).to_string());
         self.write(&order.metadata, live, data, annotations).await
     }
 
@@ -237,13 +237,14 @@ impl<K: KubeApi> Orders<'_, K> {
         put(&mut data, USERS, &lines);
         put(&mut data, USERS_ROLES, &order.users_roles);
         put(&mut data, ROLES, &order.roles);
-        let since = BTreeMap::from([(ANNOTATION_STAGE_SINCE.to_owned(), whole_seconds(self.now))]);
+        let since =
+            BTreeMap::from([(ANNOTATION_STAGE_SINCE.to_owned(), whole_seconds(self.now).to_string())]);
         self.write(&order.metadata, live, data, since).await
     }
 
     /// Entries by themselves, from which the next files are made, and the files.
     async fn keystore(&self, order: &KeystoreOrder) -> Result<(), StepError> {
-        let live = self.live_target(order.replaces.as_ref()).await?;
+        let mut live = self.live_target(order.replaces.as_ref()).await?;
         if live.is_some() && !order.is_running {
             // A node that the caches did not know yet may have it.
             let selector = BTreeMap::from([(LABEL_CELL.to_owned(), self.owner.cell.to_owned())]);
@@ -269,11 +270,10 @@ impl<K: KubeApi> Orders<'_, K> {
         }
         let files = self.forge.keystore(data.clone()).await?;
         data.extend(files);
-        let mut live = live;
         if let Some(annotations) = live.as_mut().and_then(|live| live.0.metadata.annotations.as_mut()) {
             annotations.remove(ANNOTATION_SINCE);
         }
-        let since = (ANNOTATION_SINCE.to_owned(), whole_seconds(self.now));
+        let since = (ANNOTATION_SINCE.to_owned(), whole_seconds(self.now).to_string());
         let annotations = order.is_running.then_some(since).into_iter().collect();
         self.write(&order.metadata, live, data, annotations).await
     }

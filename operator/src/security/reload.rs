@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::keystore::Record;
+use searchcell_core::security::whole_seconds;
 use searchcell_core::step::Reload;
 
 use super::parse;
@@ -98,7 +99,7 @@ fn tries(secret: &Sealed, cluster: &ClusterKey, reload: &Reload) -> u32 {
 fn record(reload: &Reload, said: &BTreeMap<String, NodeReload>, secret: &Sealed, now: Timestamp) -> Record {
     let mut record = Record {
         revision: reload.revision.clone(),
-        at: Timestamp::from_second(now.as_second()).unwrap_or(now),
+        at: whole_seconds(now),
         tries: reload.tries.saturating_add(1),
         ..Record::default()
     };

@@ -251,7 +251,7 @@ fn publish_trust(scope: &Scope<'_>, layers: &Layers, upkeep: &mut Upkeep) {
         Live::Ours(found) if found.data == data => annotation(&found.metadata, ANNOTATION_STAGE_SINCE),
         _ => None,
     };
-    let since = since.map_or_else(|| whole_seconds(scope.now), str::to_owned);
+    let since = since.map_or_else(|| whole_seconds(scope.now).to_string(), str::to_owned);
     metadata.annotations.get_or_insert_default().insert(ANNOTATION_STAGE_SINCE.to_owned(), since);
     let desired = ConfigMap { metadata, data, ..ConfigMap::default() };
     let step = match live {

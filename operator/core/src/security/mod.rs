@@ -67,8 +67,8 @@ pub fn is_operators_alone(cell: &str, secret: &str) -> bool {
 }
 
 /// A time as annotations have it.
-pub fn whole_seconds(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
+pub fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 /// How long certificates live, and how long an overlap lasts for clients that nobody can ask.

@@ -9,9 +9,7 @@ use super::{Problems, is_dns_label};
 use crate::domain::{EsVersion, ValidKeystore};
 use crate::names::Role;
 use crate::security::is_operators_alone;
-
-/// Most Secrets of `spec.secureSettings`.
-const MOST_SECRETS: usize = 16;
+use crate::security::keystore::MOST_SECRETS;
 
 /// Whether the mode fits the version, Secrets have names, and none of them is the operator's. `cell`: the cell's name.
 pub(super) fn check(cell: &str, spec: &SearchCellSpec, version: Option<EsVersion>, problems: &mut Problems) {
@@ -59,7 +57,8 @@ fn secret_name(cell: &str, path: String, name: &str, problems: &mut Problems) {
 fn secure_settings(cell: &str, spec: &SearchCellSpec, problems: &mut Problems) {
     let list = &spec.secure_settings;
     if list.len() > MOST_SECRETS {
-        problems.invalid("spec.secureSettings", "has more than 16 Secrets: put entries together in fewer");
+        let text = format!("has more than {MOST_SECRETS} Secrets: put entries together in fewer");
+        problems.invalid("spec.secureSettings", text);
     }
     let mut names = BTreeSet::new();
     for (number, from) in list.iter().enumerate() {

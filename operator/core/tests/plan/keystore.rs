@@ -113,6 +113,16 @@ fn running() -> World {
     world
 }
 
+/// The same, when the entry that a running node loads has changed and kubelets have brought it.
+fn brought() -> World {
+    let mut world = running();
+    world.after(600);
+    world.source("s3", &[(ACCESS, "two"), (FIXED, "fixed")]);
+    world.settle();
+    world.after(120);
+    world
+}
+
 #[test]
 fn the_keystore_is_there_before_the_nodes_and_nothing_is_told_to_them() {
     let mut world = with_settings(&["s3", "more"]);
@@ -177,11 +187,7 @@ fn what_a_running_node_loads_is_brought_and_told_once() {
 
 #[test]
 fn a_node_that_starts_later_has_it_and_is_not_asked() {
-    let mut world = running();
-    world.after(600);
-    world.source("s3", &[(ACCESS, "two"), (FIXED, "fixed")]);
-    world.settle();
-    world.after(120);
+    let mut world = brought();
     let reload = world.reload().unwrap();
     world.said(&reload, &["guilds-a-ingest-0"], &[]);
     let mut another = world.snapshot.objects.pods[0].clone();
@@ -206,11 +212,7 @@ fn a_clock_that_goes_back_stops_nothing() {
 
 #[test]
 fn what_a_node_says_is_told_and_not_asked_for_all_the_time() {
-    let mut world = running();
-    world.after(600);
-    world.source("s3", &[(ACCESS, "two"), (FIXED, "fixed")]);
-    world.settle();
-    world.after(120);
+    let mut world = brought();
     let node = "guilds-a-data-a-0";
     let reload = world.reload().unwrap();
     world.said(
@@ -244,11 +246,7 @@ fn what_a_node_says_is_told_and_not_asked_for_all_the_time() {
 
 #[test]
 fn who_is_no_member_is_waited_for_without_asking() {
-    let mut world = running();
-    world.after(600);
-    world.source("s3", &[(ACCESS, "two"), (FIXED, "fixed")]);
-    world.settle();
-    world.after(120);
+    let mut world = brought();
     let node = "guilds-a-data-a-0";
     let reload = world.reload().unwrap();
     world.said(&reload, &[node], &[]);

@@ -30,6 +30,8 @@ pub const SEED: &str = "keystore.seed";
 /// Annotation of a Secret with a keystore: when its contents changed last while there were nodes with it; absent: never.
 pub const ANNOTATION_SINCE: &str = "searchcell.dev/keystore-since";
 
+/// Most Secrets of `spec.secureSettings`; no more are read.
+pub const MOST_SECRETS: usize = 16;
 /// Most entries of all Secrets of a cell together.
 pub const MOST_ENTRIES: usize = 256;
 /// Longest names and values of all of them together: a Secret holds 1 MiB, and has each of them once by itself and
