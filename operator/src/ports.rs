@@ -214,6 +214,23 @@ pub trait SearchApi: Send + Sync {
         shard: i32,
         primary: bool,
     ) -> Result<Option<Unassigned>, SearchError>;
+    /// Documents of each of these tenants in an index of a pool. `is_last`: those, too, that were written a moment ago
+    /// and are not to be seen yet by searches.
+    async fn documents_of(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        tenants: &[String],
+        is_last: bool,
+    ) -> Result<BTreeMap<String, u64>, SearchError>;
+    /// The tenants with the most documents in an index of a pool, and how many, the largest first. `field`: the field of
+    /// a document that has its tenant.
+    async fn largest_tenants(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        field: &str,
+    ) -> Result<Vec<(String, u64)>, SearchError>;
     /// What the node at this address shows on its ports.
     async fn served(&self, cluster: &ClusterKey, address: &str) -> Result<Served, SearchError>;
     /// Has every node load its keystore again; what each said, by its name.

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::elastic::clients::{Clients, authorization};
+use crate::elastic::tenants::{self, COUNT, Counted, Refreshed};
 use crate::elastic::wire::{
     ClusterState, DiskStats, Explanation, Nodes, Reloaded, Settings, Stats, error_of,
 };
@@ -352,6 +353,31 @@ impl SearchApi for ElasticHttp {
         Ok(unassigned)
     }
 
+    async fn documents_of(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        tenants: &[String],
+        is_last: bool,
+    ) -> Result<BTreeMap<String, u64>, SearchError> {
+        if is_last {
+            let path = format!("/{}/_refresh?filter_path=_shards.failed", segment(index));
+            let refreshed: Refreshed =
+                self.request("refresh", cluster, Method::Post, &path, None).await?.json()?;
+            refreshed.whole()?;
+        }
+        self.count(cluster, index, tenants::of_tenants(tenants)).await?.of(tenants)
+    }
+
+    async fn largest_tenants(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        field: &str,
+    ) -> Result<Vec<(String, u64)>, SearchError> {
+        self.count(cluster, index, tenants::largest(field)).await?.largest()
+    }
+
     async fn put_settings(
         &self,
         cluster: &ClusterKey,
@@ -415,6 +441,14 @@ impl SearchApi for ElasticHttp {
         }
         answer.ok()?;
         Ok(())
+    }
+}
+
+impl ElasticHttp {
+    async fn count(&self, cluster: &ClusterKey, index: &str, body: Value) -> Result<Counted, SearchError> {
+        let path = format!("/{}{COUNT}", segment(index));
+        let body = Bytes::from(body.to_string());
+        self.request("count", cluster, Method::Post, &path, Some(body)).await?.json()
     }
 }
 

@@ -33,6 +33,8 @@ pub struct ReaderTuning {
     pub sizes_retry: Duration,
     /// Elasticsearch is asked this often at most why a copy has no node: about one copy, however many there are.
     pub explain_every: Duration,
+    /// The tenants of an index with a large shard are counted this often at most.
+    pub tenants_every: Duration,
     /// After failures.
     pub breaker: Backoff,
     /// Clusters read at the same time on behalf of one pass.
@@ -47,6 +49,7 @@ impl Default for ReaderTuning {
             sizes_every: Duration::from_secs(300),
             sizes_retry: Duration::from_secs(10),
             explain_every: Duration::from_secs(60),
+            tenants_every: Duration::from_secs(6 * 3600),
             breaker: Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) },
             parallel: 8,
         }
@@ -87,6 +90,8 @@ struct Entry {
     sizes_due: Option<Instant>,
     unassigned: Option<Unassigned>,
     explain_due: Option<Instant>,
+    /// By index, until when it stays.
+    tenants: BTreeMap<String, (Instant, Option<Vec<(String, u64)>>)>,
 }
 
 impl<E: SearchApi> ElasticReader<E> {
@@ -168,6 +173,34 @@ impl<E: SearchApi> ElasticReader<E> {
         (reading, retry_after)
     }
 
+    /// The tenants with the most documents in an index: asked for once in a while, whatever came of it, for it is the
+    /// only question that looks at documents of a large shard. `None`: not known.
+    pub async fn largest_tenants(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        field: &str,
+    ) -> Option<Vec<(String, u64)>> {
+        let entry = self.entry(cluster);
+        let now = Instant::now();
+        {
+            let mut entry = entry.lock().await;
+            entry.tenants.retain(|_, (due, _)| now < *due);
+            if let Some((_, known)) = entry.tenants.get(index) {
+                return known.clone();
+            }
+            // Nobody else asks meanwhile.
+            entry.tenants.insert(index.to_owned(), (now + self.tuning.tenants_every, None));
+        }
+        let counted = self.api.largest_tenants(cluster, index, field).await;
+        let known =
+            counted.map_err(|error| tracing::info!(%cluster, index, %error, "its tenants were not counted"));
+        let known = known.ok();
+        let mut entry = entry.lock().await;
+        entry.tenants.insert(index.to_owned(), (now + self.tuning.tenants_every, known.clone()));
+        known
+    }
+
     /// The operator itself changed something: the next reading asks anew.
     pub async fn changed(&self, cluster: &ClusterKey) {
         let entry = self.entry(cluster);
@@ -195,6 +228,7 @@ impl<E: SearchApi> ElasticReader<E> {
             sizes_due: None,
             unassigned: None,
             explain_due: None,
+            tenants: BTreeMap::new(),
         };
         Arc::clone(entries.entry(cluster.clone()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(new()))))
     }

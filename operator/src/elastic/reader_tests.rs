@@ -18,6 +18,7 @@ struct Fake {
     details: AtomicUsize,
     sizes: AtomicUsize,
     explained: AtomicUsize,
+    counted: AtomicUsize,
     /// Indices, each with a copy that has no node.
     lost: AtomicUsize,
     /// 0 answers, 1 refuses the connection, 2 hangs, 3 answers without sizes
@@ -86,6 +87,28 @@ impl SearchApi for Fake {
             explanation: format!("said for the {asked}. time"),
         }))
     }
+    async fn documents_of(
+        &self,
+        _: &ClusterKey,
+        _: &str,
+        _: &[String],
+        _: bool,
+    ) -> Result<BTreeMap<String, u64>, SearchError> {
+        unreachable!()
+    }
+
+    async fn largest_tenants(
+        &self,
+        _: &ClusterKey,
+        _: &str,
+        _: &str,
+    ) -> Result<Vec<(String, u64)>, SearchError> {
+        match self.counted.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(SearchError::Unreachable("not now".into())),
+            n => Ok(vec![("42".into(), n as u64)]),
+        }
+    }
+
     async fn served(&self, _cluster: &ClusterKey, _address: &str) -> Result<Served, SearchError> {
         unreachable!()
     }

@@ -1,11 +1,15 @@
 //! Looks at everything that one pass over a placement needs. Reads only; never fails as a whole.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use searchcell_core::placement::PlacementSnapshot;
+use searchcell_core::domain::ValidPlacement;
+use searchcell_core::names::ClusterKey;
+use searchcell_core::placement::{PlacementSnapshot, PoolCount, to_count};
+use searchcell_core::snapshot::Reading;
 
 use crate::cell::asks;
-use crate::elastic::reader::{ElasticReader, Readings};
+use crate::elastic::reader::{ElasticReader, Readings, shortest};
 use crate::ports::{KubeApi, SearchApi};
 
 /// The snapshot, and when to look again where a breaker stands in the way. `None`: the placement is gone.
@@ -30,5 +34,69 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
     };
     let elastic = readings.by_cluster;
     let table = kube.table(namespace, &placement.spec.collection);
-    Some((PlacementSnapshot { placement, cell, siblings, table, elastic }, readings.retry_after))
+    let pooled = BTreeMap::new();
+    Some((PlacementSnapshot { placement, cell, siblings, table, elastic, pooled }, readings.retry_after))
+}
+
+/// Counts documents in the collection's pool of tenants that ask for an index of their own, wherever the pool is; and
+/// when to look again where a breaker stands in the way.
+pub(crate) async fn count_pooled<K: KubeApi, E: SearchApi>(
+    kube: &K,
+    elastic: &E,
+    reader: &ElasticReader<E>,
+    snapshot: &mut PlacementSnapshot,
+    valid: &ValidPlacement,
+    max_age: Duration,
+) -> Option<Duration> {
+    let mut retry_after = None;
+    // One question that is not answered is enough: the next would wait as long.
+    let mut silent: BTreeMap<ClusterKey, String> = BTreeMap::new();
+    for PoolCount { cluster, index, tenants, is_last } in to_count(snapshot, valid) {
+        let of = |why: &str| format!("cluster {} of SearchCell {}: {why}", cluster.cluster, cluster.cell);
+        let counted = match silent.get(&cluster) {
+            Some(why) => Err(why.clone()),
+            None => match readable(kube, reader, &cluster, max_age).await {
+                Ok(()) => (elastic.documents_of(&cluster, &index, &tenants, is_last).await)
+                    .map_err(|error| of(&error.to_string())),
+                Err((why, wait)) => {
+                    retry_after = shortest(retry_after, wait);
+                    Err(of(&why))
+                }
+            },
+        };
+        if let Err(why) = &counted {
+            silent.insert(cluster.clone(), why.clone());
+        }
+        snapshot.pooled.extend(tenants.into_iter().map(|tenant| {
+            let reading = match &counted {
+                Ok(counts) => counts.get(&tenant).copied().map_or_else(
+                    || Reading::Unavailable("its documents were not counted".to_owned()),
+                    Reading::Known,
+                ),
+                Err(why) => Reading::Unavailable(why.clone()),
+            };
+            (tenant, reading)
+        }));
+    }
+    retry_after
+}
+
+/// Whether a cluster, of whatever cell, answers; where not, why, and when it is worth asking again.
+async fn readable<K: KubeApi, E: SearchApi>(
+    kube: &K,
+    reader: &ElasticReader<E>,
+    cluster: &ClusterKey,
+    max_age: Duration,
+) -> Result<(), (String, Option<Duration>)> {
+    let Some(cell) = kube.search_cell(&cluster.namespace, &cluster.cell) else {
+        return Err(("the cell is gone".to_owned(), None));
+    };
+    let objects = kube.cell_objects(&cluster.namespace, &cluster.cell);
+    let ask = (asks(&cell, &cluster.namespace, &cluster.cell, &objects).into_iter())
+        .find(|ask| ask.cluster == *cluster)
+        .ok_or_else(|| ("it is not of the cell".to_owned(), None))?;
+    match reader.read(&ask, max_age).await {
+        (Reading::Known(_), _) => Ok(()),
+        (Reading::Unavailable(why), wait) => Err((why, wait)),
+    }
 }

@@ -22,6 +22,7 @@ use serde_json::json;
 use crate::keystore;
 use crate::objects::{K, Obj};
 use crate::store::NAMESPACE;
+use crate::tenants;
 use crate::world::{Network, World};
 
 /// The one cell of a schedule.
@@ -121,6 +122,8 @@ pub enum Act {
     Cordon,
     Load(i32),
     Documents(i64),
+    /// A client writes a document of a tenant.
+    Write(String),
     CutElastic(String),
     Flaky {
         refuse: u64,
@@ -159,7 +162,7 @@ impl Act {
 
 /// Its time has come.
 pub fn announce(world: &mut World, act: &Act) {
-    if !matches!(act, Act::Documents(_)) {
+    if !matches!(act, Act::Documents(_) | Act::Write(_)) {
         world.note(format!("--- {act:?}").chars().take(300).collect());
     }
 }
@@ -304,6 +307,7 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
                 cluster.indices.values_mut().for_each(|index| index.documents += more);
             }
         }
+        Act::Write(tenant) => tenants::write(world, tenant),
         Act::CutElastic(cluster) => {
             world.network.without_elastic.insert(format!("{CELL}/{cluster}"));
         }

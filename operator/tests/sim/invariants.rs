@@ -21,6 +21,7 @@ use crate::elastic::Cluster;
 use crate::objects::{K, Obj};
 use crate::shards::Index;
 use crate::store::NAMESPACE;
+use crate::tenants;
 use crate::world::World;
 
 /// At most one UUID per cluster identity, as long as any volume remembers one.
@@ -573,6 +574,10 @@ pub fn on_index_created(world: &mut World, key: &ClusterKey, name: &str, mark: O
         .map(|cluster| cluster.identity.clone());
     if let Some(elsewhere) = elsewhere {
         world.violated(INDEX_ONCE, format!("{name} is on {own} and on {elsewhere}"));
+    }
+    if let Some(tenant) = tenants::hidden(world, name) {
+        let message = format!("{name} was made, and the pool has documents of tenant {tenant}");
+        world.violated(tenants::NOTHING_IS_HIDDEN, message);
     }
     let places = world.history.places.get(name).cloned().unwrap_or_default();
     if !places.contains(&key.name()) {

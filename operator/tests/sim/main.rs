@@ -28,6 +28,7 @@ mod sim_elastic;
 mod sim_kube;
 mod steps;
 mod store;
+mod tenants;
 mod world;
 
 use std::collections::BTreeMap;

@@ -6,13 +6,13 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::build;
 use searchcell_core::domain::{ValidCell, ValidPlacement};
-use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, LABEL_CLUSTER, LABEL_ROLE};
+use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, LABEL_CLUSTER, LABEL_ROLE, dedicated_index};
 use searchcell_core::placement::{self, PlacementSnapshot};
 use searchcell_core::plan;
 use searchcell_core::routing::{self, TableSnapshot};
 use searchcell_core::security::keystore::{SEED, SecureSource, Wanted};
 use searchcell_core::security::order::{CredentialOrder, Order};
-use searchcell_core::snapshot::{CellSnapshot, annotation, label};
+use searchcell_core::snapshot::{CellSnapshot, Reading, annotation, label};
 use searchcell_core::status;
 use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};
 use searchcell_core::validate::Problem;
@@ -23,7 +23,7 @@ use searchcell_operator::decide::Decide;
 
 use crate::invariants as inv;
 use crate::scenario::Kind;
-use crate::{keystore, secure, settled};
+use crate::{keystore, secure, settled, tenants};
 
 /// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +90,10 @@ pub enum Bug {
     MarksNoMapping,
     /// Where indices belong is computed afresh from the clusters that are there now.
     ForgetsPlaces,
+    /// Tenants are not looked for in the pool.
+    CountsNobody,
+    /// Tenants are not looked for again once the pool does not get them any more.
+    CountsOnce,
     /// Nodes are never told to load their keystore again.
     NeverReloads,
     /// The keystore that nodes have is written over with all that is new.
@@ -130,6 +134,8 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::LeavesSettings, Kind::Edits, &[settled::INDICES_AS_ASKED, settled::CONVERGES]),
     (Bug::MarksNoMapping, Kind::Edits, &[settled::INDICES_AS_ASKED, settled::CONVERGES]),
     (Bug::ForgetsPlaces, Kind::Placing, &[inv::PLACES_STAY]),
+    (Bug::CountsNobody, Kind::Dedicating, &[tenants::NOTHING_IS_HIDDEN]),
+    (Bug::CountsOnce, Kind::Dedicating, &[tenants::NOTHING_IS_HIDDEN]),
     (Bug::NeverReloads, Kind::Keystore, &[keystore::LOADED]),
     (Bug::KeystoreWhole, Kind::Keystore, &[keystore::RESTART_ONLY]),
 ];
@@ -359,7 +365,18 @@ impl Decide for Mutant {
     }
 
     fn plan_placement(&self, valid: &ValidPlacement, snapshot: &PlacementSnapshot, now: Timestamp) -> Plan {
-        let mut plan = placement::plan_placement(valid, snapshot, now);
+        let mut uncounted = snapshot.clone();
+        let recorded = |tenant: &str| {
+            let name = dedicated_index(tenants::COLLECTION, tenant, 1);
+            let status = snapshot.placement.status.iter().flat_map(|status| &status.assignments);
+            status.into_iter().any(|at| at.pending.contains(&name))
+        };
+        for (tenant, counted) in &mut uncounted.pooled {
+            if self.is(Bug::CountsNobody) || self.is(Bug::CountsOnce) && recorded(tenant) {
+                *counted = Reading::Known(0);
+            }
+        }
+        let mut plan = placement::plan_placement(valid, &uncounted, now);
         if self.is(Bug::IndexUnmarked) {
             for s in &mut plan.steps {
                 if let Action::CreateIndex { body, .. } = &mut s.action {

@@ -11,6 +11,7 @@ use searchcell_crds::{
 use crate::acts::{Act, CELL, Change, Edit, Meddling};
 use crate::keystore;
 use crate::rng::Rng;
+use crate::tenants::{COLLECTION, TENANTS};
 
 /// What must come of it in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,9 +55,11 @@ pub enum Kind {
     Placing,
     /// Secure settings change, under faults.
     Keystore,
+    /// Tenants get an index of their own, and some of them have documents in the pool.
+    Dedicating,
 }
 
-const KINDS: [(Kind, u64); 14] = [
+const KINDS: [(Kind, u64); 15] = [
     (Kind::Faults, 34),
     (Kind::Edits, 20),
     (Kind::Removal, 6),
@@ -71,6 +74,7 @@ const KINDS: [(Kind, u64); 14] = [
     (Kind::Rotation, 8),
     (Kind::Placing, 14),
     (Kind::Keystore, 8),
+    (Kind::Dedicating, 8),
 ];
 
 #[derive(Clone, Debug)]
@@ -138,8 +142,13 @@ impl<'a> Story<'a> {
         let spec = Box::new(self.spec.clone());
         self.at(1, Act::CreateCell(spec));
         let after = self.rng.range(0, 60);
-        if self.rng.chance(70) || self.kind == Kind::Removal {
-            let placement = self.placement();
+        let needed = matches!(self.kind, Kind::Removal | Kind::Dedicating);
+        if self.rng.chance(70) || needed {
+            let mut placement = self.placement();
+            if self.kind == Kind::Dedicating {
+                let indices = self.rng.range(1, 6) as i32;
+                (placement.pool, placement.dedicated) = (Some(Pool { indices }), None);
+            }
             self.placed = Some((1 + after, placement.clone()));
             self.at(1 + after, Act::CreatePlacement("messages".to_owned(), Box::new(placement)));
         }
@@ -161,6 +170,7 @@ impl<'a> Story<'a> {
             Kind::Keystore => self.keystore(),
             Kind::Stuck => self.stuck(),
             Kind::Placing => self.placing(),
+            Kind::Dedicating => self.dedicating(),
         }
     }
 
@@ -174,13 +184,7 @@ impl<'a> Story<'a> {
         if self.rng.chance(75) {
             spec.pool = Some(Pool { indices: self.rng.range(1, 6) as i32 });
         } else {
-            let tenant = |id: &str, expected_documents| DedicatedTenant {
-                id: id.to_owned(),
-                expected_documents,
-                shards: None,
-            };
-            let tenants = vec![tenant("81384788765712384", 2_500_000_000), tenant("42", 10)];
-            spec.dedicated = Some(Dedicated { tenants, ..Dedicated::default() });
+            spec.dedicated = Some(Dedicated { tenants: dedicated_tenants(), ..Dedicated::default() });
         }
         if self.rng.chance(30) {
             spec.deletion_policy = DeletionPolicy::Delete;
@@ -519,6 +523,32 @@ impl<'a> Story<'a> {
         }
     }
 
+    /// A client writes before, while and after an index of their own is asked for two tenants.
+    fn dedicating(&mut self) {
+        self.faults(0, 3);
+        let at = self.rng.range(120, 300);
+        let dedicated = Dedicated { tenants: dedicated_tenants(), ..Dedicated::default() };
+        let spec = IndexPlacementSpec { pool: None, dedicated: Some(dedicated), ..self.placement() };
+        self.at(at, Act::CreatePlacement("big".to_owned(), Box::new(spec)));
+        for tenant in TENANTS {
+            if self.rng.chance(40) {
+                self.at(at - 10, Act::Write(tenant.to_owned()));
+            }
+            for _ in 0..self.rng.below(12) {
+                let when = self.rng.range(at - 5, at + 40);
+                self.at(when, Act::Write(tenant.to_owned()));
+            }
+        }
+        if self.rng.chance(20) {
+            let when = self.rng.range(at, at + 60);
+            self.at(when, Act::DeleteTable(COLLECTION.to_owned()));
+        }
+        if self.rng.chance(20) {
+            let when = self.rng.range(at, at + 60);
+            self.at(when, Act::WipePlacement("big".to_owned()));
+        }
+    }
+
     fn finish(self) -> Scenario {
         let Story { rng, kind, spec, mut acts, expect, elastic_stays_down, placed: _ } = self;
         acts.sort_by_key(|(second, _)| *second);
@@ -526,6 +556,16 @@ impl<'a> Story<'a> {
         let zones = spec.zones.iter().map(|zone| zone.name.clone()).collect();
         Scenario { kind, zones, acts, expect, elastic_stays_down, rest }
     }
+}
+
+fn dedicated_tenants() -> Vec<DedicatedTenant> {
+    let [small, big] = TENANTS;
+    let tenant = |id: &str, expected_documents| DedicatedTenant {
+        id: id.to_owned(),
+        expected_documents,
+        shards: None,
+    };
+    vec![tenant(big, 2_500_000_000), tenant(small, 10)]
 }
 
 fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {

@@ -22,6 +22,7 @@ use crate::objects::K;
 use crate::scenario::Expect;
 use crate::shards::Index;
 use crate::store::{NAMESPACE, OPERATOR_NAMESPACE};
+use crate::tenants;
 use crate::world::World;
 
 /// After the last fault the cell comes to serve in full.
@@ -224,10 +225,15 @@ fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {
         let Some(status) = &placement.status else {
             return Some((CONVERGES, format!("{name} has no status")));
         };
-        let unclear =
-            clear(&name, placement.metadata.generation, status.observed_generation, &status.conditions);
-        if unclear.is_some() {
-            return unclear;
+        let staying = tenants::staying(world, placement);
+        if !staying.is_empty() {
+            if let Some(unsettled) = stays_told(&name, placement, &staying) {
+                return Some(unsettled);
+            }
+        } else if let Some(unclear) =
+            clear(&name, placement.metadata.generation, status.observed_generation, &status.conditions)
+        {
+            return Some(unclear);
         }
         let wanted = match (&placement.spec.pool, &placement.spec.dedicated) {
             (Some(pool), _) => pool.indices as usize,
@@ -261,11 +267,21 @@ fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {
                 }
             }
         }
+        let wanted = wanted - staying.len();
         if found.len() != wanted {
             return Some((CONVERGES, format!("{name}: {} indices, wanted are {wanted}", found.len())));
         }
     }
     None
+}
+
+/// Of tenants that stay in the pool a person is told.
+fn stays_told(name: &str, placement: &IndexPlacement, staying: &[String]) -> Unsettled {
+    let status = placement.status.as_ref()?;
+    let stalled = condition(&status.conditions, "Stalled").filter(|stalled| stalled.status == "True");
+    let told = |id: &String| stalled.is_some_and(|stalled| stalled.message.contains(id.as_str()));
+    let is_told = status.observed_generation == placement.metadata.generation && staying.iter().all(told);
+    (!is_told).then(|| (HOLDS_ARE_TOLD, format!("{name}: {staying:?} stay, told is {stalled:?}")))
 }
 
 /// What of an index is not as its placement asks.

@@ -277,6 +277,39 @@ impl SearchApi for SimElastic {
         .await
     }
 
+    async fn documents_of(
+        &self,
+        key: &ClusterKey,
+        index: &str,
+        tenants: &[String],
+        _is_last: bool,
+    ) -> Result<BTreeMap<String, u64>, SearchError> {
+        let counted = self.read(key, |cluster| {
+            let found = cluster.indices.get(index)?;
+            let lost = found.copies.iter().any(|copy| copy.primary && copy.state != ShardState::Started);
+            let of = |tenant: &String| (tenant.clone(), found.tenants.get(tenant).copied().unwrap_or(0));
+            (!lost).then(|| tenants.iter().map(of).collect())
+        });
+        counted.await?.ok_or_else(|| SearchError::Unreachable("all shards failed".to_owned()))
+    }
+
+    async fn largest_tenants(
+        &self,
+        key: &ClusterKey,
+        index: &str,
+        _field: &str,
+    ) -> Result<Vec<(String, u64)>, SearchError> {
+        let mut largest = self
+            .read(key, |cluster| {
+                let found = cluster.indices.get(index);
+                let tenants = found.into_iter().flat_map(|found| &found.tenants);
+                tenants.map(|(tenant, documents)| (tenant.clone(), *documents)).collect::<Vec<_>>()
+            })
+            .await?;
+        largest.sort_by_key(|(_, documents)| std::cmp::Reverse(*documents));
+        Ok(largest)
+    }
+
     async fn served(&self, key: &ClusterKey, address: &str) -> Result<Served, SearchError> {
         let read = self.line.call(Peer::Elastic(identity(key)), false, |world| {
             let node = world.containers.values().find(|container| container.pod_uid == address);

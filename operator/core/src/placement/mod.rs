@@ -6,6 +6,7 @@ mod fleet;
 mod guard;
 mod place;
 mod plan;
+mod pooled;
 mod record;
 pub mod solver;
 mod status;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use searchcell_crds::{DeletionPolicy, IndexPlacement, Reason, SearchCell};
 
 pub use plan::{plan_placement, plan_placement_deletion};
+pub use pooled::{PoolCount, to_count};
 pub(crate) use record::{Recorded, recorded_in};
 pub use status::placement_status;
 pub use verify::{Copies, verify};
@@ -38,6 +40,8 @@ pub struct PlacementSnapshot {
     pub table: Option<Arc<Published>>,
     /// What each cluster of the cell said, by cluster name. A missing one counts as unavailable.
     pub elastic: BTreeMap<String, Reading<ElasticFacts>>,
+    /// Documents in the collection's pool of tenants that [`to_count`] asks for.
+    pub pooled: BTreeMap<String, Reading<u64>>,
 }
 
 impl PlacementSnapshot {

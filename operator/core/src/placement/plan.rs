@@ -8,6 +8,7 @@ use searchcell_crds::{DeletionPolicy, Reason, SearchCell};
 
 use super::change::Changes;
 use super::place::place;
+use super::pooled::{self, Pool, Pooled};
 use super::record::recorded;
 use super::{Found, PlacementSnapshot};
 use crate::domain::{ValidIndex, ValidPlacement};
@@ -60,6 +61,21 @@ pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, 
     holds.extend(moved_from_another_cell(placement, snapshot, cell));
     if !holds.is_empty() || missing.is_empty() && changes.is_empty() {
         plan.holds = holds;
+        return plan;
+    }
+    // What the pool holds of one tenant is no reason to keep the others waiting.
+    let pool = Pool::of(snapshot);
+    let compared: Vec<(&ValidIndex, Pooled)> =
+        missing.into_iter().map(|index| (index, pool.has(index))).collect();
+    plan.holds = pooled::holds(&compared);
+    let missing: Vec<&ValidIndex> = (compared.iter())
+        .filter(|(_, pooled)| matches!(pooled, Pooled::None))
+        .map(|(index, _)| *index)
+        .collect();
+    if compared.iter().any(|(_, pooled)| matches!(pooled, Pooled::StillSent)) {
+        plan.wake_after = WAKE_WHILE_BUSY;
+    }
+    if missing.is_empty() && changes.is_empty() {
         return plan;
     }
     if cell.spec.suspend {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use searchcell_crds::{IndexPlacementStatus, PlacementAssignment};
 
+use super::pooled::{Pool, Pooled};
 use super::{Found, PlacementSnapshot};
 use crate::domain::ValidPlacement;
 use crate::names::ClusterKey;
@@ -71,13 +72,19 @@ pub(super) fn next_record(
         }
     };
     let is_pool = snapshot.placement.spec.pool.is_some();
+    // A tenant whose documents are in the pool goes back there.
+    let pool = Pool::of(snapshot);
+    let in_pool: BTreeSet<&str> = (valid.iter().flat_map(|valid| &valid.indices))
+        .filter(|index| matches!(pool.has(index), Pooled::Some))
+        .map(|index| index.name.as_str())
+        .collect();
     let before = recorded(snapshot);
     let mut record: BTreeMap<&str, (String, List)> = BTreeMap::new();
     for (name, at) in &before {
         let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(name));
         let unread = !knows(at.cluster);
         // How many indices a pool has decides where its tenants are: none is forgotten that was ever there.
-        if is_wanted || at.seen && (unread || is_pool) {
+        if is_wanted && !in_pool.contains(name) || at.seen && (unread || is_pool) {
             let list = match (at.seen, unread) {
                 (false, _) => List::Pending,
                 (true, true) if at.is_there() => List::There,

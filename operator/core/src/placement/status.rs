@@ -10,6 +10,7 @@ use searchcell_crds::{
     Reason, ShardCounts,
 };
 
+use super::pooled::{Pool, Pooled};
 use super::record::{next_record, recorded};
 use super::{Copies, Found, PlacementSnapshot, guard, verify};
 use crate::domain::{ValidIndex, ValidPlacement};
@@ -50,6 +51,9 @@ pub fn placement_status(
         Ok(valid) => {
             let absent =
                 valid.indices.iter().filter(|index| !owned.iter().any(|found| found.name == index.name));
+            // A tenant that has documents in the pool is served there, by another placement.
+            let pool = Pool::of(snapshot);
+            let absent = absent.filter(|index| !matches!(pool.has(index), Pooled::Some));
             let (gone, missing): (Vec<_>, Vec<_>) =
                 absent.partition(|index| record.get(index.name.as_str()).is_some_and(|at| at.seen));
             let names =
@@ -100,6 +104,8 @@ pub fn placement_status(
             Reason::Progressing,
             format!("indices are not created yet: {}", some_of(&missing)),
         );
+    } else if let (true, Some(hold)) = (owned.is_empty(), plan.holds.first()) {
+        conditions.set(READY, false, hold.reason, "no index has been created");
     } else if !red.is_empty() {
         conditions.set(
             READY,

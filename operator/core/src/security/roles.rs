@@ -21,6 +21,7 @@ pub fn roles(placements: &[IndexPlacement]) -> String {
                 {"names": ["*"], "privileges": ["monitor", "view_index_metadata"]},
                 {"names": [MANAGED], "privileges": [
                     "create_index", "delete_index", "indices:admin/mapping/put", "indices:admin/settings/update",
+                    "indices:data/read/search", "indices:admin/refresh*",
                 ]},
             ]),
         ),

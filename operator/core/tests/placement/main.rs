@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod in_place;
+mod pooled;
 mod world;
 
 use std::collections::BTreeMap;

@@ -80,7 +80,14 @@ impl World {
     pub fn new(placement: IndexPlacement, clusters: &[&str]) -> Self {
         let elastic = clusters.iter().map(|name| ((*name).to_owned(), Reading::Known(facts(name)))).collect();
         let cell = Some(cell(clusters));
-        World(PlacementSnapshot { placement, cell, siblings: vec![], table: None, elastic })
+        World(PlacementSnapshot {
+            placement,
+            cell,
+            siblings: vec![],
+            table: None,
+            elastic,
+            pooled: BTreeMap::new(),
+        })
     }
 
     pub fn valid(&self) -> ValidPlacement {
@@ -178,14 +185,21 @@ impl World {
         }
     }
 
-    /// Publishes the table, as its own pass does.
+    /// Publishes the table, as its own pass does, of siblings in a cell named `pools`, too.
     pub fn publish(&mut self) {
         self.0.placement.status = Some(self.status());
+        let placements = self.0.siblings.iter().chain([&self.0.placement]);
+        let names = ["guilds", "pools"];
         let snapshot = TableSnapshot {
             namespace: "search".into(),
             collection: "messages".into(),
-            placements: vec![self.0.placement.clone()],
-            cells: self.0.cell.iter().map(|cell| ("guilds".to_owned(), cell.clone())).collect(),
+            placements: placements.cloned().collect(),
+            cells: self
+                .0
+                .cell
+                .iter()
+                .flat_map(|cell| names.map(|name| (name.to_owned(), cell.clone())))
+                .collect(),
             published: self.0.table.as_deref().cloned(),
         };
         for step in plan_table(&snapshot, now()).steps {
