@@ -240,6 +240,11 @@ pub struct IndexPlacementStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
     pub tenants: Vec<PlacementTenant>,
+    /// Tenants of a pool that have a tenth or more of the documents of a shard that is past a limit, the largest first, at
+    /// most 16: each is a candidate for a placement of its own. Counted every six hours at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub candidates: Vec<PlacementCandidate>,
     /// What is wrong with single indices, at most 16, worst first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
@@ -336,6 +341,18 @@ pub struct PlacementTenant {
     pub id: String,
     /// Primary shards of its index.
     pub shards: i32,
+}
+
+/// A tenant that outgrows the pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlacementCandidate {
+    /// The tenant.
+    pub id: String,
+    /// The index that has it.
+    pub index: String,
+    /// Its documents there, to two significant digits.
+    pub documents: i64,
 }
 
 /// What is wrong with one index.

@@ -15,8 +15,8 @@ pub use common::{DeletionPolicy, PodTemplate, Quantity, Resources, Settings};
 pub use conditions::{ConditionStatus, Reason};
 pub use index_placement::{
     Dedicated, DedicatedTenant, Forecast, IdScope, IndexOptions, IndexPlacement, IndexPlacementSpec,
-    IndexPlacementStatus, LargestShard, PlacementAssignment, PlacementCluster, PlacementTenant, Pool,
-    Problem, ShardCounts, ShardSample, Tenant, Versioning,
+    IndexPlacementStatus, LargestShard, PlacementAssignment, PlacementCandidate, PlacementCluster,
+    PlacementTenant, Pool, Problem, ShardCounts, ShardSample, Tenant, Versioning,
 };
 pub use search_cell::{
     Approval, Autoscaling, Cluster, ClusterPlacement, DataNodes, IngestNodes, MasterNodes, NodeOptions,

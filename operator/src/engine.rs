@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use searchcell_core::domain::{ValidCell, ValidPlacement};
-use searchcell_core::placement::PlacementSnapshot;
+use searchcell_core::placement::{PlacementSnapshot, ShardLimits};
 use searchcell_core::routing::TableSnapshot;
 use searchcell_core::security::Lifetimes;
 use searchcell_core::snapshot::CellSnapshot;
@@ -62,6 +62,8 @@ pub struct Tuning {
     pub invalid_every: Duration,
     /// How Elasticsearch is read.
     pub reader: ReaderTuning,
+    /// From where on a shard is large.
+    pub limits: ShardLimits,
     /// How long certificates live.
     pub lifetimes: Lifetimes,
 }
@@ -77,6 +79,7 @@ impl Default for Tuning {
             user_backoff: Backoff { first: Duration::from_secs(10), longest: minutes(5) },
             invalid_every: minutes(1),
             reader: ReaderTuning::default(),
+            limits: ShardLimits::default(),
             lifetimes: Lifetimes::default(),
         }
     }

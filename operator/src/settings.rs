@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use searchcell_core::placement::ShardLimits;
 use searchcell_core::security::Lifetimes;
+use searchcell_crds::index_placement::{MANY_BYTES, MANY_DOCUMENTS, VERY_MANY_DOCUMENTS};
 
 use crate::command::table::TableArgs;
 
@@ -51,6 +53,14 @@ pub struct Settings {
     /// How long the former user of routers, exporters and the administrator stays valid after its Secret was deleted and made anew.
     #[arg(long, env = "SEARCHCELL_CREDENTIAL_GRACE", default_value = "15m", value_parser = duration)]
     pub credential_grace: Duration,
+    /// From how many documents on, deleted ones included, a shard is large: a warning and a forecast. At most a billion.
+    #[arg(long, env = "SEARCHCELL_LARGE_SHARD_DOCUMENTS", default_value_t = MANY_DOCUMENTS,
+          value_parser = clap::value_parser!(i64).range(1..=VERY_MANY_DOCUMENTS))]
+    pub large_shard_documents: i64,
+    /// From how many bytes on a shard is large.
+    #[arg(long, env = "SEARCHCELL_LARGE_SHARD_BYTES", default_value_t = MANY_BYTES,
+          value_parser = clap::value_parser!(i64).range(1..))]
+    pub large_shard_bytes: i64,
     /// Address of /metrics, /livez and /readyz.
     #[arg(long, env = "SEARCHCELL_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_address: SocketAddr,
@@ -80,6 +90,11 @@ impl Settings {
             overlap: self.ca_overlap,
             credential_grace: self.credential_grace,
         }
+    }
+
+    /// From where on a shard is large.
+    pub fn limits(&self) -> ShardLimits {
+        ShardLimits { documents: self.large_shard_documents, bytes: self.large_shard_bytes }
     }
 }
 
@@ -149,6 +164,9 @@ mod tests {
             Cli::try_parse_from(["searchcell", "--certificate-lifetime=10m", "--ca-lifetime=1h"]).unwrap();
         assert_eq!(cli.settings.lifetimes().certificate, Duration::from_secs(600));
         assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=5s"]).is_err());
+        assert_eq!(cli.settings.limits(), ShardLimits::default());
+        assert!(Cli::try_parse_from(["searchcell", "--large-shard-documents=1000000001"]).is_err());
+        assert!(Cli::try_parse_from(["searchcell", "--large-shard-bytes=0"]).is_err());
         assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=90"]).is_err());
         let cli = Cli::try_parse_from(["searchcell", "table", "search/messages", "lookup", "42"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Table(args)) if args.source == "search/messages"));

@@ -16,7 +16,7 @@ use crate::failure::{Class, Failure};
 use crate::ports::{KubeApi, SearchApi};
 
 use execute::PlacementSteps;
-use observe::{count_pooled, observe};
+use observe::{count_pooled, count_tenants, observe};
 
 impl<K: KubeApi, E: SearchApi> Engine<K, E> {
     /// One pass over a placement. Never fails: what went wrong is in the status and in when it looks again.
@@ -36,6 +36,8 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
                 (self.kube.as_ref(), self.elastic.as_ref(), self.tuning.max_reading_age);
             let wait = count_pooled(kube, elastic, &self.reader, &mut snapshot, valid, age).await;
             retry_after = shortest(retry_after, wait);
+            snapshot.limits = self.tuning.limits;
+            count_tenants(&self.reader, &mut snapshot, valid).await;
         }
         let placement = &snapshot.placement;
         let now = self.clock.now();

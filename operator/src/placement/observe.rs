@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use searchcell_core::domain::ValidPlacement;
 use searchcell_core::names::ClusterKey;
-use searchcell_core::placement::{PlacementSnapshot, PoolCount, to_count};
+use searchcell_core::placement::{PlacementSnapshot, PoolCount, TenantsToCount, tenants_to_count, to_count};
 use searchcell_core::snapshot::Reading;
 
 use crate::cell::asks;
@@ -34,8 +34,9 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
     };
     let elastic = readings.by_cluster;
     let table = kube.table(namespace, &placement.spec.collection);
-    let pooled = BTreeMap::new();
-    Some((PlacementSnapshot { placement, cell, siblings, table, elastic, pooled }, readings.retry_after))
+    let (pooled, largest, limits) = Default::default();
+    let snapshot = PlacementSnapshot { placement, cell, siblings, table, elastic, pooled, largest, limits };
+    Some((snapshot, readings.retry_after))
 }
 
 /// Counts documents in the collection's pool of tenants that ask for an index of their own, wherever the pool is; and
@@ -79,6 +80,20 @@ pub(crate) async fn count_pooled<K: KubeApi, E: SearchApi>(
         }));
     }
     retry_after
+}
+
+/// Finds the largest tenants of indices that are past a limit.
+pub(crate) async fn count_tenants<E: SearchApi>(
+    reader: &ElasticReader<E>,
+    snapshot: &mut PlacementSnapshot,
+    valid: &ValidPlacement,
+) {
+    for TenantsToCount { cluster, index, field } in tenants_to_count(snapshot, valid) {
+        let key = ClusterKey::new(&valid.namespace, &valid.cell, cluster);
+        if let Some(tenants) = reader.largest_tenants(&key, &index, &field).await {
+            snapshot.largest.insert(index, tenants);
+        }
+    }
 }
 
 /// Whether a cluster, of whatever cell, answers; where not, why, and when it is worth asking again.

@@ -1,6 +1,8 @@
 //! Shards that grow too large: what of each is past which limit, how fast the largest one grows, and when it will be past
 //! the next limit. Pure.
 
+use std::borrow::Cow;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_crds::conditions::{SHARD_PRESSURE, find};
@@ -23,13 +25,32 @@ const NEAR_DAYS: i64 = 14;
 const BELOW_PERCENT: i64 = 95;
 const SECONDS_OF_A_DAY: f64 = 86_400.0;
 
-/// Limits in documents, deleted ones included, from the lowest on.
-const LIMITS: [(i64, Reason); 4] = [
-    (MANY_DOCUMENTS, Reason::ShardLarge),
-    (VERY_MANY_DOCUMENTS, Reason::ShardVeryLarge),
-    (MAX_EXPECTED_DOCUMENTS_PER_SHARD, Reason::ShardAlmostFull),
-    (LUCENE_MAX_DOCUMENTS, Reason::ShardFull),
-];
+/// From where on a shard is large: a matter of opinion, and of hardware. The other limits are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardLimits {
+    /// Documents, deleted ones included.
+    pub documents: i64,
+    /// Bytes.
+    pub bytes: i64,
+}
+
+impl Default for ShardLimits {
+    fn default() -> Self {
+        Self { documents: MANY_DOCUMENTS, bytes: MANY_BYTES }
+    }
+}
+
+impl ShardLimits {
+    /// Limits in documents, deleted ones included, from the lowest on.
+    fn of_documents(self) -> [(i64, Reason); 4] {
+        [
+            (self.documents, Reason::ShardLarge),
+            (VERY_MANY_DOCUMENTS, Reason::ShardVeryLarge),
+            (MAX_EXPECTED_DOCUMENTS_PER_SHARD, Reason::ShardAlmostFull),
+            (LUCENE_MAX_DOCUMENTS, Reason::ShardFull),
+        ]
+    }
+}
 
 /// How bad it is; 0: it is no such reason.
 pub(super) fn rank(reason: Reason) -> usize {
@@ -44,32 +65,37 @@ pub(super) fn rank(reason: Reason) -> usize {
 }
 
 /// The highest limit that the largest shard of an index is past. `before`: what was said of the placement so far.
-fn past(counts: &IndexCounts, before: usize) -> Option<Reason> {
+fn past(counts: &IndexCounts, before: usize, limits: ShardLimits) -> Option<Reason> {
     let is_past = |amount: i64, limit: i64, reason: Reason| {
-        let low = limit / 100 * BELOW_PERCENT;
+        let low = (i128::from(limit) * i128::from(BELOW_PERCENT) / 100).try_into().unwrap_or(limit);
         amount >= limit || before >= rank(reason) && amount >= low
     };
-    let documents = LIMITS.iter().rev().find(|(limit, reason)| {
+    let of_documents = limits.of_documents();
+    let documents = of_documents.iter().rev().find(|(limit, reason)| {
         // More than Lucene stores there never is.
         is_past(counts.largest_shard_documents, *limit, *reason)
     });
-    let is_big = is_past(counts.largest_shard_bytes, MANY_BYTES, Reason::ShardLarge);
+    let is_big = is_past(counts.largest_shard_bytes, limits.bytes, Reason::ShardLarge);
     documents.map(|(_, reason)| *reason).or(is_big.then_some(Reason::ShardLarge))
 }
 
 /// What the previous status said, as a rank.
-fn said(previous: &IndexPlacementStatus) -> usize {
-    let condition = find(&previous.conditions, SHARD_PRESSURE);
+fn said(previous: Option<&IndexPlacementStatus>) -> usize {
+    let condition = previous.and_then(|previous| find(&previous.conditions, SHARD_PRESSURE));
     let reason = condition.map(|condition| condition.reason.as_str());
     Reason::all().iter().find(|known| Some(known.as_str()) == reason).map_or(0, |reason| rank(*reason))
 }
 
 /// Indices with a shard that is past a limit, with the limit, the worst first.
-pub(super) fn large<'a>(owned: &[Found<'a>], previous: &IndexPlacementStatus) -> Vec<(&'a str, Reason)> {
+pub(super) fn large<'a>(
+    owned: &[Found<'a>],
+    previous: Option<&IndexPlacementStatus>,
+    limits: ShardLimits,
+) -> Vec<(&'a str, Reason)> {
     let before = said(previous);
     let mut large: Vec<(&str, Reason)> = (owned.iter())
         .filter_map(|found| {
-            Some((found.name, past(found.elastic.counts.as_ref()?.get(found.name)?, before)?))
+            Some((found.name, past(found.elastic.counts.as_ref()?.get(found.name)?, before, limits)?))
         })
         .collect();
     large.sort_by_key(|(name, reason)| (std::cmp::Reverse(rank(*reason)), *name));
@@ -77,8 +103,8 @@ pub(super) fn large<'a>(owned: &[Found<'a>], previous: &IndexPlacementStatus) ->
 }
 
 /// What is wrong with one index, and what to do.
-pub(super) fn advice(reason: Reason) -> &'static str {
-    match reason {
+pub(super) fn advice(reason: Reason, limits: ShardLimits) -> Cow<'static, str> {
+    let text = match reason {
         Reason::ShardFull => {
             "a shard holds as many documents as Lucene stores: Elasticsearch refuses to add any; delete documents, or migrate"
         }
@@ -90,9 +116,17 @@ pub(super) fn advice(reason: Reason) -> &'static str {
             "a shard is to be past 1 billion documents, or what Lucene stores, within two weeks: plan a migration"
         }
         _ => {
-            "a shard has more than 200 million documents or 50 GB: it is slow to search and to move; plan for more shards"
+            let told = |amount: i64, unit: i64, name: &str, single: &str| match amount % unit {
+                0 => format!("{} {name}", amount / unit),
+                _ => format!("{amount} {single}"),
+            };
+            let documents = told(limits.documents, 1_000_000, "million documents", "documents");
+            let bytes = told(limits.bytes, 1_000_000_000, "GB", "bytes");
+            let text = "it is slow to search and to move; plan for more shards";
+            return format!("a shard has more than {documents} or {bytes}: {text}").into();
         }
-    }
+    };
+    text.into()
 }
 
 /// The samples after this pass. `measured`: documents and bytes of the largest shard.
@@ -121,9 +155,10 @@ pub(super) fn sample(
 }
 
 /// When the largest shard is past the next limit that it is not past yet, at the pace of its samples.
-pub(super) fn forecast(samples: &[ShardSample]) -> Option<Forecast> {
-    let documents = LIMITS.map(|(limit, reason)| (days(samples, |s| s.documents, limit), reason));
-    let bytes = (days(samples, |s| s.bytes, MANY_BYTES), Reason::ShardLarge);
+pub(super) fn forecast(samples: &[ShardSample], limits: ShardLimits) -> Option<Forecast> {
+    let documents =
+        limits.of_documents().map(|(limit, reason)| (days(samples, |s| s.documents, limit), reason));
+    let bytes = (days(samples, |s| s.bytes, limits.bytes), Reason::ShardLarge);
     let mut all: Vec<(i64, Reason)> =
         (documents.into_iter().chain([bytes])).filter_map(|(days, reason)| Some((days?, reason))).collect();
     // The next one; but what hurts and is near goes before what does not.
@@ -138,8 +173,10 @@ pub(super) fn forecast(samples: &[ShardSample]) -> Option<Forecast> {
 
 /// True when a forecast is a warning.
 pub(super) fn is_near(forecast: &Forecast) -> bool {
-    let hurts = LIMITS.iter().filter(|(_, reason)| rank(*reason) >= rank(Reason::ShardVeryLarge));
-    forecast.days <= NEAR_DAYS && hurts.into_iter().any(|(_, reason)| reason.as_str() == forecast.reason)
+    let limits = ShardLimits::default().of_documents();
+    let hurts = |reason: Reason| rank(reason) >= rank(Reason::ShardVeryLarge);
+    forecast.days <= NEAR_DAYS
+        && limits.iter().any(|(_, reason)| hurts(*reason) && reason.as_str() == forecast.reason)
 }
 
 /// Whole days from the last sample on, by the line that fits the samples best; absent: it is past the limit, does not
@@ -167,6 +204,7 @@ fn days(samples: &[ShardSample], amount: fn(&ShardSample) -> i64, limit: i64) ->
 mod tests {
     use super::*;
 
+    const LIMITS: ShardLimits = ShardLimits { documents: MANY_DOCUMENTS, bytes: MANY_BYTES };
     const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
 
     fn hours(n: i64) -> Timestamp {
@@ -188,16 +226,20 @@ mod tests {
             (1_932_735_167, 0, Some(Reason::ShardAlmostFull)),
             (2_147_483_519, 0, Some(Reason::ShardFull)),
         ] {
-            assert_eq!(past(&counts(documents, bytes), 0), expected, "{documents} {bytes}");
+            assert_eq!(past(&counts(documents, bytes), 0, LIMITS), expected, "{documents} {bytes}");
         }
     }
 
     #[test]
     fn what_was_past_a_limit_stays_so_until_it_is_well_below() {
         let before = rank(Reason::ShardVeryLarge);
-        assert_eq!(past(&counts(960_000_000, 0), before), Some(Reason::ShardVeryLarge));
-        assert_eq!(past(&counts(940_000_000, 0), before), Some(Reason::ShardLarge));
-        assert_eq!(past(&counts(1_900_000_000, 0), before), Some(Reason::ShardVeryLarge), "it never was");
+        assert_eq!(past(&counts(960_000_000, 0), before, LIMITS), Some(Reason::ShardVeryLarge));
+        assert_eq!(past(&counts(940_000_000, 0), before, LIMITS), Some(Reason::ShardLarge));
+        assert_eq!(
+            past(&counts(1_900_000_000, 0), before, LIMITS),
+            Some(Reason::ShardVeryLarge),
+            "it never was"
+        );
     }
 
     /// Measures every five minutes for so many hours, as the operator does.
@@ -207,7 +249,7 @@ mod tests {
             let now = NOW + SignedDuration::from_mins(minute);
             let documents = documents(minute);
             status.growth = sample(&status, Some((documents, 100)), now);
-            status.forecast = forecast(&status.growth);
+            status.forecast = forecast(&status.growth, LIMITS);
         }
         status
     }

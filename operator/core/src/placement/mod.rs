@@ -1,6 +1,7 @@
 //! Which indices live on which cluster of a cell: decides, verifies against Elasticsearch's routing table, and
 //! reports. Pure. `README.md` beside this file explains the algorithm.
 
+mod candidates;
 mod change;
 mod fleet;
 mod guard;
@@ -17,6 +18,8 @@ use std::sync::Arc;
 
 use searchcell_crds::{DeletionPolicy, IndexPlacement, Reason, SearchCell};
 
+pub use candidates::{TenantsToCount, tenants_to_count};
+pub use guard::ShardLimits;
 pub use plan::{plan_placement, plan_placement_deletion};
 pub use pooled::{PoolCount, to_count};
 pub(crate) use record::{Recorded, recorded_in};
@@ -42,6 +45,11 @@ pub struct PlacementSnapshot {
     pub elastic: BTreeMap<String, Reading<ElasticFacts>>,
     /// Documents in the collection's pool of tenants that [`to_count`] asks for.
     pub pooled: BTreeMap<String, Reading<u64>>,
+    /// The largest tenants of indices that [`tenants_to_count`] names, with their documents, by index, as far as they are
+    /// known.
+    pub largest: BTreeMap<String, Vec<(String, u64)>>,
+    /// From where on a shard is large.
+    pub limits: ShardLimits,
 }
 
 impl PlacementSnapshot {
@@ -81,8 +89,12 @@ impl PlacementSnapshot {
 
     /// What is said of the largest shard of each index of this placement that is past a limit.
     pub fn large_shards(&self) -> Vec<Reason> {
-        let previous = self.placement.status.clone().unwrap_or_default();
-        guard::large(&self.owned_indices(), &previous).into_iter().map(|(_, reason)| reason).collect()
+        self.large(&self.owned_indices()).into_iter().map(|(_, reason)| reason).collect()
+    }
+
+    /// Indices of `owned` with a shard that is past a limit, with the limit, the worst first.
+    fn large<'a>(&self, owned: &[Found<'a>]) -> Vec<(&'a str, Reason)> {
+        guard::large(owned, self.placement.status.as_ref(), self.limits)
     }
 
     /// All indices on every cluster that could be read.

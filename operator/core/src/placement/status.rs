@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use searchcell_crds::conditions::{DEGRADED, READY, SHARD_PRESSURE, find};
 use searchcell_crds::{
-    Forecast, IndexPlacementStatus, LargestShard, PlacementCluster, PlacementTenant, Problem as IndexProblem,
-    Reason, ShardCounts,
+    Forecast, IndexPlacementStatus, LargestShard, PlacementCandidate, PlacementCluster, PlacementTenant,
+    Problem as IndexProblem, Reason, ShardCounts,
 };
 
+use super::candidates::candidates;
+use super::guard::ShardLimits;
 use super::pooled::{Pool, Pooled};
 use super::record::{next_record, recorded};
 use super::{Copies, Found, PlacementSnapshot, guard, verify};
@@ -126,15 +128,18 @@ pub fn placement_status(
     }
     set_degraded(&mut conditions, &checked, &unread);
     let is_blind = !unread.is_empty() || owned.iter().any(|found| found.elastic.counts.is_none());
-    let large = guard::large(&owned, &previous);
+    let large = guard::large(&owned, Some(&previous), snapshot.limits);
     let growth = guard::sample(&previous, measured(&owned).filter(|_| !is_blind), now);
     let forecast = match growth == previous.growth {
         true => previous.forecast.clone(),
-        false => guard::forecast(&growth),
+        false => guard::forecast(&growth, snapshot.limits),
     };
+    let candidates = candidates(snapshot, &owned, &large, &previous, is_blind);
     set_pressure(
         &mut conditions,
+        snapshot.limits,
         &large,
+        &candidates,
         forecast.as_ref(),
         find(&previous.conditions, SHARD_PRESSURE).filter(|_| is_blind),
     );
@@ -178,7 +183,8 @@ pub fn placement_status(
             .ok()
             .map(|valid| tenants(valid, &owned, &previous.tenants))
             .unwrap_or(previous.tenants),
-        problems: problems(&checked, &gone, &large, remembered),
+        problems: problems(&checked, &gone, &large, remembered, snapshot.limits),
+        candidates,
     }
 }
 
@@ -248,7 +254,9 @@ fn set_degraded(
 /// What is not measured now is as it was said before.
 fn set_pressure(
     conditions: &mut Conditions,
+    limits: ShardLimits,
     large: &[(&str, Reason)],
+    candidates: &[PlacementCandidate],
     forecast: Option<&Forecast>,
     before: Option<&Condition>,
 ) {
@@ -265,7 +273,14 @@ fn set_pressure(
             let names: Vec<String> =
                 (large.iter()).filter(|(_, of)| *of == reason).map(|(name, _)| (*name).to_owned()).collect();
             let of = if names.is_empty() { String::new() } else { format!(": {}", some_of(&names)) };
-            conditions.set(SHARD_PRESSURE, true, reason, format!("{}{of}", guard::advice(reason)));
+            let mut tenants: Vec<String> = candidates.iter().map(|tenant| tenant.id.clone()).collect();
+            tenants.sort();
+            let relief = match tenants.as_slice() {
+                [] => String::new(),
+                _ => format!("; give an index of its own (spec.dedicated) to {}", some_of(&tenants)),
+            };
+            let advice = guard::advice(reason, limits);
+            conditions.set(SHARD_PRESSURE, true, reason, format!("{advice}{of}{relief}"));
         }
         (None, _) => {}
     }
@@ -355,6 +370,7 @@ fn problems(
     gone: &[String],
     large: &[(&str, Reason)],
     remembered: Vec<IndexProblem>,
+    limits: ShardLimits,
 ) -> Vec<IndexProblem> {
     let mut problems: Vec<(u8, IndexProblem)> = remembered.into_iter().map(|problem| (0, problem)).collect();
     let mut add = |rank: u8, index: &str, reason: Reason, message: &str| {
@@ -393,7 +409,8 @@ fn problems(
         }
     }
     for (index, reason) in large {
-        add(if *reason == Reason::ShardFull { 1 } else { 4 }, index, *reason, guard::advice(*reason));
+        let advice = guard::advice(*reason, limits);
+        add(if *reason == Reason::ShardFull { 1 } else { 4 }, index, *reason, &advice);
     }
     problems.sort_by(|a, b| (a.0, &a.1.index).cmp(&(b.0, &b.1.index)));
     problems.into_iter().map(|(_, problem)| problem).take(MOST_PROBLEMS).collect()

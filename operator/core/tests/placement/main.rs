@@ -1,6 +1,7 @@
 //! The plan of a placement, and the status that goes with it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod candidates;
 mod in_place;
 mod pooled;
 mod world;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use searchcell_core::domain::ValidPlacement;
 use searchcell_core::names::{FINALIZER, OWNED_SETTINGS};
-use searchcell_core::placement::{PlacementSnapshot, placement_status, plan_placement};
+use searchcell_core::placement::{PlacementSnapshot, ShardLimits, placement_status, plan_placement};
 use searchcell_core::routing::{Published, TableSnapshot, plan_table};
 use searchcell_core::snapshot::{
     ElasticFacts, ElasticNode, IndexFacts, NodeDisk, OwnershipMark, Reading, ShardCopy, ShardState,
@@ -87,6 +87,8 @@ impl World {
             table: None,
             elastic,
             pooled: BTreeMap::new(),
+            largest: BTreeMap::new(),
+            limits: ShardLimits::default(),
         })
     }
 
