@@ -176,14 +176,14 @@ pub struct ClusterDetails {
     /// Persistent settings, flat.
     pub settings: BTreeMap<String, Value>,
     /// Metadata and routing table of one cluster state.
-    pub indices: BTreeMap<String, IndexFacts>,
+    pub indices: Arc<BTreeMap<String, IndexFacts>>,
 }
 
 /// Asked for every few minutes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterSizes {
     /// Documents and bytes, by index.
-    pub counts: BTreeMap<String, IndexCounts>,
+    pub counts: Arc<BTreeMap<String, IndexCounts>>,
     /// Disks, by node name.
     pub disks: BTreeMap<String, NodeDisk>,
 }

@@ -19,6 +19,7 @@ mod refusals;
 mod rest;
 mod rights;
 mod security;
+mod tenants;
 mod users;
 mod volumes;
 mod zones;

@@ -31,7 +31,7 @@ fn on(places: &BTreeMap<String, String>, cluster: &str) -> usize {
 }
 
 /// The table of the collection, with its bytes as they are published.
-async fn table(t: &Scenario) -> Result<(Table, Vec<u8>), String> {
+pub(crate) async fn table(t: &Scenario) -> Result<(Table, Vec<u8>), String> {
     let map = t.objects.get("configmaps", "routes-messages").await?.ok_or("no table")?;
     let bytes = serde_json::from_value::<k8s_openapi::ByteString>(map["binaryData"]["table.json.gz"].clone());
     let bytes = bytes.map_err(|error| error.to_string())?.0;

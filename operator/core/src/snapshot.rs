@@ -2,6 +2,7 @@
 //! Elasticsearch cluster a reading that is known or unavailable. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
@@ -176,12 +177,12 @@ pub struct ElasticFacts {
     pub nodes: BTreeMap<String, ElasticNode>,
     /// Persistent cluster settings, flat.
     pub settings: BTreeMap<String, Value>,
-    /// All indices, by name.
-    pub indices: BTreeMap<String, IndexFacts>,
+    /// All indices, by name: many, and looked at by many passes.
+    pub indices: Arc<BTreeMap<String, IndexFacts>>,
     /// Why a copy of a shard has no node, in Elasticsearch's own words; absent while all have one, and until it was asked.
     pub unassigned: Option<Unassigned>,
     /// Refreshed every few minutes only, by index; absent until the first reading.
-    pub counts: Option<BTreeMap<String, IndexCounts>>,
+    pub counts: Option<Arc<BTreeMap<String, IndexCounts>>>,
     /// Refreshed with `counts`, by node name; absent until the first reading.
     pub disks: Option<BTreeMap<String, NodeDisk>>,
 }

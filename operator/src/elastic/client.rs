@@ -324,7 +324,7 @@ impl SearchApi for ElasticHttp {
     async fn sizes(&self, cluster: &ClusterKey) -> Result<ClusterSizes, SearchError> {
         let stats: Stats = self.get("stats", cluster, COUNTS).await?;
         let disks: DiskStats = self.get("disks", cluster, DISKS).await?;
-        Ok(ClusterSizes { counts: stats.counts(), disks: disks.disks() })
+        Ok(ClusterSizes { counts: stats.counts().into(), disks: disks.disks() })
     }
 
     async fn reload_keystore(

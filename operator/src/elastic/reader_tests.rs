@@ -62,7 +62,7 @@ impl SearchApi for Fake {
         let index = IndexFacts { mark: Some(mark), copies: vec![lost], ..IndexFacts::default() };
         let indices =
             (0..self.lost.load(Ordering::SeqCst)).map(|n| (format!("i{n:03}"), index.clone())).collect();
-        Ok(ClusterDetails { indices, ..ClusterDetails::default() })
+        Ok(ClusterDetails { indices: Arc::new(indices), ..ClusterDetails::default() })
     }
     async fn sizes(&self, _: &ClusterKey) -> Result<ClusterSizes, SearchError> {
         self.sizes.fetch_add(1, Ordering::SeqCst);

@@ -320,7 +320,7 @@ impl ClusterState {
             };
             nodes.insert(node.name.clone(), known);
         }
-        ClusterDetails { nodes, settings: settings.persistent, indices }
+        ClusterDetails { nodes, settings: settings.persistent, indices: indices.into() }
     }
 }
 

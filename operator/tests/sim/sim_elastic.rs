@@ -218,7 +218,9 @@ impl SearchApi for SimElastic {
             .read(key, |cluster| ClusterDetails {
                 nodes: cluster.members.clone(),
                 settings: cluster.settings.clone(),
-                indices: cluster.indices.iter().map(|(name, index)| (name.clone(), index.facts())).collect(),
+                indices: Arc::new(
+                    cluster.indices.iter().map(|(name, index)| (name.clone(), index.facts())).collect(),
+                ),
             })
             .await;
         self.record(key, details.is_ok());
@@ -232,7 +234,7 @@ impl SearchApi for SimElastic {
             let Some(cluster) = uuid else { return details };
             // A failed shard query, read as "no shards".
             let (nodes, settings) = (cluster.members, cluster.settings);
-            return Ok(ClusterDetails { nodes, settings, indices: BTreeMap::new() });
+            return Ok(ClusterDetails { nodes, settings, indices: Arc::default() });
         }
         details
     }
@@ -246,7 +248,9 @@ impl SearchApi for SimElastic {
             };
             let disk = NodeDisk { total: 1 << 40, available: 1 << 39 };
             ClusterSizes {
-                counts: cluster.indices.iter().map(|(name, index)| (name.clone(), counts(index))).collect(),
+                counts: Arc::new(
+                    cluster.indices.iter().map(|(name, index)| (name.clone(), counts(index))).collect(),
+                ),
                 disks: cluster.members.keys().map(|name| (name.clone(), disk)).collect(),
             }
         })

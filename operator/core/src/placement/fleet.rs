@@ -173,7 +173,7 @@ fn why_not_prepared(facts: &ElasticFacts, zones: &[&str], copies: i32) -> Option
 
 /// What lies on a cluster besides managed indices.
 fn others(facts: Option<&ElasticFacts>, fleet: &Fleet) -> Load {
-    let foreign = facts.into_iter().flat_map(|facts| &facts.indices);
+    let foreign = facts.into_iter().flat_map(|facts| facts.indices.iter());
     let foreign = foreign.filter(|(name, _)| !fleet.indices.contains_key(*name));
     foreign.fold(Load::default(), |sum, (_, index)| {
         let copies = copies_of(index);

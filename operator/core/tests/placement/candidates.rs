@@ -1,6 +1,7 @@
 //! Tenants that outgrow the pool.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use searchcell_core::placement::{ShardLimits, TenantsToCount, tenants_to_count};
 use searchcell_core::snapshot::{IndexCounts, Reading};
@@ -18,7 +19,7 @@ fn world(documents: i64) -> World {
     world.0.limits = ShardLimits { documents: 1_000, bytes: 1 << 40 };
     let count = IndexCounts { documents, largest_shard_documents: documents, largest_shard_bytes: 1 };
     let other = ("messages.p000.g1".to_owned(), IndexCounts::default());
-    world.facts("a").counts = Some(BTreeMap::from([other, (INDEX.to_owned(), count)]));
+    world.facts("a").counts = Some(BTreeMap::from([other, (INDEX.to_owned(), count)]).into());
     world
 }
 
@@ -61,6 +62,9 @@ fn those_with_a_good_part_of_it_are_named_and_stay_named() {
     assert_eq!(named(&world), expected);
     // Its tenant has left.
     world.0.elastic.insert("a".into(), facts.unwrap());
-    world.facts("a").counts.as_mut().unwrap().get_mut(INDEX).unwrap().largest_shard_documents = 700;
+    Arc::make_mut(world.facts("a").counts.as_mut().unwrap())
+        .get_mut(INDEX)
+        .unwrap()
+        .largest_shard_documents = 700;
     assert_eq!(named(&world), []);
 }

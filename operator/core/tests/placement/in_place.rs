@@ -55,12 +55,12 @@ fn replicas_fields_and_dynamic_settings_change_in_place_in_one_request_for_each_
 fn what_somebody_changed_is_put_right_and_what_is_elasticsearchs_is_left() {
     let mut world = World::new(pool(1), &["a"]);
     world.create();
-    let index = |world: &mut World| world.facts("a").indices.get_mut("messages.p000.g1").unwrap().clone();
+    let index = |world: &mut World| world.indices("a").get_mut("messages.p000.g1").unwrap().clone();
     let good = index(&mut world);
     let put = |world: &mut World, change: fn(&mut IndexFacts)| {
         let mut changed = good.clone();
         change(&mut changed);
-        world.facts("a").indices.insert("messages.p000.g1".into(), changed);
+        world.indices("a").insert("messages.p000.g1".into(), changed);
         let steps = world.plan().steps;
         steps.first().map(|step| match &step.action {
             Action::PutIndexSettings { settings, .. } => settings.clone(),

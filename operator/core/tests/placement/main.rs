@@ -55,7 +55,7 @@ fn an_index_is_created_where_it_was_recorded_and_not_before() {
     // Whatever happens meanwhile.
     world.0.cell.as_mut().unwrap().spec.clusters[1].placement =
         Some(searchcell_crds::ClusterPlacement::Closed);
-    world.facts("a").indices.insert("other".into(), IndexFacts { primaries: 9, ..IndexFacts::default() });
+    world.indices("a").insert("other".into(), IndexFacts { primaries: 9, ..IndexFacts::default() });
     assert_eq!(world.plan().steps, recorded.steps);
     let pending = &world.0.placement.status.as_ref().unwrap().assignments[1];
     assert_eq!((pending.cluster.as_str(), pending.pending.len(), pending.indices.len()), ("guilds-b", 2, 0));
@@ -172,8 +172,7 @@ fn nothing_new_lands_on_a_closed_cluster() {
 fn an_index_without_our_mark_is_not_adopted() {
     let mut world = World::new(pool(2), &["a"]);
     world
-        .facts("a")
-        .indices
+        .indices("a")
         .insert("messages.p000.g1".into(), IndexFacts { primaries: 1, ..IndexFacts::default() });
     assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::ForeignIndex]));
     assert!(is_true(&world.status().conditions, "Stalled"));
@@ -195,7 +194,7 @@ fn a_lost_copy_degrades_a_lost_primary_is_not_ready() {
     let mut world = World::new(pool(1), &["a"]);
     world.create();
     let unassign = |world: &mut World, n: usize| {
-        let copy = &mut world.facts("a").indices.get_mut("messages.p000.g1").unwrap().copies[n];
+        let copy = &mut world.indices("a").get_mut("messages.p000.g1").unwrap().copies[n];
         (copy.state, copy.node) = (ShardState::Unassigned, None);
     };
     unassign(&mut world, 2);
@@ -221,7 +220,7 @@ fn an_index_that_vanished_is_reported_by_name() {
     let mut world = World::new(pool(2), &["a"]);
     world.create();
     world.0.placement.status = Some(world.status());
-    world.facts("a").indices.remove("messages.p001.g1");
+    world.indices("a").remove("messages.p001.g1");
     let status = world.status();
     assert_eq!(find(&status.conditions, "Ready").unwrap().reason, "IndexMissing");
     assert_eq!(status.problems[0].index, "messages.p001.g1");
@@ -247,7 +246,7 @@ fn an_index_is_missing_only_where_its_cluster_was_read() {
     let status = placement_status(&world.0, Err(&[]), &Plan::default(), &[], now());
     assert_eq!((status.assignments[0].indices.len(), status.assignments[0].missing.len()), (2, 0), "no cell");
     (world.0.cell, world.0.elastic) = (cell, BTreeMap::from([("a".to_owned(), read)]));
-    world.facts("a").indices.clear();
+    world.indices("a").clear();
     world.facts("a").uuid = None;
     assert_eq!(lists(&world), (2, 0), "its state is not recovered yet");
     world.facts("a").uuid = Some("uuid-a".into());
@@ -318,7 +317,7 @@ fn shards_past_a_limit_are_told_by_condition_and_by_name() {
             ("messages.p000.g1".to_owned(), IndexCounts::default()),
             ("messages.p001.g1".to_owned(), count),
         ]);
-        world.facts("a").counts = Some(counts);
+        world.facts("a").counts = Some(counts.into());
         world.0.placement.status = Some(world.status());
         let status = world.status();
         let told = find(&status.conditions, "ShardPressure").map(|c| (c.reason.clone(), c.message.clone()));

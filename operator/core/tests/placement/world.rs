@@ -63,7 +63,7 @@ pub fn facts(cluster: &str) -> ElasticFacts {
             ("cluster.routing.allocation.awareness.attributes".into(), json!("zone")),
             (OWNED_SETTINGS.into(), json!("x")),
         ]),
-        counts: Some(BTreeMap::new()),
+        counts: Some(Arc::default()),
         disks: Some(
             ["a", "b", "c"]
                 .into_iter()
@@ -107,6 +107,10 @@ impl World {
         }
     }
 
+    pub fn indices(&mut self, cluster: &str) -> &mut BTreeMap<String, IndexFacts> {
+        Arc::make_mut(&mut self.facts(cluster).indices)
+    }
+
     pub fn status(&self) -> IndexPlacementStatus {
         let plan = self.plan();
         placement_status(&self.0, Ok(&self.valid()), &plan, &vec![Outcome::Done; plan.steps.len()], now())
@@ -147,7 +151,7 @@ impl World {
                 copies: copies.collect(),
                 settings: serde_json::from_value(body["settings"].clone()).unwrap(),
             };
-            self.facts(step.cluster.as_deref().unwrap()).indices.insert(name.clone(), index);
+            self.indices(step.cluster.as_deref().unwrap()).insert(name.clone(), index);
         }
         self.publish();
         plan.steps.len()
@@ -160,17 +164,17 @@ impl World {
 
     pub fn apply_only(&mut self, action: &str) {
         for step in self.plan().steps.into_iter().filter(|step| step.action.name().starts_with(action)) {
-            let facts = self.facts(step.cluster.as_deref().unwrap());
+            let of_cluster = self.indices(step.cluster.as_deref().unwrap());
             match step.action {
                 Action::PutMapping { indices, body } => {
                     for name in indices {
                         let mark = serde_json::from_value(body["_meta"]["searchcell"].clone()).unwrap();
-                        facts.indices.get_mut(&name).unwrap().mark = Some(mark);
+                        of_cluster.get_mut(&name).unwrap().mark = Some(mark);
                     }
                 }
                 Action::PutIndexSettings { indices, settings } => {
                     for name in &indices {
-                        let index = facts.indices.get_mut(name).unwrap();
+                        let index = of_cluster.get_mut(name).unwrap();
                         for (name, value) in settings.clone() {
                             match value {
                                 Some(value) if name == "index.number_of_replicas" => {
