@@ -50,6 +50,9 @@ pub enum Key {
 pub struct Tuning {
     /// Readings of Elasticsearch may be this old in a pass.
     pub max_reading_age: Duration,
+    /// So old where nothing is to be done, as far as is known: so the placements of a cell ask its clusters together, however
+    /// many they are, and each still finds within a minute what changed.
+    pub resting_reading_age: Duration,
     /// Clusters of one cell whose steps run at the same time.
     pub parallel_clusters: usize,
     /// After failures that may pass by themselves.
@@ -73,6 +76,7 @@ impl Default for Tuning {
         let minutes = |n: u64| Duration::from_secs(60 * n);
         Self {
             max_reading_age: Duration::from_secs(1),
+            resting_reading_age: Duration::from_secs(15),
             parallel_clusters: 8,
             backoff: Backoff { first: Duration::from_secs(1), longest: minutes(5) },
             conflict_backoff: Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(30) },

@@ -7,18 +7,20 @@ use searchcell_core::domain::ValidPlacement;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::placement::{PlacementSnapshot, PoolCount, TenantsToCount, tenants_to_count, to_count};
 use searchcell_core::snapshot::Reading;
+use searchcell_crds::IndexPlacement;
 
 use crate::cell::asks;
 use crate::elastic::reader::{ElasticReader, Readings, shortest};
 use crate::ports::{KubeApi, SearchApi};
 
-/// The snapshot, and when to look again where a breaker stands in the way. `None`: the placement is gone.
+/// The snapshot, with readings of Elasticsearch that are no older than `max_age` says, and when to look again where a
+/// breaker stands in the way. `None`: the placement is gone.
 pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
     kube: &K,
     reader: &ElasticReader<E>,
     namespace: &str,
     name: &str,
-    max_age: Duration,
+    max_age: impl Fn(&IndexPlacement) -> Duration,
 ) -> Option<(PlacementSnapshot, Option<Duration>)> {
     let (mine, siblings): (Vec<_>, Vec<_>) = (kube.placements(namespace).into_iter())
         .partition(|placement| placement.metadata.name.as_deref() == Some(name));
@@ -28,7 +30,7 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
     let readings = match &cell {
         Some(cell) => {
             let objects = kube.cell_objects(namespace, &cell_name);
-            reader.read_all(asks(cell, namespace, &cell_name, &objects), max_age).await
+            reader.read_all(asks(cell, namespace, &cell_name, &objects), max_age(&placement)).await
         }
         None => Readings::default(),
     };
