@@ -81,6 +81,9 @@ pub struct ElasticReader<E> {
     entries: Mutex<BTreeMap<ClusterKey, Arc<tokio::sync::Mutex<Entry>>>>,
 }
 
+/// Tenants with their documents, the largest first.
+type Tenants = Vec<(String, u64)>;
+
 struct Entry {
     breaker: Breaker,
     serving: BTreeSet<String>,
@@ -91,7 +94,7 @@ struct Entry {
     unassigned: Option<Unassigned>,
     explain_due: Option<Instant>,
     /// By index, until when it stays.
-    tenants: BTreeMap<String, (Instant, Option<Vec<(String, u64)>>)>,
+    tenants: BTreeMap<String, (Instant, Option<Tenants>)>,
 }
 
 impl<E: SearchApi> ElasticReader<E> {
@@ -175,12 +178,7 @@ impl<E: SearchApi> ElasticReader<E> {
 
     /// The tenants with the most documents in an index: asked for once in a while, whatever came of it, for it is the
     /// only question that looks at documents of a large shard. `None`: not known.
-    pub async fn largest_tenants(
-        &self,
-        cluster: &ClusterKey,
-        index: &str,
-        field: &str,
-    ) -> Option<Vec<(String, u64)>> {
+    pub async fn largest_tenants(&self, cluster: &ClusterKey, index: &str, field: &str) -> Option<Tenants> {
         let entry = self.entry(cluster);
         let now = Instant::now();
         {
