@@ -6,7 +6,8 @@ use searchcell_e2e::audit::AuditLog;
 use searchcell_e2e::cells::{merged, placement};
 use searchcell_e2e::objects::{number, text};
 use searchcell_e2e::shell;
-use searchcell_e2e::{Cell, Level, Scenario, run, say};
+use searchcell_e2e::wait::{LIMIT, ensure};
+use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
 use serde_json::{Value, json};
 
 /// Exit code and output of a plan for these objects.
@@ -37,8 +38,8 @@ fn a_plan_says_what_comes_and_changes_nothing() {
         let object = cell.object();
         let pool = placement("pool", "cell", json!({"pool": {"indices": 2}}), 1);
 
-        let (code, text) = plan(t, &[&object, &pool]).await;
-        assert_eq!(code, 1, "{text}");
+        let (code, said) = plan(t, &[&object, &pool]).await;
+        assert_eq!(code, 1, "{said}");
         let expected = [
             "create SearchCell cell",
             "create ConfigMap cell-a-bootstrap",
@@ -51,7 +52,7 @@ fn a_plan_says_what_comes_and_changes_nothing() {
             "later  create index messages.p000.g1",
             "Plan: ",
         ];
-        says(&text, &expected);
+        says(&said, &expected);
         for (kind, name) in [("searchcells", "cell"), ("indexplacements", "pool"), ("secrets", "cell-admin")]
         {
             assert_eq!(t.objects.get(kind, name).await.unwrap(), None, "{kind} {name}");
@@ -60,20 +61,24 @@ fn a_plan_says_what_comes_and_changes_nothing() {
         let _operator = t.start_operator().await;
         t.apply(&object).await;
         t.cell_ready(&cell).await;
-        let (code, text) = plan(t, &[&pool]).await;
-        assert_eq!(code, 1, "{text}");
+        let (code, said) = plan(t, &[&pool]).await;
+        assert_eq!(code, 1, "{said}");
         says(
-            &text,
+            &said,
             &[
                 "create index messages.p000.g1 on cluster cell-a",
                 "create index messages.p001.g1 on cluster cell-a",
             ],
         );
-        says(&text, &["create routing table of messages", "+ indices[\"messages.p000.g1\"]: cell-a"]);
+        says(&said, &["create routing table of messages", "+ indices[\"messages.p000.g1\"]: cell-a"]);
         t.apply(&pool).await;
         t.placement_ready("pool").await;
-        let (code, text) = plan(t, &[&object, &pool]).await;
-        assert_eq!((code, text.as_str()), (0, "Nothing to do.\n"));
+        // When shards have started, disruption budgets follow.
+        wait_for("nothing to do", LIMIT, async || {
+            let (code, said) = plan(t, &[&object, &pool]).await;
+            ensure((code, said.as_str()) == (0, "Nothing to do.\n"), || format!("exit {code}"))
+        })
+        .await;
 
         let log = AuditLog::mark(t.env).await;
         let version = async |kind: &str, name: &str| {
@@ -83,37 +88,37 @@ fn a_plan_says_what_comes_and_changes_nothing() {
         let before = (version("searchcells", "cell").await, version("indexplacements", "pool").await);
 
         let more = merged(object.clone(), &json!({"spec": {"nodes": {"data": {"perZone": 2}}}}));
-        let (code, text) = plan(t, &[&more]).await;
-        assert_eq!(code, 1, "{text}");
+        let (code, said) = plan(t, &[&more]).await;
+        assert_eq!(code, 1, "{said}");
         says(
-            &text,
+            &said,
             &["change SearchCell cell", "- spec.nodes.data.perZone: 1", "+ spec.nodes.data.perZone: 2"],
         );
-        says(&text, &["change StatefulSet cell-a-data-b", "- spec.replicas: 1", "+ spec.replicas: 2"]);
+        says(&said, &["change StatefulSet cell-a-data-b", "- spec.replicas: 1", "+ spec.replicas: 2"]);
 
         let copies = placement("pool", "cell", json!({"pool": {"indices": 2}}), 2);
-        let (code, text) = plan(t, &[&copies]).await;
-        assert_eq!(code, 1, "{text}");
-        says(&text, &["change settings of indices on cluster cell-a", "+ index.number_of_replicas: 2"]);
+        let (code, said) = plan(t, &[&copies]).await;
+        assert_eq!(code, 1, "{said}");
+        says(&said, &["change settings of indices on cluster cell-a", "+ index.number_of_replicas: 2"]);
 
-        let (code, text) = plan(t, &[&placement("pool", "cell", json!({"pool": {"indices": 3}}), 1)]).await;
-        assert_eq!(code, 1, "{text}");
-        says(&text, &["hold   NeedsMigration: the pool was made of 2 indices"]);
+        let (code, said) = plan(t, &[&placement("pool", "cell", json!({"pool": {"indices": 3}}), 1)]).await;
+        assert_eq!(code, 1, "{said}");
+        says(&said, &["hold   NeedsMigration: the pool was made of 2 indices"]);
 
         // By the operator, and by the API server.
         let reserved = merged(object.clone(), &json!({"spec": {"settings": {"cluster.name": "mine"}}}));
-        let (code, text) = plan(t, &[&reserved]).await;
-        assert_eq!(code, 1, "{text}");
-        says(&text, &["refuse spec.settings"]);
-        let (code, text) =
+        let (code, said) = plan(t, &[&reserved]).await;
+        assert_eq!(code, 1, "{said}");
+        says(&said, &["refuse spec.settings"]);
+        let (code, said) =
             plan(t, &[&merged(object.clone(), &json!({"spec": {"topologyKey": "kubernetes.io/hostname"}}))])
                 .await;
-        assert_eq!(code, 1, "{text}");
-        assert!(text.contains("topologyKey is immutable"), "{text}");
-        let (code, text) =
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("topologyKey is immutable"), "{said}");
+        let (code, said) =
             plan(t, &[&json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}})]).await;
-        assert_eq!(code, 2, "{text}");
-        assert!(text.contains("document 1 is a Pod of v1"), "{text}");
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("document 1 is a Pod of v1"), "{said}");
 
         assert_eq!((version("searchcells", "cell").await, version("indexplacements", "pool").await), before);
         // Since the mark nobody but plans asked for changes in this namespace, and the operator with its own account.

@@ -19,6 +19,7 @@ pub mod tunnel;
 pub mod world;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::sync::Arc;
 
 use clap::Args;
@@ -92,7 +93,8 @@ pub async fn run(args: &PlanArgs, lifetimes: Lifetimes) -> Result<bool, PlanErro
     let wanted = file::read(&args.files, &namespaces)?;
     let client = guard::read_only(config).map_err(|error| PlanError::Client(Box::new(error)))?;
     let script = plan(&client, &wanted, args, lifetimes).await?;
-    print!("{}", script.text());
+    // Who reads may have seen enough.
+    let _ = std::io::stdout().write_all(script.text().as_bytes());
     Ok(script.is_empty())
 }
 
@@ -155,14 +157,12 @@ async fn perform(
         remarks.push("more would follow: the plan was cut off".to_owned());
     }
     let mut groups: Vec<_> = own.iter().map(|key| (title(key, ""), rehearsal.group(key))).collect();
+    let tables = tables(rehearsal.kube(), &own);
     for key in &others {
-        let group = match key {
-            Key::Table(..) => rehearsal.group(key),
-            // What they wait for has nothing to do with the file.
-            _ => rehearsal.done(key),
-        };
-        let note = if matches!(key, Key::Table(..)) { "" } else { " (not in the file)" };
-        groups.push((title(key, note), group));
+        // What others wait for has nothing to do with the file.
+        let is_own = tables.contains(key);
+        let group = if is_own { rehearsal.group(key) } else { rehearsal.done(key) };
+        groups.push((title(key, if is_own { "" } else { " (not in the file)" }), group));
     }
     Ok(Script { groups, remarks })
 }
@@ -233,6 +233,18 @@ fn cells(wanted: &[Wanted], reads: &KubeIo) -> BTreeSet<(String, String)> {
         }
     }
     cells
+}
+
+/// Tables of the placements of the file.
+fn tables(kube: &StageKube, own: &[Key]) -> BTreeSet<Key> {
+    let of = |key: &Key| {
+        let Key::Placement(namespace, name) = key else { return None };
+        let placements = kube.placements(namespace);
+        let is_it = |placement: &&IndexPlacement| placement.metadata.name.as_ref() == Some(name);
+        let collection = placements.iter().find(is_it)?.spec.collection.clone();
+        Some(Key::Table(namespace.clone(), collection))
+    };
+    own.iter().filter_map(of).collect()
 }
 
 /// What is not in the file and may change with it: cells of its placements, placements of its cells, and the tables of all

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use searchcell_core::domain::{ValidCell, ValidIndex, ValidPlacement};
+use searchcell_core::names::OWNED_SETTINGS;
 use searchcell_core::plan::{setting_text, wanted_settings};
 use searchcell_core::routing::Published;
 use searchcell_core::security::Lifetimes;
@@ -234,7 +235,10 @@ fn unformed(valid: &ValidCell, snapshot: &CellSnapshot, plan: &Plan) -> Vec<Line
             return Line::new(Verb::Later, subject, more);
         }
         let settings = wanted_settings(valid);
-        let settings = settings.iter().map(|(name, value)| format!("+ {name}: {}", setting_text(value)));
+        let settings = settings
+            .iter()
+            .filter(|(name, _)| *name != OWNED_SETTINGS)
+            .map(|(name, value)| format!("+ {name}: {}", setting_text(value)));
         Line::new(Verb::Later, subject, "when its nodes have started and formed it").with(settings.collect())
     };
     unread.map(line).collect()

@@ -91,6 +91,11 @@ impl World {
         if let Some(live) = &live {
             then["status"] = live["status"].clone();
         }
+        // Defaults.
+        let then = match wanted.asked {
+            Asked::Cell => json!(read::<SearchCell>(&then).unwrap()),
+            Asked::Placement => json!(read::<IndexPlacement>(&then).unwrap()),
+        };
         Submitted::Accepted { live, then }
     }
 
@@ -246,7 +251,7 @@ async fn what_came_true_is_nothing_to_do_and_changes_are_told_with_what_differs(
 async fn what_is_held_and_what_is_refused_is_told() {
     let world = World::new();
     let script = world.plan(&[&pool(2)]).await;
-    assert!(has(&script, Verb::Hold, "|CellNotFound: there is no SearchCell guilds"), "{}", script.text());
+    assert!(has(&script, Verb::Refuse, "|spec.cell names no SearchCell"), "{}", script.text());
 
     let mut suspended = cell("Disabled");
     suspended["spec"]["suspend"] = json!(true);
