@@ -8,6 +8,7 @@ use searchcell_core::placement::ShardLimits;
 use searchcell_core::security::Lifetimes;
 use searchcell_crds::index_placement::{MANY_BYTES, MANY_DOCUMENTS, VERY_MANY_DOCUMENTS};
 
+use crate::command::plan::PlanArgs;
 use crate::command::table::TableArgs;
 
 /// SearchCell: a Kubernetes operator for cells of small Elasticsearch clusters.
@@ -27,6 +28,8 @@ pub struct Cli {
 pub enum Command {
     /// Print the version.
     Version,
+    /// Print what the operator would create, change, hold and refuse, without changing anything.
+    Plan(PlanArgs),
     /// Ask a routing table.
     Table(TableArgs),
 }
@@ -170,5 +173,22 @@ mod tests {
         assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=90"]).is_err());
         let cli = Cli::try_parse_from(["searchcell", "table", "search/messages", "lookup", "42"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Table(args)) if args.source == "search/messages"));
+        let cli = Cli::try_parse_from([
+            "searchcell",
+            "--ca-overlap=1m",
+            "plan",
+            "-f",
+            "a.yaml",
+            "-f",
+            "-",
+            "-n",
+            "x",
+        ]);
+        let cli = cli.unwrap();
+        assert_eq!(cli.settings.lifetimes().overlap, Duration::from_secs(60));
+        let Some(Command::Plan(args)) = cli.command else { panic!("another command") };
+        assert_eq!((args.files, args.namespace.as_deref()), (vec!["a.yaml".into(), "-".into()], Some("x")));
+        assert_eq!((args.operator_namespace.as_str(), args.direct), ("searchcell-system", false));
+        assert!(Cli::try_parse_from(["searchcell", "plan"]).is_err(), "of what?");
     }
 }

@@ -15,6 +15,7 @@ mod ingest;
 mod keystore;
 mod network;
 mod placements;
+mod plan;
 mod refusals;
 mod rest;
 mod rights;

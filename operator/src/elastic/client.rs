@@ -11,9 +11,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use elasticsearch::Elasticsearch;
-use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
 use elasticsearch::http::transport::BuildError;
+use elasticsearch::http::{Method, Url};
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
 use searchcell_core::snapshot::Unassigned;
@@ -132,6 +132,11 @@ impl ElasticHttp {
             read_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(30),
         })
+    }
+
+    /// The same, with a tunnelling proxy before the clusters that have TLS.
+    pub fn through(self, proxy: Url) -> Self {
+        Self { clients: self.clients.through(proxy), ..self }
     }
 
     async fn request(

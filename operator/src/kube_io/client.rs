@@ -41,11 +41,16 @@ pub struct KubeIo {
 }
 
 /// A client whose connections time out and which leaves retries to the loop.
-pub fn client(mut config: Config) -> Result<Client, kube::Error> {
+pub fn client(config: Config) -> Result<Client, kube::Error> {
+    Client::try_from(tuned(config))
+}
+
+/// How long its connections wait, and that it does not try again by itself.
+pub fn tuned(mut config: Config) -> Config {
     config.connect_timeout = Some(Duration::from_secs(10));
     config.write_timeout = Some(Duration::from_secs(30));
     config.default_retry = false;
-    Client::try_from(config)
+    config
 }
 
 impl KubeIo {

@@ -89,6 +89,21 @@ fn collection_of(map: &ConfigMap) -> Option<String> {
     label(&map.metadata, LABEL_COLLECTION).map(str::to_owned)
 }
 
+/// Labels of all that the operator makes.
+pub(super) fn ours() -> String {
+    format!("{LABEL_MANAGED_BY}={FIELD_MANAGER}")
+}
+
+/// Labels of its ConfigMaps but for routing tables.
+pub(super) fn maps_of_cells() -> String {
+    format!("{},!{LABEL_COLLECTION}", ours())
+}
+
+/// Labels of routing tables.
+pub(super) fn tables() -> String {
+    format!("{},{LABEL_COLLECTION}", ours())
+}
+
 /// Hears of objects that cannot be read: which, and why.
 pub type OnUnreadable = dyn Fn(&ObjectReference, &str) + Send + Sync;
 
@@ -117,7 +132,7 @@ impl Watches {
         let mut starter =
             Starter { client, pending, ready: Arc::new(ready), on_unreadable, tasks: JoinSet::new() };
         for scope in &scopes {
-            let owned = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={FIELD_MANAGER}"));
+            let owned = watcher::Config::default().labels(&ours());
             let any = watcher::Config::default();
             let on_cell = wake_for_cell(caches, queue);
             starter.spawn(scope, any.clone(), &caches.cells, on_cell);
@@ -127,10 +142,9 @@ impl Watches {
             starter.spawn(scope, owned.clone(), &caches.autoscalers, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.services, wake_owner(queue));
             // Tables are large, and kept once.
-            let ours = format!("{LABEL_MANAGED_BY}={FIELD_MANAGER}");
-            let maps = watcher::Config::default().labels(&format!("{ours},!{LABEL_COLLECTION}"));
+            let maps = watcher::Config::default().labels(&maps_of_cells());
             starter.spawn(scope, maps, &caches.config_maps, wake_owner(queue));
-            let tables = watcher::Config::default().labels(&format!("{ours},{LABEL_COLLECTION}"));
+            let tables = watcher::Config::default().labels(&tables());
             starter.spawn(scope, tables, &caches.tables, wake_for_table(caches, queue));
             starter.spawn(scope, owned.clone(), &caches.budgets, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.network_policies, wake_owner(queue));
@@ -217,11 +231,11 @@ impl Starter<'_> {
 }
 
 /// Why an object cannot be read. Reasons may repeat what they stumble over, which in a Secret is secret.
-fn told<'a>(kind: &str, why: &'a str) -> &'a str {
+pub(super) fn told<'a>(kind: &str, why: &'a str) -> &'a str {
     if kind == "Secret" { "it has not the shape of a Secret" } else { why }
 }
 
-fn reference<T: Resource<DynamicType: Default>>(meta: &ObjectMeta) -> ObjectReference {
+pub(super) fn reference<T: Resource<DynamicType: Default>>(meta: &ObjectMeta) -> ObjectReference {
     let kind = T::DynamicType::default();
     ObjectReference {
         api_version: Some(T::api_version(&kind).into_owned()),

@@ -5,6 +5,7 @@ pub mod access;
 pub mod cache;
 pub mod client;
 pub mod fanout;
+pub mod once;
 pub mod queue;
 pub mod recreate;
 pub mod requests;
