@@ -21,11 +21,14 @@ use serde_json::json;
 
 use crate::keystore;
 use crate::objects::{K, Obj};
+use crate::shards::Index;
 use crate::store::NAMESPACE;
 use crate::world::{Network, World};
 
 /// The one cell of a schedule.
 pub const CELL: &str = "guilds";
+/// Of a document that somebody indexes.
+const BYTES_OF_A_DOCUMENT: i64 = 250;
 
 /// A change of a placement's spec.
 #[derive(Clone, Debug)]
@@ -121,6 +124,11 @@ pub enum Act {
     Cordon,
     Load(i32),
     Documents(i64),
+    /// Every index has so much from now on.
+    Fill {
+        documents: i64,
+        bytes: i64,
+    },
     CutElastic(String),
     Flaky {
         refuse: u64,
@@ -159,7 +167,7 @@ impl Act {
 
 /// Its time has come.
 pub fn announce(world: &mut World, act: &Act) {
-    if !matches!(act, Act::Documents(_)) {
+    if !matches!(act, Act::Documents(_) | Act::Fill { .. }) {
         world.note(format!("--- {act:?}").chars().take(300).collect());
     }
 }
@@ -300,8 +308,14 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
             }
         }
         Act::Documents(more) => {
-            for cluster in world.elastic.clusters.values_mut() {
-                cluster.indices.values_mut().for_each(|index| index.documents += more);
+            for index in indices(world) {
+                index.documents += more;
+                index.bytes += more * BYTES_OF_A_DOCUMENT;
+            }
+        }
+        Act::Fill { documents, bytes } => {
+            for index in indices(world) {
+                (index.documents, index.bytes) = (*documents, *bytes);
             }
         }
         Act::CutElastic(cluster) => {
@@ -317,6 +331,10 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         Act::CutApi | Act::Crash { .. } | Act::SecondLeader | Act::EndSecondLeader => {}
     }
     true
+}
+
+fn indices(world: &mut World) -> impl Iterator<Item = &mut Index> {
+    world.elastic.clusters.values_mut().flat_map(|cluster| cluster.indices.values_mut())
 }
 
 /// A name that is on its way out is waited for; one that is there to stay is an answer, too.

@@ -22,6 +22,7 @@ pub struct Index {
     /// Its settings, flat, but for its numbers of shards and copies.
     pub settings: BTreeMap<String, Value>,
     pub documents: i64,
+    pub bytes: i64,
     pub copies: Vec<Copy>,
     /// Persistent node ids that hold all acknowledged writes, by shard. Empty: never had a primary.
     pub in_sync: BTreeMap<i32, BTreeSet<String>>,
@@ -64,7 +65,7 @@ impl Index {
             .map(|(shard, primary)| Copy::new(shard, primary, created))
             .collect();
         let (settings, in_sync) = (BTreeMap::new(), BTreeMap::new());
-        Index { uuid, primaries, replicas, mark, settings, documents: 0, copies, in_sync }
+        Index { uuid, primaries, replicas, mark, settings, documents: 0, bytes: 0, copies, in_sync }
     }
 
     /// More copies are added; fewer: those without a node go first, a primary never does.
