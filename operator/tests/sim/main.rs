@@ -159,6 +159,11 @@ fn every_limit_of_a_shard_is_told_by_condition_event_and_metric() {
 }
 
 #[test]
+fn what_cannot_be_measured_stays_told_as_it_was() {
+    pressure::what_cannot_be_measured_stays_told();
+}
+
+#[test]
 #[ignore = "runs optimised: make test, make sim"]
 fn a_steady_growth_is_forecast_within_a_tenth_of_the_truth() {
     for (from, a_day, limit, reason) in [

@@ -28,20 +28,20 @@ const MADE_S: u64 = 150;
 
 /// What a pass saw of the one index, and what was told of it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+struct Seen {
     /// Seconds, by the paused clock.
-    pub at: u64,
-    pub documents: i64,
-    pub bytes: i64,
+    at: u64,
+    /// Documents and bytes; absent: they could not be measured.
+    size: Option<(i64, i64)>,
     /// Reason of the condition; empty: there is none.
-    pub condition: String,
-    pub forecast: Option<Forecast>,
+    condition: String,
+    forecast: Option<Forecast>,
     /// Limits that the metric counts an index for.
-    pub metric: Vec<String>,
+    metric: Vec<String>,
 }
 
 /// An event as the API server gets it: reason and text.
-pub type Told = (String, String);
+type Told = (String, String);
 
 struct Ears {
     metrics: Arc<Metrics>,
@@ -54,17 +54,15 @@ impl Observer for Ears {
     fn placement(&self, pass: &PlacementPass<'_>) {
         self.report.placement(pass);
         let facts = pass.snapshot.elastic.values().filter_map(|reading| reading.known());
-        let Some(counts) = facts.filter_map(|facts| facts.counts.as_ref()?.values().next()).next() else {
-            return;
-        };
+        let counts = facts.filter_map(|facts| facts.counts.as_ref()?.values().next()).next();
+        let size = counts.map(|counts| (counts.largest_shard_documents, counts.largest_shard_bytes));
         let text = self.metrics.render().unwrap();
         let lines = text.lines().filter_map(|line| line.strip_prefix("searchcell_large_shards{limit=\""));
         let metric = lines.filter_map(|line| line.strip_suffix("\"} 1")).map(str::to_owned).collect();
         let condition = find(&pass.status.conditions, SHARD_PRESSURE);
         self.seen.lock().unwrap().push(Seen {
             at: self.began.elapsed().as_secs(),
-            documents: counts.largest_shard_documents,
-            bytes: counts.largest_shard_bytes,
+            size,
             condition: condition.map(|condition| condition.reason.clone()).unwrap_or_default(),
             forecast: pass.status.forecast.clone(),
             metric,
@@ -176,7 +174,7 @@ pub fn every_limit_is_told() {
     let (report, seen, told) = grow(0, later);
     assert!(report.violation.is_none(), "{:?}", report.violation);
     for (documents, bytes, reason) in SIZES {
-        let of_size = seen.iter().rfind(|seen| (seen.documents, seen.bytes) == (documents, bytes));
+        let of_size = seen.iter().rfind(|seen| seen.size == Some((documents, bytes)));
         let of_size = of_size.unwrap_or_else(|| panic!("{documents} documents, {bytes} bytes: not seen"));
         let metric: Vec<&str> = of_size.metric.iter().map(String::as_str).collect();
         let expected: Vec<&str> = Some(reason).filter(|reason| !reason.is_empty()).into_iter().collect();
@@ -191,6 +189,26 @@ pub fn every_limit_is_told() {
     assert!(about_size.iter().all(|(_, text)| text.contains("messages.p000.g1")), "{about_size:#?}");
 }
 
+/// A shard past a limit on a cluster that is then out of reach, and comes back: what is said of it stays, in the metric as
+/// in the condition, and it is no news when it is measured again.
+pub fn what_cannot_be_measured_stays_told() {
+    let large = Act::Fill { documents: 300_000_000, bytes: 1 };
+    let cut = Act::CutElastic("a".to_owned());
+    let at = |n: u64| n * SEEN_WITHIN_S;
+    let later = vec![(at(0), large), (at(1), cut), (at(3), Act::Steady), (at(4), Act::Documents(0))];
+    let (report, seen, told) = grow(0, later);
+    assert!(report.violation.is_none(), "{:?}", report.violation);
+    let past = seen.iter().position(|seen| seen.condition == "ShardLarge").unwrap();
+    let since = &seen[past..];
+    let blind = since.iter().filter(|seen| seen.size.is_none()).count();
+    assert!(blind >= 3 && since.last().unwrap().size.is_some(), "{since:#?}");
+    for seen in since {
+        let says = (seen.condition.as_str(), seen.metric.join(" "));
+        assert_eq!(says, ("ShardLarge", "ShardLarge".to_owned()), "{seen:?}");
+    }
+    assert_eq!(told.iter().filter(|(reason, _)| reason == "ShardLarge").count(), 1, "{told:#?}");
+}
+
 /// A steady growth over two days, towards a limit that is more than ten days away: what is forecast on the second day is
 /// within a tenth of the truth. Answers the largest error, as a part of the time that is left.
 pub fn a_steady_growth_is_forecast(from: i64, a_day: i64, limit: i64, reason: &str) -> f64 {
@@ -198,10 +216,11 @@ pub fn a_steady_growth_is_forecast(from: i64, a_day: i64, limit: i64, reason: &s
         .map(|hour| (hour * HOUR_S, Act::Fill { documents: from + a_day * hour as i64 / 24, bytes: 1 }));
     let (report, seen, told) = grow(from, later.collect());
     assert!(report.violation.is_none(), "{:?}", report.violation);
-    let grows = seen.iter().find(|seen| seen.documents > from).unwrap().at;
+    let documents = |seen: &Seen| seen.size.map_or(0, |(documents, _)| documents);
+    let grows = seen.iter().find(|seen| documents(seen) > from).unwrap().at;
     let (mut worst, mut checked): (f64, u32) = (0.0, 0);
     for seen in seen.iter().filter(|seen| seen.at > grows + 24 * HOUR_S) {
-        let truth = (limit - seen.documents) as f64 / a_day as f64;
+        let truth = (limit - documents(seen)) as f64 / a_day as f64;
         assert!(truth > 10.0, "it is told in whole days: {truth}");
         let forecast = seen.forecast.as_ref().unwrap_or_else(|| panic!("nothing is forecast: {seen:?}"));
         assert_eq!(forecast.reason, reason, "{seen:?}");
