@@ -151,6 +151,12 @@ impl Metrics {
         }
     }
 
+    /// What an object adds to the gauge of large shards.
+    fn large_shards_of(&self, key: &Key) -> Vec<&'static str> {
+        let all = self.by_object.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(key).map(|standing| standing.large_shards.clone()).unwrap_or_default()
+    }
+
     /// Gauges are sums over all objects.
     fn stand(&self, key: &Key, standing: Option<Standing>) {
         let mut all = self.by_object.lock().unwrap_or_else(PoisonError::into_inner);
@@ -273,9 +279,14 @@ impl Observer for Report {
     fn placement(&self, pass: &PlacementPass<'_>) {
         let placement = &pass.snapshot.placement;
         self.metrics.pass("placement", pass.failed, pass.took.as_secs_f64(), pass.plan, pass.outcomes);
-        let large_shards = pass.snapshot.large_shards().into_iter().map(Reason::as_str).collect();
+        let key = key_of(placement, Key::Placement);
+        // What cannot be measured now is as it was: no alarm ends because a cluster is out of reach.
+        let large_shards = match pass.snapshot.large_shards() {
+            Some(reasons) => reasons.into_iter().map(Reason::as_str).collect(),
+            None => self.metrics.large_shards_of(&key),
+        };
         let standing = Standing { holds: gates(&pass.plan.holds), large_shards, ..Standing::default() };
-        self.metrics.stand(&key_of(placement, Key::Placement), Some(standing));
+        self.metrics.stand(&key, Some(standing));
         self.tell(&placement.object_ref(&()), of_placement(pass));
     }
 

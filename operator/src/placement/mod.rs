@@ -46,6 +46,7 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
         else {
             return self.forget(&key);
         };
+        snapshot.limits = self.tuning.limits;
         let valid =
             self.decide.validate_placement(&snapshot.placement, snapshot.cell.as_ref(), &snapshot.siblings);
         let deleting = snapshot.placement.metadata.deletion_timestamp.is_some();
@@ -54,7 +55,6 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
                 (self.kube.as_ref(), self.elastic.as_ref(), self.tuning.max_reading_age);
             let wait = count_pooled(kube, elastic, &self.reader, &mut snapshot, valid, age).await;
             retry_after = shortest(retry_after, wait);
-            snapshot.limits = self.tuning.limits;
             count_tenants(&self.reader, &mut snapshot, valid).await;
         }
         let placement = &snapshot.placement;

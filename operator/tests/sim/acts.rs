@@ -21,12 +21,15 @@ use serde_json::json;
 
 use crate::keystore;
 use crate::objects::{K, Obj};
+use crate::shards::Index;
 use crate::store::NAMESPACE;
 use crate::tenants;
 use crate::world::{Network, World};
 
 /// The one cell of a schedule.
 pub const CELL: &str = "guilds";
+/// Of a document that somebody indexes.
+const BYTES_OF_A_DOCUMENT: i64 = 250;
 
 /// A change of a placement's spec.
 #[derive(Clone, Debug)]
@@ -124,6 +127,11 @@ pub enum Act {
     Documents(i64),
     /// A client writes a document of a tenant.
     Write(String),
+    /// Every index has so much from now on.
+    Fill {
+        documents: i64,
+        bytes: i64,
+    },
     CutElastic(String),
     Flaky {
         refuse: u64,
@@ -162,7 +170,7 @@ impl Act {
 
 /// Its time has come.
 pub fn announce(world: &mut World, act: &Act) {
-    if !matches!(act, Act::Documents(_) | Act::Write(_)) {
+    if !matches!(act, Act::Documents(_) | Act::Fill { .. } | Act::Write(_)) {
         world.note(format!("--- {act:?}").chars().take(300).collect());
     }
 }
@@ -303,8 +311,14 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
             }
         }
         Act::Documents(more) => {
-            for cluster in world.elastic.clusters.values_mut() {
-                cluster.indices.values_mut().for_each(|index| index.documents += more);
+            for index in indices(world) {
+                index.documents += more;
+                index.bytes += more * BYTES_OF_A_DOCUMENT;
+            }
+        }
+        Act::Fill { documents, bytes } => {
+            for index in indices(world) {
+                (index.documents, index.bytes) = (*documents, *bytes);
             }
         }
         Act::Write(tenant) => tenants::write(world, tenant),
@@ -321,6 +335,10 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         Act::CutApi | Act::Crash { .. } | Act::SecondLeader | Act::EndSecondLeader => {}
     }
     true
+}
+
+fn indices(world: &mut World) -> impl Iterator<Item = &mut Index> {
+    world.elastic.clusters.values_mut().flat_map(|cluster| cluster.indices.values_mut())
 }
 
 /// A name that is on its way out is waited for; one that is there to stay is an answer, too.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use searchcell_operator::clock::Clock;
-use searchcell_operator::engine::{Engine, Key, Next, Tuning};
+use searchcell_operator::engine::{Engine, Key, Next, Observer, Silent, Tuning};
 use searchcell_operator::leadership::Leadership;
 use searchcell_operator::security::forge::Forge;
 use tokio::time::{Instant, sleep};
@@ -75,7 +75,13 @@ struct Process {
 }
 
 impl Process {
-    fn new(world: &Shared, id: usize, skew: &Arc<AtomicI64>, bug: Option<Bug>) -> Self {
+    fn new(
+        world: &Shared,
+        id: usize,
+        skew: &Arc<AtomicI64>,
+        bug: Option<Bug>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let fate = Arc::new(Fate::default());
         let line = Line { world: world.clone(), id, fate: fate.clone(), pass: Arc::default() };
         let kube = Arc::new(SimKube::new(line.clone(), bug));
@@ -87,7 +93,7 @@ impl Process {
         tuning.lifetimes.overlap = OVERLAP;
         tuning.lifetimes.credential_grace = GRACE;
         let engine = Engine::new(kube.clone(), elastic, clock, leadership.clone(), tuning);
-        let mut engine = engine.with_forge(Forge::with_cost(4));
+        let mut engine = engine.with_forge(Forge::with_cost(4)).with_observer(observer);
         if let Some(bug) = bug {
             engine = engine.with_decide(Arc::new(Mutant(bug)));
         }
@@ -171,6 +177,8 @@ struct Run {
     skew: Arc<AtomicI64>,
     rng: Rng,
     bug: Option<Bug>,
+    /// Hears of every pass.
+    observer: Arc<dyn Observer>,
     /// What users are about to do: the first one may have to wait until a name is free, the others wait for it.
     users: VecDeque<Act>,
     /// A dead process is replaced at this time.
@@ -182,7 +190,7 @@ struct Run {
 pub async fn run(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
     let mut rng = Rng::new(seed);
     let scenario = Scenario::new(&mut rng, kind);
-    play(seed, rng, scenario, bug, |_| None).await
+    play(seed, rng, scenario, bug, Arc::new(Silent), |_| None).await
 }
 
 /// Runs a schedule from its first second to its rest, and asks what is wrong then.
@@ -191,6 +199,7 @@ pub async fn play(
     mut rng: Rng,
     scenario: Scenario,
     bug: Option<Bug>,
+    observer: Arc<dyn Observer>,
     wrong: impl FnOnce(&World) -> Option<String>,
 ) -> Report {
     let mut world = World::new(rng.next());
@@ -215,6 +224,7 @@ pub async fn play(
         skew: Arc::default(),
         rng,
         bug,
+        observer,
         users: VecDeque::new(),
         replace_at: None,
         deaths: 0,
@@ -223,6 +233,7 @@ pub async fn play(
     let began = Instant::now();
     run.story().await;
     run.rest().await;
+    run.later().await;
     let world = lock(&world);
     let fingerprint = world.log.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, write| {
         let bytes = write.ms.to_le_bytes().into_iter().chain(write.text.bytes());
@@ -242,7 +253,8 @@ pub async fn play(
 impl Run {
     fn start_process(&mut self) {
         self.next_id += 1;
-        self.processes.push(Process::new(&self.world, self.next_id, &self.skew, self.bug));
+        let observer = Arc::clone(&self.observer);
+        self.processes.push(Process::new(&self.world, self.next_id, &self.skew, self.bug, observer));
     }
 
     fn broken(&self) -> bool {
@@ -411,6 +423,21 @@ impl Run {
             if world.violation.is_some() || world.ms > until {
                 return;
             }
+        }
+    }
+
+    /// What is to come when all is at rest.
+    async fn later(&mut self) {
+        let began = lock(&self.world).ms;
+        for (second, act) in self.scenario.later.clone() {
+            while lock(&self.world).ms < began + second * 1000 {
+                let step = self.pause(true);
+                self.beat(step).await;
+                if self.broken() {
+                    return;
+                }
+            }
+            acts::perform(&mut lock(&self.world), &act);
         }
     }
 

@@ -19,6 +19,7 @@ mod kubernetes;
 mod machines;
 mod mutants;
 mod objects;
+mod pressure;
 mod rng;
 mod scenario;
 mod secure;
@@ -151,6 +152,29 @@ fn an_operator_may_die_between_any_two_steps_of_a_creation() {
     let last = last.into_inner().unwrap();
     println!("the operator died before and after each of {last} writes");
     assert!(last >= STEPS_OF_A_CREATION, "{last}");
+}
+
+#[test]
+fn every_limit_of_a_shard_is_told_by_condition_event_and_metric() {
+    pressure::every_limit_is_told();
+}
+
+#[test]
+fn what_cannot_be_measured_stays_told_as_it_was() {
+    pressure::what_cannot_be_measured_stays_told();
+}
+
+#[test]
+#[ignore = "runs optimised: make test, make sim"]
+fn a_steady_growth_is_forecast_within_a_tenth_of_the_truth() {
+    for (from, a_day, limit, reason) in [
+        (100_000_000, 4_000_000, 200_000_000, "ShardLarge"),
+        (600_000_000, 30_000_000, 1_000_000_000, "ShardVeryLarge"),
+        (1_900_000_000, 1_500_000, 1_932_735_167, "ShardAlmostFull"),
+    ] {
+        let worst = pressure::a_steady_growth_is_forecast(from, a_day, limit, reason);
+        println!("{reason}: forecast to within {:.1} % of the time that was left", worst * 100.0);
+    }
 }
 
 #[test]

@@ -88,6 +88,8 @@ pub struct Scenario {
     pub elastic_stays_down: bool,
     /// How long the rest is watched, in seconds.
     pub rest: u64,
+    /// Acts by second of the rest, in order: nothing else happens between them.
+    pub later: Vec<(u64, Act)>,
 }
 
 impl Scenario {
@@ -554,7 +556,7 @@ impl<'a> Story<'a> {
         acts.sort_by_key(|(second, _)| *second);
         let rest = if rng.chance(4) { 7_200 } else { 300 };
         let zones = spec.zones.iter().map(|zone| zone.name.clone()).collect();
-        Scenario { kind, zones, acts, expect, elastic_stays_down, rest }
+        Scenario { kind, zones, acts, expect, elastic_stays_down, rest, later: Vec::new() }
     }
 }
 

@@ -24,6 +24,7 @@ pub struct Index {
     pub documents: i64,
     /// Documents of tenants of which an index of their own is asked, in an index of a pool.
     pub tenants: BTreeMap<String, u64>,
+    pub bytes: i64,
     pub copies: Vec<Copy>,
     /// Persistent node ids that hold all acknowledged writes, by shard. Empty: never had a primary.
     pub in_sync: BTreeMap<i32, BTreeSet<String>>,
@@ -73,6 +74,7 @@ impl Index {
             mark,
             settings,
             documents: 0,
+            bytes: 0,
             tenants: BTreeMap::new(),
             copies,
             in_sync,

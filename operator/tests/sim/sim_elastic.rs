@@ -244,7 +244,7 @@ impl SearchApi for SimElastic {
             let counts = |index: &Index| IndexCounts {
                 documents: index.documents,
                 largest_shard_documents: index.documents / i64::from(index.primaries.max(1)),
-                largest_shard_bytes: index.documents * 250,
+                largest_shard_bytes: index.bytes / i64::from(index.primaries.max(1)),
             };
             let disk = NodeDisk { total: 1 << 40, available: 1 << 39 };
             ClusterSizes {

@@ -1,6 +1,8 @@
 //! The operator dies between any two steps of creating the indices of a pool and publishing their table, once before
 //! and once after the step has its effect: every schedule is run to its rest, under all invariants.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::ConfigMap;
 use searchcell_core::names::{pool_index, routing_table};
 use searchcell_core::routing::Published;
@@ -8,6 +10,7 @@ use searchcell_crds::{
     Cluster, DataNodes, IndexPlacementSpec, MasterNodes, NodeOptions, Nodes, Pool, Quantity, SearchCellSpec,
     Security, SecurityMode, Storage, Tenant, Zone,
 };
+use searchcell_operator::engine::Silent;
 
 use crate::acts::{Act, CELL};
 use crate::driver::{self, Report};
@@ -59,6 +62,7 @@ fn creation(writes: u64, with_effect: bool) -> Scenario {
         expect: Expect::Ready,
         elastic_stays_down: false,
         rest: 60,
+        later: Vec::new(),
     }
 }
 
@@ -67,7 +71,14 @@ pub fn die(writes: u64, with_effect: bool) -> Report {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let seed = 2 * writes + u64::from(with_effect);
-    runtime.block_on(driver::play(seed, Rng::new(seed), creation(writes, with_effect), None, wrong))
+    runtime.block_on(driver::play(
+        seed,
+        Rng::new(seed),
+        creation(writes, with_effect),
+        None,
+        Arc::new(Silent),
+        wrong,
+    ))
 }
 
 /// What is wrong at rest that no invariant is about: an index that is not of the pool, one that is there twice, a table

@@ -87,9 +87,15 @@ impl PlacementSnapshot {
         self.table.as_ref().is_some_and(|table| table.names(found.name, &cluster))
     }
 
-    /// What is said of the largest shard of each index of this placement that is past a limit.
-    pub fn large_shards(&self) -> Vec<Reason> {
-        self.large(&self.owned_indices()).into_iter().map(|(_, reason)| reason).collect()
+    /// What is said of the largest shard of each index of this placement that is past a limit. `None`: not all of them
+    /// can be measured now, and what was said goes on to be so.
+    pub fn large_shards(&self) -> Option<Vec<Reason>> {
+        let owned = self.owned_indices();
+        let clusters = || self.cell.iter().flat_map(|cell| &cell.spec.clusters);
+        let is_read = |name: &String| self.elastic.get(name).is_some_and(|reading| reading.known().is_some());
+        let is_measured = clusters().all(|cluster| is_read(&cluster.name))
+            && owned.iter().all(|found| found.elastic.counts.is_some());
+        is_measured.then(|| self.large(&owned).into_iter().map(|(_, reason)| reason).collect())
     }
 
     /// Indices of `owned` with a shard that is past a limit, with the limit, the worst first.

@@ -118,12 +118,13 @@ pub async fn plan(
     let reads = io(&world);
     let cells = cells(wanted, &reads);
     let reach = if args.direct { Reach::Direct } else { Reach::Forwarded };
-    world.ask(client, &reads, &cells, reach).await?;
+    let counting = world.ask(client, &reads, &cells, reach).await?;
 
     let now = SystemClock.now();
     let remarks = world.unreadable.clone();
     let stage = StageKube::new(client.clone(), io(&world), Arc::clone(&world.caches), now);
-    let rehearsal = Rehearsal::new(stage, StageElastic::new(world.elastic), lifetimes, now);
+    let elastic = StageElastic::new(world.elastic).counting(counting);
+    let rehearsal = Rehearsal::new(stage, elastic, lifetimes, now);
     perform(&rehearsal, &submitted, &cells, remarks).await
 }
 
@@ -214,7 +215,8 @@ fn title(key: &Key, note: &str) -> String {
     }
 }
 
-/// Cells of the file, those that its placements name, and those that its placements are of now.
+/// Cells of the file, those that its placements name, those that its placements are of now, and those of pools that may
+/// have documents of its tenants.
 fn cells(wanted: &[Wanted], reads: &KubeIo) -> BTreeSet<(String, String)> {
     let mut cells = BTreeSet::new();
     for object in wanted {
@@ -224,9 +226,17 @@ fn cells(wanted: &[Wanted], reads: &KubeIo) -> BTreeSet<(String, String)> {
                 add(&object.name);
             }
             Asked::Placement => {
-                let cell = object.object.get("spec").and_then(|spec| spec.get("cell")?.as_str());
-                cell.map(&mut add);
+                let spec = object.object.get("spec");
+                let text = |name: &str| spec.and_then(|spec| spec.get(name)?.as_str());
+                text("cell").map(&mut add);
                 let live = reads.placements(&object.namespace);
+                let has_dedicated = spec.is_some_and(|spec| spec.get("dedicated").is_some());
+                let is_pool = |live: &&IndexPlacement| {
+                    live.spec.pool.is_some() && text("collection") == Some(live.spec.collection.as_str())
+                };
+                live.iter().filter(|_| has_dedicated).filter(is_pool).for_each(|live| {
+                    add(&live.spec.cell);
+                });
                 let is_it = |live: &&IndexPlacement| live.metadata.name.as_deref() == Some(&object.name);
                 live.iter().find(is_it).map(|live| add(&live.spec.cell));
             }

@@ -70,7 +70,8 @@ impl Rehearsal {
         let notes = Arc::new(Notes { stage: Arc::clone(&kube), noted: Mutex::default() });
         let observer: Arc<dyn Observer> = notes.clone();
         // A reading costs nothing here.
-        let tuning = Tuning { max_reading_age: std::time::Duration::ZERO, lifetimes, ..Tuning::default() };
+        let (max_reading_age, resting_reading_age) = Default::default();
+        let tuning = Tuning { max_reading_age, resting_reading_age, lifetimes, ..Tuning::default() };
         let engine = Engine::new(
             Arc::clone(&kube),
             Arc::clone(&elastic),

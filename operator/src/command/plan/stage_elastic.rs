@@ -1,9 +1,9 @@
 //! Elasticsearch in memory for the passes that a plan rehearses: it begins as what the real clusters said, and what is
-//! written stays here. No effects.
+//! written stays here. Effects: none but that documents of tenants are counted where they are.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use searchcell_core::build::is_analysis;
@@ -13,6 +13,7 @@ use searchcell_core::security::Served;
 use searchcell_core::snapshot::{ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, Unassigned};
 use serde_json::{Map, Value};
 
+use super::world::Counting;
 use crate::ports::{ClusterDetails, ClusterSizes, ClusterSummary, NodeReload, SearchApi, SearchError};
 
 /// Copies of each shard besides the primary.
@@ -21,8 +22,10 @@ const REPLICAS: &str = "index.number_of_replicas";
 const SHARDS: &str = "index.number_of_shards";
 
 /// All clusters, as far as a rehearsal goes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct StageElastic {
+    /// The real clusters; absent: nothing is counted.
+    counting: Option<Counting>,
     clusters: Mutex<BTreeMap<ClusterKey, Reading<ElasticFacts>>>,
     writes: AtomicU64,
 }
@@ -30,7 +33,12 @@ pub struct StageElastic {
 impl StageElastic {
     /// Begins with what the clusters said.
     pub fn new(clusters: BTreeMap<ClusterKey, Reading<ElasticFacts>>) -> Self {
-        Self { clusters: Mutex::new(clusters), writes: AtomicU64::new(0) }
+        Self { counting: None, clusters: Mutex::new(clusters), writes: AtomicU64::new(0) }
+    }
+
+    /// Counts documents where they are.
+    pub fn counting(self, counting: Counting) -> Self {
+        Self { counting: Some(counting), ..self }
     }
 
     /// How often something was written.
@@ -109,6 +117,28 @@ impl SearchApi for StageElastic {
         self.look(cluster, |facts| Ok(facts.unassigned.clone().filter(is_it)))
     }
 
+    async fn documents_of(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        tenants: &[String],
+        _is_last: bool,
+    ) -> Result<BTreeMap<String, u64>, SearchError> {
+        match &self.counting {
+            Some(counting) => counting.documents_of(cluster, index, tenants).await,
+            None => Err(SearchError::Unreachable("nobody counts documents".to_owned())),
+        }
+    }
+
+    async fn largest_tenants(
+        &self,
+        _cluster: &ClusterKey,
+        _index: &str,
+        _field: &str,
+    ) -> Result<Vec<(String, u64)>, SearchError> {
+        Err(SearchError::NotAvailable("a plan names no candidates".to_owned()))
+    }
+
     async fn served(&self, _cluster: &ClusterKey, _address: &str) -> Result<Served, SearchError> {
         Err(SearchError::Unreachable("a plan does not ask nodes what they show".to_owned()))
     }
@@ -150,7 +180,7 @@ impl SearchApi for StageElastic {
                 ..IndexFacts::default()
             };
             set_replicas(&mut index);
-            facts.indices.insert(name.to_owned(), index);
+            Arc::make_mut(&mut facts.indices).insert(name.to_owned(), index);
             Ok(())
         })
     }
@@ -163,7 +193,9 @@ impl SearchApi for StageElastic {
     ) -> Result<(), SearchError> {
         let mark = body.as_object().and_then(mark);
         self.write(cluster, |facts| {
-            for (_, index) in facts.indices.iter_mut().filter(|(name, _)| indices.contains(name)) {
+            for (_, index) in
+                Arc::make_mut(&mut facts.indices).iter_mut().filter(|(name, _)| indices.contains(name))
+            {
                 index.mark.clone_from(&mark);
             }
             Ok(())
@@ -177,7 +209,9 @@ impl SearchApi for StageElastic {
         settings: &BTreeMap<String, Option<Value>>,
     ) -> Result<(), SearchError> {
         self.write(cluster, |facts| {
-            for (_, index) in facts.indices.iter_mut().filter(|(name, _)| indices.contains(name)) {
+            for (_, index) in
+                Arc::make_mut(&mut facts.indices).iter_mut().filter(|(name, _)| indices.contains(name))
+            {
                 put(&mut index.settings, settings);
                 if settings.contains_key(REPLICAS) {
                     set_replicas(index);
@@ -189,7 +223,7 @@ impl SearchApi for StageElastic {
 
     async fn delete_index(&self, cluster: &ClusterKey, name: &str, uuid: &str) -> Result<(), SearchError> {
         self.write(cluster, |facts| {
-            facts.indices.retain(|of, index| of != name || index.uuid != uuid);
+            Arc::make_mut(&mut facts.indices).retain(|of, index| of != name || index.uuid != uuid);
             Ok(())
         })
     }

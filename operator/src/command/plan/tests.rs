@@ -120,7 +120,7 @@ impl World {
                 let known = self.elastic.entry(key).or_insert_with(|| {
                     Reading::Known(ElasticFacts {
                         uuid: Some(format!("uuid-{cluster}")),
-                        counts: Some(BTreeMap::new()),
+                        counts: Some(Arc::default()),
                         disks: Some(BTreeMap::new()),
                         ..ElasticFacts::default()
                     })

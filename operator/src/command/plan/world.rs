@@ -20,7 +20,7 @@ use crate::kube_io::access::CachedAccess;
 use crate::kube_io::client::KubeIo;
 use crate::kube_io::fanout::{Caches, OnUnreadable};
 use crate::kube_io::once::{ListError, fill};
-use crate::ports::KubeApi;
+use crate::ports::{KubeApi, SearchApi, SearchError};
 
 /// A cluster is far away, and asked once.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -42,6 +42,24 @@ pub struct World {
     pub elastic: BTreeMap<ClusterKey, Reading<ElasticFacts>>,
     /// Objects that cannot be read, and why.
     pub unreadable: Vec<String>,
+}
+
+/// Counts documents in the real clusters, as long as the way to them is open.
+pub struct Counting {
+    http: Arc<ElasticHttp>,
+    _open: Option<Tunnels>,
+}
+
+impl Counting {
+    /// As far as searches see them: nothing is refreshed for a plan.
+    pub async fn documents_of(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        tenants: &[String],
+    ) -> Result<BTreeMap<String, u64>, SearchError> {
+        self.http.documents_of(cluster, index, tenants, false).await
+    }
 }
 
 /// Why the world is not known.
@@ -92,7 +110,7 @@ impl World {
         io: &KubeIo,
         cells: &BTreeSet<(String, String)>,
         reach: Reach,
-    ) -> Result<(), WorldError> {
+    ) -> Result<Counting, WorldError> {
         let mut all: Vec<Ask> = Vec::new();
         let mut pods = BTreeMap::new();
         for (namespace, name) in cells {
@@ -112,7 +130,7 @@ impl World {
         };
         let http = Arc::new(self.http(tunnels.as_ref())?);
         let tuning = ReaderTuning { deadline: DEADLINE, ..ReaderTuning::default() };
-        let reader = ElasticReader::new(http, tuning);
+        let reader = ElasticReader::new(Arc::clone(&http), tuning);
         let read = |ask: Ask| {
             let reader = &reader;
             async move {
@@ -128,7 +146,7 @@ impl World {
             }
             self.elastic.insert(ask.cluster, reading);
         }
-        Ok(())
+        Ok(Counting { http, _open: tunnels })
     }
 
     fn http(&self, tunnels: Option<&Tunnels>) -> Result<ElasticHttp, WorldError> {
