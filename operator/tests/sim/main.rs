@@ -19,6 +19,7 @@ mod kubernetes;
 mod machines;
 mod mutants;
 mod objects;
+mod placed;
 mod pressure;
 mod rng;
 mod scenario;

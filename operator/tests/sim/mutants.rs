@@ -23,7 +23,7 @@ use searchcell_operator::decide::Decide;
 
 use crate::invariants as inv;
 use crate::scenario::Kind;
-use crate::{keystore, secure, settled, tenants};
+use crate::{keystore, placed, secure, settled, tenants};
 
 /// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,12 +103,16 @@ pub enum Bug {
 /// Name, bug, story in which it shows, the invariants of which one has to break.
 pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::RemovesClusters, Kind::Removal, &[inv::REMOVAL_WAITS]),
-    (Bug::UnavailableIsEmpty, Kind::Faults, &[inv::READINGS_KNOWN, inv::INDEX_ONCE, inv::MISSING_IS_GONE]),
+    (
+        Bug::UnavailableIsEmpty,
+        Kind::Faults,
+        &[inv::READINGS_KNOWN, placed::INDEX_ONCE, placed::MISSING_IS_GONE],
+    ),
     (Bug::MapIsKept, Kind::Faults, &[settled::NO_MAP_AT_REST]),
     (Bug::MapIsKept, Kind::LostMaster, &[inv::ONE_CLUSTER]),
     (Bug::MapGoesEarly, Kind::Faults, &[inv::RECORDED_FIRST]),
     (Bug::OneClaimIsEnough, Kind::Faults, &[inv::RECORDED_FIRST]),
-    (Bug::RepeatsElsewhere, Kind::Removal, &[inv::INDEX_ONCE, inv::READINGS_KNOWN]),
+    (Bug::RepeatsElsewhere, Kind::Removal, &[placed::INDEX_ONCE, inv::READINGS_KNOWN]),
     (Bug::StatusAlways, Kind::Faults, &[settled::REST_IS_SILENT]),
     (Bug::NoPreconditions, Kind::Edits, &[inv::ACTS_ON_WHAT_IT_SAW]),
     (Bug::NoLiveCheck, Kind::Restore, &[inv::CHECKED_LIVE, inv::MAP_STAYS_GONE]),
@@ -121,19 +125,19 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::GenerationAhead, Kind::Faults, &[inv::GENERATIONS]),
     (Bug::FinalizerWaits, Kind::Deletion, &[settled::FINALIZERS_GO]),
     (Bug::UuidForgotten, Kind::Faults, &[inv::UUID_IS_FINAL]),
-    (Bug::IndexUnmarked, Kind::Edits, &[inv::INDEX_MARKED]),
+    (Bug::IndexUnmarked, Kind::Edits, &[placed::INDEX_MARKED]),
     (Bug::NoAwareness, Kind::Faults, &[settled::SETTINGS]),
     (Bug::BootstrapsAgain, Kind::LostMaster, &[inv::ONE_CLUSTER, inv::MAP_STAYS_GONE]),
     (Bug::ReplacesNodes, Kind::Stuck, &[inv::NOTHING_UNASKED]),
     (Bug::SecretsAreProof, Kind::Rotation, &[secure::NODES_TRUST]),
     (Bug::NobodyStandsBy, Kind::Rotation, &[secure::PASSWORDS_KNOWN]),
     (Bug::Unfenced, Kind::Faults, &[inv::FENCED]),
-    (Bug::CreatesUnrecorded, Kind::Placing, &[inv::MADE_WHERE_RECORDED]),
-    (Bug::NumbersByClock, Kind::Faults, &[inv::TABLES_ASCEND]),
-    (Bug::NamesTheUnborn, Kind::Placing, &[inv::TABLES_ARE_TRUE]),
+    (Bug::CreatesUnrecorded, Kind::Placing, &[placed::MADE_WHERE_RECORDED]),
+    (Bug::NumbersByClock, Kind::Faults, &[placed::TABLES_ASCEND]),
+    (Bug::NamesTheUnborn, Kind::Placing, &[placed::TABLES_ARE_TRUE]),
     (Bug::LeavesSettings, Kind::Edits, &[settled::INDICES_AS_ASKED, settled::CONVERGES]),
     (Bug::MarksNoMapping, Kind::Edits, &[settled::INDICES_AS_ASKED, settled::CONVERGES]),
-    (Bug::ForgetsPlaces, Kind::Placing, &[inv::PLACES_STAY]),
+    (Bug::ForgetsPlaces, Kind::Placing, &[placed::PLACES_STAY]),
     (Bug::CountsNobody, Kind::Dedicating, &[tenants::NOTHING_IS_HIDDEN]),
     (Bug::CountsOnce, Kind::Dedicating, &[tenants::NOTHING_IS_HIDDEN]),
     (Bug::NeverReloads, Kind::Keystore, &[keystore::LOADED]),

@@ -21,6 +21,7 @@ use crate::calls::{Line, NoAnswer, Peer};
 use crate::elastic::Cluster;
 use crate::invariants;
 use crate::mutants::Bug;
+use crate::placed;
 use crate::secure::{Client, Loaded};
 use crate::shards::{Copy, Index};
 use crate::sim_kube::SimKube;
@@ -168,7 +169,7 @@ impl SimElastic {
             index.settings = own.map(|(name, value)| (name.clone(), value.clone())).collect();
             found.indices.insert(name.to_owned(), index);
             found.version += 1;
-            invariants::on_index_created(world, key, name, mark.as_ref());
+            placed::on_index_created(world, key, name, mark.as_ref());
             Ok(())
         })
         .await
@@ -419,7 +420,7 @@ impl SearchApi for SimElastic {
             if cluster.indices.get(name).is_some_and(|index| index.uuid == uuid) {
                 let index = cluster.indices.remove(name);
                 cluster.version += 1;
-                invariants::on_index_deleted(world, name, index.as_ref());
+                placed::on_index_deleted(world, name, index.as_ref());
             }
             Ok(())
         })

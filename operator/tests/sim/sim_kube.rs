@@ -27,6 +27,7 @@ use crate::calls::{Line, NoAnswer, Pass, Peer};
 use crate::invariants;
 use crate::mutants::Bug;
 use crate::objects::{K, Obj, Stored};
+use crate::placed;
 use crate::secure;
 use crate::store::{NAMESPACE, OPERATOR_NAMESPACE, Store};
 use crate::world::{World, lock};
@@ -538,7 +539,7 @@ impl KubeApi for SimKube {
         let stripped = self.strips_preconditions();
         self.write(format!("status of placement {name}: {}", conditions(&status.conditions)), |world, _| {
             revision_matches::<IndexPlacement>(world, placement, stripped)?;
-            invariants::on_placement_status(world, &name, status);
+            placed::on_placement_status(world, &name, status);
             world.store.update::<IndexPlacement>(FIELD_MANAGER, &name, |p| p.status = Some(status.clone()));
             Ok(())
         })
