@@ -14,8 +14,11 @@ pub const RECONCILING: &str = "Reconciling";
 /// Nothing moves on before the spec changes; present only while true.
 pub const STALLED: &str = "Stalled";
 
+/// Shards are, or will soon be, larger than is good for them; present only while true, on an IndexPlacement.
+pub const SHARD_PRESSURE: &str = "ShardPressure";
+
 /// Every condition type, in the order in which status lists them, each with its meaning.
-pub const TYPES: [(&str, &str); 4] = [
+pub const TYPES: [(&str, &str); 5] = [
     (
         READY,
         "Every cluster has an elected master and serves, and every managed shard has a started primary. It stays True during a healthy rolling restart.",
@@ -29,6 +32,10 @@ pub const TYPES: [(&str, &str); 4] = [
         "Work is in progress, or waits for the cluster, an approval or the end of a suspension. Present only while True.",
     ),
     (STALLED, "Nothing moves on before the spec changes. Present only while True."),
+    (
+        SHARD_PRESSURE,
+        "Shards are larger than is good for them, or will be within two weeks. Nothing is refused yet; plan for more shards. Present only while True, and only on an IndexPlacement.",
+    ),
 ];
 
 /// Longest message of a condition, in bytes.
@@ -151,7 +158,7 @@ pub fn schema(_: &mut SchemaGenerator) -> Schema {
             "description": "One condition.",
             "required": ["type", "status", "reason", "message", "lastTransitionTime"],
             "properties": {
-                "type": {"type": "string", "maxLength": 316, "description": "Type of the condition: Ready, Degraded, Reconciling or Stalled."},
+                "type": {"type": "string", "maxLength": 316, "description": "Type of the condition: Ready, Degraded, Reconciling, Stalled or ShardPressure."},
                 "status": {"type": "string", "enum": ["True", "False", "Unknown"], "description": "Whether it is so: True, False or Unknown."},
                 "reason": {"type": "string", "minLength": 1, "maxLength": 1024, "description": "Why it is so, in one word from the list of reasons."},
                 "message": {"type": "string", "maxLength": MAX_MESSAGE, "description": "Why it is so, and what to do about it."},

@@ -1,6 +1,6 @@
 //! An IndexPlacement: what a user writes in its spec and what the operator reports in its status. No effects.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,12 @@ pub const DEFAULT_MAX_DOCUMENTS_PER_SHARD: i64 = 1_000_000_000;
 pub const LUCENE_MAX_DOCUMENTS: i64 = 2_147_483_519;
 /// Most documents that may be expected of one shard: 90 % of what Lucene stores.
 pub const MAX_EXPECTED_DOCUMENTS_PER_SHARD: i64 = 1_932_735_167;
+/// Documents of a shard above which a notice says so; Elasticsearch advises to stay below.
+pub const MANY_DOCUMENTS: i64 = 200_000_000;
+/// Documents of a shard above which a warning says so.
+pub const VERY_MANY_DOCUMENTS: i64 = 1_000_000_000;
+/// Bytes of a shard above which a notice says so; Elasticsearch advises to stay below.
+pub const MANY_BYTES: i64 = 50_000_000_000;
 /// Most primary shards of an index.
 pub const MAX_SHARDS: i64 = 1024;
 
@@ -214,14 +220,31 @@ pub struct IndexPlacementStatus {
     /// The primary shard with the most documents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub largest_shard: Option<LargestShard>,
+    /// Documents and bytes of the largest shard over time, oldest first: at most one sample in six hours, at most 16.
+    /// What does not grow is not sampled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub growth: Vec<ShardSample>,
+    /// When the largest shard is past the next limit, at the pace of its growth; absent: it does not grow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
     /// Clusters that hold the indices.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub clusters: Vec<PlacementCluster>,
+    /// Which cluster each index belongs to: decided and recorded here before the index is created, and kept for good.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["cluster"]))]
+    pub assignments: Vec<PlacementAssignment>,
     /// Tenants with an index of their own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
     pub tenants: Vec<PlacementTenant>,
+    /// Tenants of a pool that have a tenth or more of the documents of a shard that is past a limit, the largest first, at
+    /// most 16: each is a candidate for a placement of its own. Counted every six hours at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub candidates: Vec<PlacementCandidate>,
     /// What is wrong with single indices, at most 16, worst first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
@@ -252,10 +275,32 @@ pub struct ShardCounts {
 pub struct LargestShard {
     /// Name of its index.
     pub index: String,
-    /// Its documents.
+    /// Its documents, with the deleted ones that Lucene still stores.
     pub documents: i64,
     /// Its size in bytes.
     pub bytes: i64,
+}
+
+/// The largest shard at some time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardSample {
+    /// When it was measured.
+    pub at: Time,
+    /// Most documents in one shard, with the deleted ones that Lucene still stores.
+    pub documents: i64,
+    /// Most bytes in one shard.
+    pub bytes: i64,
+}
+
+/// When the largest shard is past a limit.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Forecast {
+    /// Days from the last sample on, to two significant digits.
+    pub days: i64,
+    /// What is to be said of the shard then: ShardLarge, ShardVeryLarge, ShardAlmostFull or ShardFull.
+    pub reason: String,
 }
 
 /// A cluster that holds indices of the placement.
@@ -268,6 +313,26 @@ pub struct PlacementCluster {
     pub indices: i32,
 }
 
+/// The indices of the placement that belong to one cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlacementAssignment {
+    /// Name of the cluster: that of the cell, a dash, and that in the cell.
+    pub cluster: String,
+    /// Indices that are there, as far as was last read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub indices: Vec<String>,
+    /// Indices that are created there and nowhere else, and have not been seen yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub pending: Vec<String>,
+    /// Indices that were seen there and are gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub missing: Vec<String>,
+}
+
 /// A tenant with an index of its own, as it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -276,6 +341,18 @@ pub struct PlacementTenant {
     pub id: String,
     /// Primary shards of its index.
     pub shards: i32,
+}
+
+/// A tenant that outgrows the pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PlacementCandidate {
+    /// The tenant.
+    pub id: String,
+    /// The index that has it.
+    pub index: String,
+    /// Its documents there, to two significant digits.
+    pub documents: i64,
 }
 
 /// What is wrong with one index.

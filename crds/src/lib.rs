@@ -14,9 +14,9 @@ mod search_cell_status;
 pub use common::{DeletionPolicy, PodTemplate, Quantity, Resources, Settings};
 pub use conditions::{ConditionStatus, Reason};
 pub use index_placement::{
-    Dedicated, DedicatedTenant, IdScope, IndexOptions, IndexPlacement, IndexPlacementSpec,
-    IndexPlacementStatus, LargestShard, PlacementCluster, PlacementTenant, Pool, Problem, ShardCounts,
-    Tenant, Versioning,
+    Dedicated, DedicatedTenant, Forecast, IdScope, IndexOptions, IndexPlacement, IndexPlacementSpec,
+    IndexPlacementStatus, LargestShard, PlacementAssignment, PlacementCandidate, PlacementCluster,
+    PlacementTenant, Pool, Problem, ShardCounts, ShardSample, Tenant, Versioning,
 };
 pub use search_cell::{
     Approval, Autoscaling, Cluster, ClusterPlacement, DataNodes, IngestNodes, MasterNodes, NodeOptions,

@@ -48,9 +48,11 @@ reasons! {
     CellNotFound => "spec.cell names no SearchCell of this namespace. Create it, or name another.",
     CellNotReady => "The cell has no cluster that can take or serve the indices yet. Wait, or look at the cell.",
     NoOpenCluster => "Every cluster of the cell is Closed or drains. Set the placement of one to Open, or add a cluster.",
+    NoCapacity => "No Open cluster of the cell has room: indices, shards or disks would exceed what it carries with one zone lost. Add a cluster or nodes, or raise the limits.",
     KubernetesError => "A request to Kubernetes failed; it is repeated. The message has the error.",
     ElasticsearchError => "A request to Elasticsearch failed; it is repeated. The message has the error.",
     RotatingCertificates => "A certificate authority is rotated: both are trusted until every node shows a new certificate. Wait.",
+    LoadingKeystore => "Nodes are to load what changed in their keystore; the message names those that have not. Wait.",
     // Not serving: Ready is False.
     Unreachable => "A cluster does not answer. Look at its pods and their events.",
     NoMaster => "A cluster has no elected master. Look at its master nodes.",
@@ -88,9 +90,14 @@ reasons! {
     StorageClassFixed => "The storage class does not let volumes grow. Set the old size, or use a class that does.",
     InvalidCertificate => "A Secret of spec.security.certificates cannot be used; the message says why. Nodes keep what they have. Put a good certificate there.",
     InvalidSecret => "A Secret of the cell was changed so that it cannot be used. Delete it: it is made anew.",
+    InvalidSecureSettings => "A Secret of spec.secureSettings cannot be used; the message says why. Nodes keep what they have. Correct the Secret or the list.",
+    KeystoreRefused => "Nodes refuse what changed in their keystore; the message has Elasticsearch's reason. Correct the Secret: one that restarts may not start.",
     // Notices: nothing is refused.
     SecurityDisabled => "spec.security.mode is Disabled: no encryption, no users, a NetworkPolicy alone. Make a new cell without it, and move the tenants.",
     NoZoneQuorum => "Fewer than 3 masters, or 3 in fewer than 3 zones: the loss of one zone can stop the cluster.",
     ShardLarge => "A shard has, or is expected to have, more than 200 million documents or 50 GB. Plan for more shards.",
+    ShardGrowing => "At its pace a shard is past 1 billion documents, or what Lucene stores, within two weeks; status.forecast says when. Plan for more shards now.",
     ShardVeryLarge => "A shard has, or is expected to have, more than 1 billion documents. Use more shards.",
+    ShardAlmostFull => "A shard holds more than 90 % of the documents that Lucene stores, deleted ones included. Migrate to more shards now.",
+    ShardFull => "A shard holds as many documents as Lucene stores: Elasticsearch refuses to add any. Delete documents, or migrate to more shards.",
 }

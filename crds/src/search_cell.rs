@@ -70,8 +70,9 @@ pub struct SearchCellSpec {
     #[serde(default, skip_serializing_if = "Settings::is_empty")]
     #[schemars(schema_with = "common::settings")]
     pub cluster_settings: Settings,
-    /// Secrets whose entries go into the keystore of every node, at most 16. Default: none. A change restarts nodes,
-    /// one step at a time, unless Elasticsearch can reload the entry.
+    /// Secrets whose entries go into the keystore of every node, at most 16. Default: none. What Elasticsearch can load
+    /// again reaches running nodes without a restart, also when the contents of a Secret change; another change restarts
+    /// nodes, one step at a time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["secretName"]))]

@@ -1,4 +1,5 @@
-//! What is secret is in Secrets and nowhere else: everything that a test has printed or stored is searched for it.
+//! What is secret is in Secrets and nowhere else: the logs of operators and nodes, the objects of the namespace, the
+//! audit log and what the tests print are searched for it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,14 +34,18 @@ pub struct Material(BTreeMap<String, String>);
 
 impl Material {
     /// Adds what the Secrets of a namespace's cells have now.
-    pub async fn remember(&mut self, objects: &Objects) {
-        for secret in objects.list("secrets", "searchcell.dev/cell").await.unwrap_or_default() {
+    pub async fn remember(&mut self, objects: &Objects) -> Result<(), String> {
+        for secret in objects.list("secrets", "searchcell.dev/cell").await? {
             let name = text(&secret, "/metadata/name");
             for (key, value) in secret["data"].as_object().into_iter().flatten() {
                 let bytes =
                     base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap_or_default());
                 let Ok(Ok(plain)) = bytes.map(String::from_utf8) else { continue };
-                let mut parts = parts(key, &plain);
+                let mut parts = match name.contains("-keystore-") {
+                    // entries, whatever they are called
+                    true => vec![plain],
+                    false => parts(key, &plain),
+                };
                 if !parts.is_empty() {
                     // as the API has it
                     parts.extend(value.as_str().map(str::to_owned));
@@ -50,6 +55,7 @@ impl Material {
                 }
             }
         }
+        Ok(())
     }
 
     /// How much it is.
@@ -71,15 +77,15 @@ impl Material {
         self.0.iter().filter(|(part, _)| is_in(part)).map(|(_, name)| name.as_str()).collect()
     }
 
-    /// Searches the files of `folder`, the objects of the namespace, the logs of its pods and the audit log; what was
-    /// found, and where.
+    /// Searches the files of `folder`, the objects of the namespace, the logs of its pods, the audit log and what was
+    /// printed; what was found, and where.
     pub async fn search(
         &self,
         objects: &Objects,
         namespace: &str,
         folder: &Path,
         log: Option<&AuditLog>,
-    ) -> Vec<String> {
+    ) -> Result<Vec<String>, String> {
         let mut found = Vec::new();
         let mut look = |place: String, text: &str| {
             found.extend(self.found_in(text).into_iter().map(|name| format!("{name} in {place}")));
@@ -90,7 +96,7 @@ impl Material {
         }
         let mut pods = Vec::new();
         for kind in KINDS {
-            for object in objects.list(kind, "").await.unwrap_or_default() {
+            for object in objects.list(kind, "").await? {
                 let name = text(&object, "/metadata/name").to_owned();
                 look(format!("{kind}/{name}"), &object.to_string());
                 if kind == "pods" && is_ours(&object) {
@@ -106,7 +112,8 @@ impl Material {
         if let Some(log) = log {
             look("the audit log".to_owned(), &log.lines_with(namespace));
         }
-        found
+        look("what was printed".to_owned(), &crate::PRINTED.lock().unwrap());
+        Ok(found)
     }
 }
 

@@ -18,6 +18,7 @@ pub mod certificates;
 pub mod elastic;
 pub mod env;
 pub mod leaks;
+pub mod looks;
 pub mod nodes;
 pub mod objects;
 pub mod operator;
@@ -44,8 +45,12 @@ pub fn skipped(what: &str) {
     raw(&format!("\nSKIPPED: {what}\n"));
 }
 
+/// Everything that was printed, to be searched for what may not be in it.
+static PRINTED: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
+
 /// Straight to stderr: the test runner captures only what `print!` writes.
 fn raw(text: &str) {
     use std::io::Write;
+    PRINTED.lock().unwrap().push_str(text);
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }

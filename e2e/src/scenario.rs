@@ -1,6 +1,6 @@
 //! One test: a namespace with what it needs, the body, evidence when it fails, and nothing left behind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,11 +12,10 @@ use serde_json::{Value, json};
 
 use crate::audit::AuditLog;
 use crate::leaks::Material;
-use crate::objects::{Objects, condition, conditions_line, items, number, text};
+use crate::objects::{Objects, conditions_line, items, text};
 use crate::wait::{LIMIT, ensure};
 use crate::{
-    Cell, Elastic, Env, Level, Operator, artifacts, env, nodes, operator, raw, rights, say, shell, skipped,
-    wait_for,
+    Env, Level, Operator, artifacts, env, nodes, operator, raw, rights, say, shell, skipped, wait_for,
 };
 
 /// Label of the namespaces of tests; what an interrupted run left is found by it.
@@ -132,6 +131,9 @@ impl Scenario {
             say(format!("namespace {} is kept", self.namespace));
             return failure;
         }
+        if *self.deployed.lock().unwrap() {
+            self.keep_log_of_deployed(operator::SYSTEM_NAMESPACE).await;
+        }
         if failure.is_none() {
             failure = self.leaks().await;
         }
@@ -159,23 +161,29 @@ impl Scenario {
 
     /// Remembers what the Secrets of the cells have now: it may not be seen anywhere, also when it is no longer used.
     pub async fn remember_secrets(&self) {
-        let mut material = self.material.lock().await;
-        material.remember(&self.objects).await;
+        self.material.lock().await.remember(&self.objects).await.expect("the Secrets of the namespace");
     }
 
-    /// What is secret is in Secrets alone.
+    /// What is secret is in Secrets alone. That nobody could look is a failure, too.
     async fn leaks(&self) -> Option<Box<dyn std::any::Any + Send>> {
-        self.remember_secrets().await;
-        let material = self.material.lock().await;
-        if material.is_empty() {
-            return None;
-        }
-        let found = material.search(&self.objects, &self.namespace, &self.folder, self.log.as_ref()).await;
-        say(format!("{} pieces of Secrets looked for, {} found", material.len(), found.len()));
-        (!found.is_empty()).then(|| {
-            say(format!("found outside of Secrets: {found:#?}"));
-            Box::new("something secret was printed or stored") as Box<dyn std::any::Any + Send>
-        })
+        let mut material = self.material.lock().await;
+        let found = async {
+            material.remember(&self.objects).await?;
+            if material.is_empty() {
+                return Ok(Vec::new());
+            }
+            let found =
+                material.search(&self.objects, &self.namespace, &self.folder, self.log.as_ref()).await?;
+            say(format!("{} pieces of Secrets looked for, {} found", material.len(), found.len()));
+            Ok::<_, String>(found)
+        };
+        let why = match found.await {
+            Ok(found) if found.is_empty() => return None,
+            Ok(found) => format!("found outside of Secrets: {found:#?}"),
+            Err(error) => format!("what is secret was not looked for: {error}"),
+        };
+        say(&why);
+        Some(Box::new(why))
     }
 
     /// The operator may never ask for what it has no right to: then a manifest lacks a rule.
@@ -276,6 +284,15 @@ impl Scenario {
         operator::deploy(&self.manifests).await;
     }
 
+    /// Keeps what the operator that is deployed in a namespace has logged, with the logs of the processes.
+    pub async fn keep_log_of_deployed(&self, namespace: &str) {
+        let deployment = format!("deployment/{}", operator::OPERATOR);
+        let arguments = ["logs", "-n", namespace, &deployment];
+        let log = shell::kubectl(&arguments, None, Duration::from_secs(60)).await.ok("kubectl logs");
+        assert!(!log.is_empty(), "the deployed operator has logged nothing");
+        std::fs::write(self.folder.join("operator-deployed.log"), log).expect("the folder for evidence");
+    }
+
     /// Applies an object as the user.
     pub async fn apply(&self, object: &Value) -> Value {
         self.objects.apply(object).await.unwrap_or_else(|error| panic!("apply: {error}\n{object:#}"))
@@ -285,113 +302,6 @@ impl Scenario {
     pub async fn node(&self, verb: &str, n: usize) -> bool {
         self.faults.lock().unwrap().insert(n);
         nodes::node(self.env, verb, n, None).await
-    }
-
-    /// A client of a cluster, by its Service.
-    pub fn elastic(&self, cell: &str, cluster: &str) -> Elastic {
-        Elastic::new(&self.namespace, &format!("{cell}-{cluster}"))
-    }
-
-    /// The same as another user than the administrator.
-    pub fn elastic_as(&self, cell: &str, cluster: &str, user: &str) -> Elastic {
-        Elastic::new_as(&self.namespace, &format!("{cell}-{cluster}"), user)
-    }
-
-    /// Waits until a cell is Ready as asked for now: all nodes, no work in progress, nothing degraded.
-    pub async fn cell_ready(&self, cell: &Cell) -> Value {
-        let nodes = format!("{0}/{0}", cell.nodes());
-        wait_for(&format!("cell {} Ready with {nodes} nodes", cell.name), LIMIT, async || {
-            let object = self.objects.get("searchcells", &cell.name).await?.ok_or("it is not there")?;
-            current(&object)?;
-            let autoscaled = matches!(cell.ingest, crate::Ingest::Auto(..));
-            let seen = text(&object, "/status/nodesReady");
-            ensure(autoscaled || seen == nodes, || format!("nodesReady is {seen}"))?;
-            Ok(object)
-        })
-        .await
-    }
-
-    /// Waits until a placement is Ready as asked for now, with every copy started.
-    pub async fn placement_ready(&self, name: &str) -> Value {
-        wait_for(&format!("placement {name} Ready"), LIMIT, async || {
-            let object = self.objects.get("indexplacements", name).await?.ok_or("it is not there")?;
-            current(&object)?;
-            Ok(object)
-        })
-        .await
-    }
-
-    /// Waits for a condition of an object: status, and a reason unless that is empty. Answers the object.
-    pub async fn condition(&self, plural: &str, name: &str, kind: &str, status: &str, reason: &str) -> Value {
-        wait_for(&format!("{plural}/{name} {kind}={status} {reason}"), LIMIT, async || {
-            let object = self.objects.get(plural, name).await?.ok_or("it is not there")?;
-            let generation = number(&object, "/metadata/generation");
-            let holds = number(&object, "/status/observedGeneration") == generation
-                && condition(&object, kind)
-                    .is_some_and(|(is, why, _)| is == status && (reason.is_empty() || why == reason));
-            ensure(holds, || conditions_line(&object))?;
-            Ok(object)
-        })
-        .await
-    }
-
-    /// UUID and generation of every StatefulSet and Deployment that a label selector selects.
-    pub async fn workloads(&self, selector: &str) -> BTreeMap<String, (String, i64)> {
-        let mut workloads = BTreeMap::new();
-        for plural in ["statefulsets", "deployments"] {
-            for object in self.objects.list(plural, selector).await.unwrap() {
-                let name = format!("{plural}/{}", text(&object, "/metadata/name"));
-                let uid = text(&object, "/metadata/uid").to_owned();
-                workloads.insert(name, (uid, number(&object, "/metadata/generation")));
-            }
-        }
-        workloads
-    }
-
-    /// UID and restarts of every pod that a label selector selects.
-    pub async fn pods(&self, selector: &str) -> BTreeMap<String, (String, i64)> {
-        let pods = self.objects.list("pods", selector).await.unwrap();
-        let restarts = |pod: &Value| {
-            items(pod, "/status/containerStatuses").iter().map(|c| number(c, "/restartCount")).sum()
-        };
-        let entry = |pod: &Value| {
-            (text(pod, "/metadata/name").to_owned(), (text(pod, "/metadata/uid").to_owned(), restarts(pod)))
-        };
-        pods.iter().map(entry).collect()
-    }
-
-    /// Waits until one object is gone.
-    pub async fn gone_one(&self, plural: &str, name: &str) {
-        wait_for(&format!("{plural}/{name} gone"), LIMIT, async || {
-            match self.objects.get(plural, name).await? {
-                None => Ok(()),
-                Some(object) => Err(conditions_line(&object)),
-            }
-        })
-        .await
-    }
-
-    /// Waits until the pod of a deleted claim has let go of it, whichever of the two is made anew first.
-    pub async fn gone_claim(&self, claim: &str, pod: &str) {
-        wait_for(&format!("the old {claim} gone"), LIMIT, async || {
-            let found = self.objects.get("persistentvolumeclaims", claim).await?;
-            let going = found.is_some_and(|claim| claim["metadata"]["deletionTimestamp"].is_string());
-            if going {
-                // a new pod that came too early holds on to the old claim
-                self.objects.delete("pods", pod).await?;
-            }
-            ensure(!going, || "it is still in use".to_owned())
-        })
-        .await
-    }
-
-    /// Waits until nothing of a kind is left in the namespace (of what a selector selects).
-    pub async fn gone(&self, plural: &str, selector: &str) {
-        wait_for(&format!("no {plural} left"), LIMIT, async || {
-            let left = self.objects.list(plural, selector).await?;
-            ensure(left.is_empty(), || format!("{} left", left.len()))
-        })
-        .await
     }
 }
 
@@ -409,17 +319,6 @@ fn let_this_computer_in(namespace: &str) -> Value {
             "ingress": [{"from": [{"ipBlock": {"cidr": from}}]}],
         },
     })
-}
-
-/// Whether an object is Ready for its present spec and at rest.
-pub fn current(object: &Value) -> Result<(), String> {
-    let generation = number(object, "/metadata/generation");
-    let holds = number(object, "/status/observedGeneration") == generation
-        && condition(object, "Ready").is_some_and(|(status, ..)| status == "True")
-        && condition(object, "Degraded").is_none_or(|(status, ..)| status == "False")
-        && condition(object, "Reconciling").is_none()
-        && condition(object, "Stalled").is_none();
-    ensure(holds, || conditions_line(object))
 }
 
 /// Once per run: what earlier runs left goes, CRDs and rules come, images are there, a deployed operator rests.
@@ -444,15 +343,15 @@ async fn prepare(env: &Env, manifests: &[Value]) {
     image(env, crate::cells::VERSION).await;
 }
 
-/// Builds the operator's binary, as cargo does for a package's own tests, unless the environment names one.
+/// Builds the operator's binary, as cargo does for a package's own tests, unless the environment names one: with the tests
+/// of the workspace, so that libraries are those that were built for them.
 async fn build_operator(env: &Env) {
     if env::variable("SEARCHCELL_OPERATOR_BINARY").is_some() {
         return;
     }
-    let mut arguments = vec!["build", "--offline", "--package", "searchcell-operator", "--bin", "searchcell"];
-    if env.operator_binary.parent().is_some_and(|folder| folder.ends_with("release")) {
-        arguments.push("--release");
-    }
+    let mut arguments = vec!["build", "--offline", "--workspace", "--bin", "searchcell"];
+    let is_release = env.operator_binary.parent().is_some_and(|folder| folder.ends_with("release"));
+    arguments.push(if is_release { "--release" } else { "--tests" });
     let cargo = env::variable("CARGO").unwrap_or_else(|| "cargo".to_owned());
     shell::run(cargo, &arguments, None, Duration::from_secs(3600))
         .await
@@ -466,21 +365,27 @@ async fn sweep(env: &Env) {
     let selector = format!("{LABEL}=true");
     let Ok(left) = all.list("namespaces", &selector).await else { return };
     for namespace in &left {
-        let name = text(namespace, "/metadata/name");
-        let objects = Objects::new(env.client.clone(), name);
-        all.delete("namespaces", name).await.unwrap();
-        for plural in ["indexplacements", "searchcells"] {
-            for object in objects.list(plural, "").await.unwrap_or_default() {
-                let unfinalized = json!({"metadata": {"finalizers": null}});
-                let _ = objects.merge(plural, text(&object, "/metadata/name"), &unfinalized).await;
-            }
-        }
+        all.delete("namespaces", text(namespace, "/metadata/name")).await.unwrap();
     }
     wait_for("the end of the test's namespace", Duration::from_secs(300), async || {
         let left = all.list("namespaces", &selector).await?;
+        for namespace in &left {
+            // Of an interrupted run, a process of the operator may still be about, which puts them on again.
+            remove_finalizers(&Objects::new(env.client.clone(), text(namespace, "/metadata/name"))).await;
+        }
         ensure(left.is_empty(), || left.iter().map(conditions_line).collect())
     })
     .await;
+}
+
+async fn remove_finalizers(objects: &Objects) {
+    for plural in ["indexplacements", "searchcells"] {
+        for object in objects.list(plural, "").await.unwrap_or_default() {
+            let unfinalized = json!({"metadata": {"finalizers": null}});
+            // It may be gone by now; if not, the next look tries again.
+            let _ = objects.merge(plural, text(&object, "/metadata/name"), &unfinalized).await;
+        }
+    }
 }
 
 /// Makes sure that every node has the image of a version of Elasticsearch.

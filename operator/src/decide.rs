@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use searchcell_core::domain::{ValidCell, ValidPlacement};
 use searchcell_core::placement::{self, PlacementSnapshot};
+use searchcell_core::routing::{self, TableSnapshot};
 use searchcell_core::snapshot::CellSnapshot;
 use searchcell_core::step::{Outcome, Plan};
 use searchcell_core::validate::{self, Problem};
@@ -59,6 +60,11 @@ pub trait Decide: Send + Sync {
     /// What to do about a placement.
     fn plan_placement(&self, valid: &ValidPlacement, snapshot: &PlacementSnapshot, now: Timestamp) -> Plan {
         placement::plan_placement(valid, snapshot, now)
+    }
+
+    /// What to do about the routing table of a collection.
+    fn plan_table(&self, snapshot: &TableSnapshot, now: Timestamp) -> Plan {
+        routing::plan_table(snapshot, now)
     }
 
     /// What to do about a placement that is being deleted, valid or not.

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use searchcell_core::domain::{ValidCell, ValidPlacement};
-use searchcell_core::placement::PlacementSnapshot;
+use searchcell_core::placement::{PlacementSnapshot, ShardLimits};
+use searchcell_core::routing::TableSnapshot;
 use searchcell_core::security::Lifetimes;
 use searchcell_core::snapshot::CellSnapshot;
 use searchcell_core::step::{Outcome, Plan};
@@ -40,6 +41,8 @@ pub enum Key {
     Cell(String, String),
     /// An IndexPlacement: namespace, name.
     Placement(String, String),
+    /// The routing table of a collection: namespace, collection.
+    Table(String, String),
 }
 
 /// Numbers that the loop runs by.
@@ -47,6 +50,9 @@ pub enum Key {
 pub struct Tuning {
     /// Readings of Elasticsearch may be this old in a pass.
     pub max_reading_age: Duration,
+    /// So old where nothing is to be done, as far as is known: so the placements of a cell ask its clusters together, however
+    /// many they are, and each still finds within a minute what changed.
+    pub resting_reading_age: Duration,
     /// Clusters of one cell whose steps run at the same time.
     pub parallel_clusters: usize,
     /// After failures that may pass by themselves.
@@ -59,6 +65,8 @@ pub struct Tuning {
     pub invalid_every: Duration,
     /// How Elasticsearch is read.
     pub reader: ReaderTuning,
+    /// From where on a shard is large.
+    pub limits: ShardLimits,
     /// How long certificates live.
     pub lifetimes: Lifetimes,
 }
@@ -68,12 +76,14 @@ impl Default for Tuning {
         let minutes = |n: u64| Duration::from_secs(60 * n);
         Self {
             max_reading_age: Duration::from_secs(1),
+            resting_reading_age: Duration::from_secs(15),
             parallel_clusters: 8,
             backoff: Backoff { first: Duration::from_secs(1), longest: minutes(5) },
             conflict_backoff: Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(30) },
             user_backoff: Backoff { first: Duration::from_secs(10), longest: minutes(5) },
             invalid_every: minutes(1),
             reader: ReaderTuning::default(),
+            limits: ShardLimits::default(),
             lifetimes: Lifetimes::default(),
         }
     }
@@ -117,12 +127,29 @@ pub struct PlacementPass<'a> {
     pub took: Duration,
 }
 
+/// A finished pass over a routing table, for reports.
+#[derive(Debug)]
+pub struct TablePass<'a> {
+    /// What was seen.
+    pub snapshot: &'a TableSnapshot,
+    /// What was decided.
+    pub plan: &'a Plan,
+    /// What became of it.
+    pub outcomes: &'a [Outcome],
+    /// The worst failure of the pass.
+    pub failed: Option<Class>,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// Hears of every finished pass: metrics, events and the log in the real operator, invariants in a simulation.
 pub trait Observer: Send + Sync {
     /// A cell was passed over.
     fn cell(&self, _pass: &CellPass<'_>) {}
     /// A placement was passed over.
     fn placement(&self, _pass: &PlacementPass<'_>) {}
+    /// A routing table was passed over.
+    fn table(&self, _pass: &TablePass<'_>) {}
     /// An object is gone.
     fn gone(&self, _key: &Key) {}
 }
@@ -199,6 +226,10 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
             Key::Placement(namespace, name) => {
                 let span = tracing::error_span!("placement", namespace, name);
                 self.pass_placement(namespace, name).instrument(span).await
+            }
+            Key::Table(namespace, collection) => {
+                let span = tracing::error_span!("table", namespace, collection);
+                self.pass_table(namespace, collection).instrument(span).await
             }
         }
     }

@@ -143,7 +143,11 @@ fn subject(action: &Action) -> &str {
         | Action::RecreateAroundPods { target, .. }
         | Action::Delete { target } => &target.name,
         Action::CreateIndex { name, .. } | Action::DeleteIndex { name, .. } => name,
+        Action::PutMapping { indices, .. } | Action::PutIndexSettings { indices, .. } => {
+            indices.first().map(String::as_str).unwrap_or_default()
+        }
         Action::Secure(order) => order.name(),
+        Action::ReloadKeystore(reload) => &reload.target.name,
         Action::AddFinalizer | Action::RemoveFinalizer | Action::PutSettings(_) => "",
     }
 }
@@ -186,13 +190,29 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
             reader.changed(&key).await;
             result?;
         }
+        Action::PutMapping { indices, body } => {
+            let key = key()?;
+            let result = elastic.put_mapping(&key, indices, body).await;
+            reader.changed(&key).await;
+            result?;
+        }
+        Action::PutIndexSettings { indices, settings } => {
+            let key = key()?;
+            let result = elastic.put_index_settings(&key, indices, settings).await;
+            reader.changed(&key).await;
+            result?;
+        }
         Action::DeleteIndex { name, uuid } => {
             let key = key()?;
             let result = elastic.delete_index(&key, name, uuid).await;
             reader.changed(&key).await;
             result?;
         }
-        Action::AddFinalizer | Action::RemoveFinalizer | Action::Bootstrap(_) | Action::Secure(_) => {
+        Action::AddFinalizer
+        | Action::RemoveFinalizer
+        | Action::Bootstrap(_)
+        | Action::Secure(_)
+        | Action::ReloadKeystore(_) => {
             return Err(StepError::Misplanned("a step does not belong to this kind of object"));
         }
     }

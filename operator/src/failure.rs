@@ -50,13 +50,21 @@ impl Failure for KubeError {
 
 impl Failure for SearchError {
     fn reason(&self) -> Reason {
-        Reason::ElasticsearchError
+        match self {
+            SearchError::NotInPlace(_) => Reason::NeedsMigration,
+            SearchError::Unreachable(_)
+            | SearchError::Refused(_)
+            | SearchError::IndexExists(_)
+            | SearchError::NotAvailable(_) => Reason::ElasticsearchError,
+        }
     }
 
     fn class(&self) -> Class {
         match self {
             SearchError::Unreachable(_) => Class::Transient,
-            SearchError::Refused(_) | SearchError::NotAvailable(_) => Class::UserFixable,
+            SearchError::Refused(_) | SearchError::NotInPlace(_) | SearchError::NotAvailable(_) => {
+                Class::UserFixable
+            }
             SearchError::IndexExists(_) => Class::Conflict,
         }
     }
@@ -96,7 +104,9 @@ impl Failure for StepError {
         match self {
             StepError::Kube(error) => error.class(),
             StepError::Search(error) => error.class(),
-            StepError::Forge(ForgeError::Randomness | ForgeError::Hash) => Class::Transient,
+            StepError::Forge(ForgeError::Randomness | ForgeError::Hash | ForgeError::Keystore) => {
+                Class::Transient
+            }
             StepError::Forge(_) | StepError::Misplanned(_) => Class::UserFixable,
             StepError::NotLeading => Class::Conflict,
         }

@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod cell;
 pub mod clock;
+pub mod command;
 pub mod decide;
 pub mod elastic;
 pub mod engine;
@@ -21,5 +22,6 @@ pub mod run;
 pub mod security;
 pub mod server;
 pub mod settings;
+pub mod table;
 pub mod telemetry;
 pub mod transitions;

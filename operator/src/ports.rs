@@ -3,13 +3,15 @@
 //! of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use searchcell_core::names::ClusterKey;
+use searchcell_core::routing::Published;
 use searchcell_core::security::Served;
-use searchcell_core::snapshot::{CellObjects, ElasticNode, IndexCounts, IndexFacts};
+use searchcell_core::snapshot::{CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk, Unassigned};
 use searchcell_core::step::{Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
 use serde_json::Value;
@@ -56,6 +58,11 @@ pub trait KubeApi: Send + Sync {
     /// All objects labelled with the cell, from the caches.
     fn cell_objects(&self, namespace: &str, cell: &str) -> CellObjects;
 
+    /// The routing table of a collection, from the cache.
+    fn table(&self, namespace: &str, collection: &str) -> Option<Arc<Published>>;
+
+    /// The routing table of a collection, from the API server itself, whatever its labels are.
+    async fn table_live(&self, namespace: &str, collection: &str) -> Result<Option<Published>, KubeError>;
     /// The object, from the API server itself.
     async fn search_cell_live(&self, namespace: &str, name: &str) -> Result<Option<SearchCell>, KubeError>;
     /// The volume claims of a cluster, from the API server itself.
@@ -135,6 +142,9 @@ pub enum SearchError {
     /// Elasticsearch refuses the request; the text is its own reason.
     #[error("{0}")]
     Refused(String),
+    /// Elasticsearch does not make this change of an index that is there; the text is its own reason.
+    #[error("Elasticsearch refuses to change the indices: {0}; take the change back, or migrate")]
+    NotInPlace(String),
     /// The index is already there.
     #[error("index {0} already exists")]
     IndexExists(String),
@@ -166,7 +176,25 @@ pub struct ClusterDetails {
     /// Persistent settings, flat.
     pub settings: BTreeMap<String, Value>,
     /// Metadata and routing table of one cluster state.
-    pub indices: BTreeMap<String, IndexFacts>,
+    pub indices: Arc<BTreeMap<String, IndexFacts>>,
+}
+
+/// Asked for every few minutes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterSizes {
+    /// Documents and bytes, by index.
+    pub counts: Arc<BTreeMap<String, IndexCounts>>,
+    /// Disks, by node name.
+    pub disks: BTreeMap<String, NodeDisk>,
+}
+
+/// What a node says when it is told to load its keystore again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeReload {
+    /// Why it does not.
+    pub error: Option<String>,
+    /// SHA-256 of the file that it has read; versions before 9.3 do not say.
+    pub digest: Option<String>,
 }
 
 /// What the operator asks of Elasticsearch. Every call has a deadline of its own.
@@ -176,10 +204,40 @@ pub trait SearchApi: Send + Sync {
     async fn summary(&self, cluster: &ClusterKey) -> Result<ClusterSummary, SearchError>;
     /// Nodes, settings, indices.
     async fn details(&self, cluster: &ClusterKey) -> Result<ClusterDetails, SearchError>;
-    /// Documents and sizes by index.
-    async fn counts(&self, cluster: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError>;
+    /// Documents and sizes by index, and disks by node.
+    async fn sizes(&self, cluster: &ClusterKey) -> Result<ClusterSizes, SearchError>;
+    /// Why a copy of a shard has no node; `None`: it has one by now.
+    async fn explain(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        shard: i32,
+        primary: bool,
+    ) -> Result<Option<Unassigned>, SearchError>;
+    /// Documents of each of these tenants in an index of a pool. `is_last`: those, too, that were written a moment ago
+    /// and are not to be seen yet by searches.
+    async fn documents_of(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        tenants: &[String],
+        is_last: bool,
+    ) -> Result<BTreeMap<String, u64>, SearchError>;
+    /// The tenants with the most documents in an index of a pool, and how many, the largest first. `field`: the field of
+    /// a document that has its tenant.
+    async fn largest_tenants(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        field: &str,
+    ) -> Result<Vec<(String, u64)>, SearchError>;
     /// What the node at this address shows on its ports.
     async fn served(&self, cluster: &ClusterKey, address: &str) -> Result<Served, SearchError>;
+    /// Has every node load its keystore again; what each said, by its name.
+    async fn reload_keystore(
+        &self,
+        cluster: &ClusterKey,
+    ) -> Result<BTreeMap<String, NodeReload>, SearchError>;
     /// Changes persistent settings; `None` resets one.
     async fn put_settings(
         &self,
@@ -188,6 +246,20 @@ pub trait SearchApi: Send + Sync {
     ) -> Result<(), SearchError>;
     /// Creates an index, without waiting for its shards.
     async fn create_index(&self, cluster: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError>;
+    /// Adds to the mappings of indices: of all of them, or of none.
+    async fn put_mapping(
+        &self,
+        cluster: &ClusterKey,
+        indices: &[String],
+        body: &Value,
+    ) -> Result<(), SearchError>;
+    /// Changes settings of indices, of all of them or of none; `None` resets one.
+    async fn put_index_settings(
+        &self,
+        cluster: &ClusterKey,
+        indices: &[String],
+        settings: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError>;
     /// Deletes an index when its UUID is still `uuid`; gone or another one is success.
     async fn delete_index(&self, cluster: &ClusterKey, name: &str, uuid: &str) -> Result<(), SearchError>;
 }

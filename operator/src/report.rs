@@ -1,7 +1,7 @@
 //! What the operator tells of its passes: metrics, and events for transitions (never at rest). Effects: writes
 //! events, from a task of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -15,11 +15,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use searchcell_core::names::FIELD_MANAGER;
+use searchcell_core::status::waits_for_a_person;
 use searchcell_core::step::{Hold, Outcome, Plan};
 use searchcell_crds::Reason;
 use tokio::sync::mpsc;
 
-use crate::engine::{CellPass, Key, Observer, PlacementPass};
+use crate::engine::{CellPass, Key, Observer, PlacementPass, TablePass};
 use crate::failure::Class;
 use crate::transitions::{Note, of_cell, of_placement};
 
@@ -35,6 +36,7 @@ pub struct Metrics {
     steps: Family<Two, Counter>,
     holds: Family<One, Gauge>,
     clusters: Family<One, Gauge>,
+    large_shards: Family<One, Gauge>,
     es_requests: Family<Two, Counter>,
     kube_requests: Family<Two, Counter>,
     leader: Gauge,
@@ -46,6 +48,7 @@ pub struct Metrics {
 struct Standing {
     holds: Vec<&'static str>,
     clusters: Vec<&'static str>,
+    large_shards: Vec<&'static str>,
 }
 
 fn buckets() -> Histogram {
@@ -60,6 +63,7 @@ impl Default for Metrics {
         let steps: Family<Two, Counter> = Family::default();
         let holds: Family<One, Gauge> = Family::default();
         let clusters: Family<One, Gauge> = Family::default();
+        let large_shards: Family<One, Gauge> = Family::default();
         let es_requests: Family<Two, Counter> = Family::default();
         let kube_requests: Family<Two, Counter> = Family::default();
         let leader = Gauge::default();
@@ -68,6 +72,11 @@ impl Default for Metrics {
         registry.register("steps", "Steps of plans by what became of them", steps.clone());
         registry.register("holds", "What is not done yet, by reason", holds.clone());
         registry.register("clusters", "Elasticsearch clusters by phase", clusters.clone());
+        registry.register(
+            "large_shards",
+            "Indices with a shard that is past a limit of documents or bytes, by limit",
+            large_shards.clone(),
+        );
         registry.register("es_requests", "Requests to Elasticsearch", es_requests.clone());
         registry.register(
             "kube_requests",
@@ -84,6 +93,7 @@ impl Default for Metrics {
             steps,
             holds,
             clusters,
+            large_shards,
             es_requests,
             kube_requests,
             leader,
@@ -141,6 +151,12 @@ impl Metrics {
         }
     }
 
+    /// What an object adds to the gauge of large shards.
+    fn large_shards_of(&self, key: &Key) -> Vec<&'static str> {
+        let all = self.by_object.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(key).map(|standing| standing.large_shards.clone()).unwrap_or_default()
+    }
+
     /// Gauges are sums over all objects.
     fn stand(&self, key: &Key, standing: Option<Standing>) {
         let mut all = self.by_object.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,9 +169,11 @@ impl Metrics {
         };
         add(&self.holds, "gate", &before.holds, -1);
         add(&self.clusters, "state", &before.clusters, -1);
+        add(&self.large_shards, "limit", &before.large_shards, -1);
         add(&self.holds, "gate", &now.holds, 1);
         add(&self.clusters, "state", &now.clusters, 1);
-        if !now.holds.is_empty() || !now.clusters.is_empty() {
+        add(&self.large_shards, "limit", &now.large_shards, 1);
+        if !now.holds.is_empty() || !now.clusters.is_empty() || !now.large_shards.is_empty() {
             all.insert(key.clone(), now);
         }
     }
@@ -163,6 +181,35 @@ impl Metrics {
 
 fn gates(holds: &[Hold]) -> Vec<&'static str> {
     holds.iter().map(|hold| hold.reason.as_str()).collect()
+}
+
+/// Most objects and reasons whose last event is remembered.
+const MOST_RECORDERS: usize = 2048;
+
+/// A recorder makes events with the same reason about the same object one series, with the text of the first; so each
+/// text has its own.
+struct Recorders {
+    client: Client,
+    reporter: Reporter,
+    /// The last text, by the UID of the object and the reason.
+    last: HashMap<(Option<String>, String), (String, Recorder)>,
+}
+
+impl Recorders {
+    fn of(&mut self, about: &ObjectReference, note: &Note) -> Recorder {
+        let key = (about.uid.clone(), note.reason.clone());
+        if let Some((text, recorder)) = self.last.get(&key)
+            && *text == note.text
+        {
+            return recorder.clone();
+        }
+        if self.last.len() >= MOST_RECORDERS {
+            self.last.clear();
+        }
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        self.last.insert(key, (note.text.clone(), recorder.clone()));
+        recorder
+    }
 }
 
 /// Tells metrics and events of every pass.
@@ -175,10 +222,11 @@ impl Report {
     /// A report that publishes events with this client, from a task of its own.
     pub fn start(metrics: Arc<Metrics>, client: Client, instance: String) -> Self {
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance: Some(instance) };
-        let recorder = Recorder::new(client, reporter);
         let (events, mut queue) = mpsc::channel::<(ObjectReference, Note)>(256);
         tokio::spawn(async move {
+            let mut recorders = Recorders { client, reporter, last: HashMap::new() };
             while let Some((about, note)) = queue.recv().await {
+                let recorder = recorders.of(&about, &note);
                 let event = Event {
                     type_: if note.warning { EventType::Warning } else { EventType::Normal },
                     reason: note.reason.to_owned(),
@@ -223,7 +271,7 @@ impl Observer for Report {
         let cell = &pass.snapshot.cell;
         self.metrics.pass("cell", pass.failed, pass.took.as_secs_f64(), pass.plan, pass.outcomes);
         let clusters = pass.status.clusters.iter().map(|cluster| phase(cluster.phase)).collect();
-        let standing = Standing { holds: gates(&pass.plan.holds), clusters };
+        let standing = Standing { holds: gates(&pass.plan.holds), clusters, ..Standing::default() };
         self.metrics.stand(&key_of(cell, Key::Cell), Some(standing));
         self.tell(&cell.object_ref(&()), of_cell(pass));
     }
@@ -231,9 +279,35 @@ impl Observer for Report {
     fn placement(&self, pass: &PlacementPass<'_>) {
         let placement = &pass.snapshot.placement;
         self.metrics.pass("placement", pass.failed, pass.took.as_secs_f64(), pass.plan, pass.outcomes);
-        let standing = Standing { holds: gates(&pass.plan.holds), clusters: Vec::new() };
-        self.metrics.stand(&key_of(placement, Key::Placement), Some(standing));
+        let key = key_of(placement, Key::Placement);
+        // What cannot be measured now is as it was: no alarm ends because a cluster is out of reach.
+        let large_shards = match pass.snapshot.large_shards() {
+            Some(reasons) => reasons.into_iter().map(Reason::as_str).collect(),
+            None => self.metrics.large_shards_of(&key),
+        };
+        let standing = Standing { holds: gates(&pass.plan.holds), large_shards, ..Standing::default() };
+        self.metrics.stand(&key, Some(standing));
         self.tell(&placement.object_ref(&()), of_placement(pass));
+    }
+
+    fn table(&self, pass: &TablePass<'_>) {
+        let snapshot = pass.snapshot;
+        self.metrics.pass("table", pass.failed, pass.took.as_secs_f64(), pass.plan, pass.outcomes);
+        let standing = Standing { holds: gates(&pass.plan.holds), ..Standing::default() };
+        let key = Key::Table(snapshot.namespace.clone(), snapshot.collection.clone());
+        self.metrics.stand(&key, Some(standing));
+        // What waits for a person is told on the objects that a person wrote.
+        for hold in pass.plan.holds.iter().filter(|hold| waits_for_a_person(hold.reason)) {
+            for placement in &snapshot.placements {
+                let note = Note {
+                    warning: true,
+                    reason: hold.reason.as_str().to_owned(),
+                    action: "PublishTable",
+                    text: hold.message.clone(),
+                };
+                self.tell(&placement.object_ref(&()), vec![note]);
+            }
+        }
     }
 
     fn gone(&self, key: &Key) {
@@ -273,7 +347,11 @@ mod tests {
         let plan = Plan::default();
         metrics.pass("cell", Some(Class::Conflict), 0.2, &plan, &[]);
         let key = Key::Cell("ns".into(), "guilds".into());
-        let standing = || Standing { holds: vec!["Held"], clusters: vec!["Ready", "Ready"] };
+        let standing = || Standing {
+            holds: vec!["Held"],
+            clusters: vec!["Ready", "Ready"],
+            large_shards: vec!["ShardLarge"],
+        };
         metrics.stand(&key, Some(standing()));
         metrics.stand(&key, Some(standing()));
         let text = metrics.render().unwrap();
@@ -284,6 +362,7 @@ mod tests {
             "searchcell_reconcile_duration_seconds_count{controller=\"cell\"} 1",
             "searchcell_clusters{state=\"Ready\"} 2",
             "searchcell_holds{gate=\"Held\"} 1",
+            "searchcell_large_shards{limit=\"ShardLarge\"} 1",
             "searchcell_leader 1",
             "searchcell_build_info{version=",
         ] {

@@ -126,7 +126,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         Arc::new(elastic),
         Arc::new(SystemClock),
         leadership.clone(),
-        Tuning { lifetimes: settings.lifetimes(), ..Tuning::default() },
+        Tuning { lifetimes: settings.lifetimes(), limits: settings.limits(), ..Tuning::default() },
     );
     let engine = Arc::new(engine.with_observer(report));
 

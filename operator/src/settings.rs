@@ -4,7 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use searchcell_core::placement::ShardLimits;
 use searchcell_core::security::Lifetimes;
+use searchcell_crds::index_placement::{MANY_BYTES, MANY_DOCUMENTS, VERY_MANY_DOCUMENTS};
+
+use crate::command::plan::PlanArgs;
+use crate::command::table::TableArgs;
 
 /// SearchCell: a Kubernetes operator for cells of small Elasticsearch clusters.
 #[derive(Debug, Parser)]
@@ -19,10 +24,14 @@ pub struct Cli {
 }
 
 /// Other things to do.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Print the version.
     Version,
+    /// Print what the operator would create, change, hold and refuse, without changing anything.
+    Plan(PlanArgs),
+    /// Ask a routing table.
+    Table(TableArgs),
 }
 
 /// How the operator runs.
@@ -44,9 +53,17 @@ pub struct Settings {
     /// How long clients have to load a new authority of the HTTP layer before nodes show certificates of it.
     #[arg(long, env = "SEARCHCELL_CA_OVERLAP", default_value = "10m", value_parser = duration)]
     pub ca_overlap: Duration,
-    /// How long the former user of routers and exporters stays valid after its Secret was deleted and made anew.
+    /// How long the former user of routers, exporters and the administrator stays valid after its Secret was deleted and made anew.
     #[arg(long, env = "SEARCHCELL_CREDENTIAL_GRACE", default_value = "15m", value_parser = duration)]
     pub credential_grace: Duration,
+    /// From how many documents on, deleted ones included, a shard is large: a warning and a forecast. At most a billion.
+    #[arg(long, env = "SEARCHCELL_LARGE_SHARD_DOCUMENTS", default_value_t = MANY_DOCUMENTS,
+          value_parser = clap::value_parser!(i64).range(1..=VERY_MANY_DOCUMENTS))]
+    pub large_shard_documents: i64,
+    /// From how many bytes on a shard is large.
+    #[arg(long, env = "SEARCHCELL_LARGE_SHARD_BYTES", default_value_t = MANY_BYTES,
+          value_parser = clap::value_parser!(i64).range(1..))]
+    pub large_shard_bytes: i64,
     /// Address of /metrics, /livez and /readyz.
     #[arg(long, env = "SEARCHCELL_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_address: SocketAddr,
@@ -76,6 +93,11 @@ impl Settings {
             overlap: self.ca_overlap,
             credential_grace: self.credential_grace,
         }
+    }
+
+    /// From where on a shard is large.
+    pub fn limits(&self) -> ShardLimits {
+        ShardLimits { documents: self.large_shard_documents, bytes: self.large_shard_bytes }
     }
 }
 
@@ -145,6 +167,28 @@ mod tests {
             Cli::try_parse_from(["searchcell", "--certificate-lifetime=10m", "--ca-lifetime=1h"]).unwrap();
         assert_eq!(cli.settings.lifetimes().certificate, Duration::from_secs(600));
         assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=5s"]).is_err());
+        assert_eq!(cli.settings.limits(), ShardLimits::default());
+        assert!(Cli::try_parse_from(["searchcell", "--large-shard-documents=1000000001"]).is_err());
+        assert!(Cli::try_parse_from(["searchcell", "--large-shard-bytes=0"]).is_err());
         assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=90"]).is_err());
+        let cli = Cli::try_parse_from(["searchcell", "table", "search/messages", "lookup", "42"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Table(args)) if args.source == "search/messages"));
+        let cli = Cli::try_parse_from([
+            "searchcell",
+            "--ca-overlap=1m",
+            "plan",
+            "-f",
+            "a.yaml",
+            "-f",
+            "-",
+            "-n",
+            "x",
+        ]);
+        let cli = cli.unwrap();
+        assert_eq!(cli.settings.lifetimes().overlap, Duration::from_secs(60));
+        let Some(Command::Plan(args)) = cli.command else { panic!("another command") };
+        assert_eq!((args.files, args.namespace.as_deref()), (vec!["a.yaml".into(), "-".into()], Some("x")));
+        assert_eq!((args.operator_namespace.as_str(), args.direct), ("searchcell-system", false));
+        assert!(Cli::try_parse_from(["searchcell", "plan"]).is_err(), "of what?");
     }
 }

@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use searchcell_core::step::{Action, Outcome, Plan};
-use searchcell_crds::conditions::{DEGRADED, READY, STALLED, find, is_true};
+use searchcell_crds::conditions::{DEGRADED, READY, SHARD_PRESSURE, STALLED, find, is_true};
 use searchcell_crds::{ClusterPhase, ClusterStatus};
 
 use crate::engine::{CellPass, PlacementPass};
@@ -61,6 +61,8 @@ fn of_steps(plan: &Plan, outcomes: &[Outcome]) -> Vec<Note> {
         let reason = match &step.action {
             Action::Bootstrap(_) => "Bootstrapping",
             Action::Scale { .. } => "Scaled",
+            Action::PutMapping { .. } => "MappingsChanged",
+            Action::PutIndexSettings { .. } => "IndexSettingsChanged",
             Action::DeleteIndex { .. } => "IndexDeleted",
             _ => return None,
         };
@@ -101,14 +103,10 @@ fn of_cluster(old: Option<&ClusterStatus>, now: &ClusterStatus) -> Option<Note> 
 
 fn of_conditions(before: &[Condition], now: &[Condition]) -> Vec<Note> {
     let mut notes = Vec::new();
-    let reason_of = |conditions: &[Condition], type_| {
-        find(conditions, type_)
-            .filter(|condition| condition.status == "True")
-            .map(|condition| condition.reason.clone())
-    };
-    if let Some(stalled) = find(now, STALLED).filter(|condition| condition.status == "True")
-        && reason_of(before, STALLED).as_ref() != Some(&stalled.reason)
-    {
+    let stalled = |conditions| find(conditions, STALLED).filter(|stalled| stalled.status == "True");
+    // Another problem of the same kind is news, too: somebody tried to mend the first one.
+    let says = |stalled: &Condition| (stalled.reason.clone(), stalled.message.clone());
+    if let Some(stalled) = stalled(now).filter(|now| stalled(before).map(says) != Some(says(now))) {
         notes.push(note(true, &stalled.reason, "Validate", stalled.message.clone()));
     }
     if is_true(now, READY) != is_true(before, READY)
@@ -124,6 +122,12 @@ fn of_conditions(before: &[Condition], now: &[Condition]) -> Vec<Note> {
         && let Some(degraded) = find(now, DEGRADED)
     {
         notes.push(note(true, &degraded.reason, "Observe", degraded.message.clone()));
+    }
+    // Past another limit is news.
+    if let Some(pressure) = find(now, SHARD_PRESSURE)
+        && find(before, SHARD_PRESSURE).is_none_or(|before| before.reason != pressure.reason)
+    {
+        notes.push(note(true, &pressure.reason, "Measure", pressure.message.clone()));
     }
     notes
 }
@@ -176,6 +180,14 @@ mod tests {
         assert_eq!(reasons(&ready, &ready), Vec::<String>::new());
         assert_eq!(reasons(&ready, &stalled), ["InvalidSpec"]);
         assert_eq!(reasons(&stalled, &stalled), Vec::<String>::new());
+        let large = [make(SHARD_PRESSURE, ConditionStatus::True, Reason::ShardLarge)];
+        let larger = [make(SHARD_PRESSURE, ConditionStatus::True, Reason::ShardVeryLarge)];
+        assert_eq!(reasons(&[], &large), ["ShardLarge"]);
+        assert_eq!(reasons(&large, &large), Vec::<String>::new());
+        assert_eq!(reasons(&large, &larger), ["ShardVeryLarge"]);
+        let mut other = stalled.clone();
+        other[1].message = "another problem".to_owned();
+        assert_eq!(reasons(&stalled, &other), ["InvalidSpec"]);
     }
 
     #[test]

@@ -283,8 +283,10 @@ async fn a_look_at_a_node_sees_what_it_shows_and_whom_it_trusts() {
 /// With a real Elasticsearch on 127.0.0.1, ports 9200 and 9300, whose directory of certificates is
 /// `SEARCHCELL_TLS_FILES`: first the files are written, then, once it runs, its authority is rotated by overlap.
 #[tokio::test]
+#[ignore = "needs a node that is about to start: see the head of this file"]
 async fn a_real_elasticsearch_shows_what_lies_in_its_files() {
-    let Some(folder) = std::env::var_os("SEARCHCELL_TLS_FILES").map(std::path::PathBuf::from) else { return };
+    let folder =
+        std::path::PathBuf::from(std::env::var_os("SEARCHCELL_TLS_FILES").expect("SEARCHCELL_TLS_FILES"));
     let _ = rustls::crypto::ring::default_provider().install_default();
     let forge = Forge::default();
     let now = Timestamp::now();
@@ -336,7 +338,10 @@ async fn a_real_elasticsearch_shows_what_lies_in_its_files() {
     }
     assert_eq!(elastic.summary(&cluster()).await.unwrap().known_as.as_deref(), Some("searchcell-operator-1"));
     elastic.details(&cluster()).await.unwrap();
-    elastic.counts(&cluster()).await.unwrap();
+    elastic.sizes(&cluster()).await.unwrap();
+    // The operator's role is enough for it.
+    let said = elastic.reload_keystore(&cluster()).await.unwrap();
+    assert!(said.values().all(|node| node.error.is_none()), "{said:?}");
     let settings = [("cluster.metadata.searchcell.settings".to_owned(), Some(serde_json::json!("x")))].into();
     elastic.put_settings(&cluster(), &settings).await.unwrap();
     elastic.create_index(&cluster(), "messages.p000.g1", &serde_json::json!({})).await.unwrap();

@@ -117,7 +117,8 @@ fn state(nodes: Value) -> Value {
         "nodes": nodes,
         "metadata": {"indices": {
             "messages.p000.g1": {
-                "settings": {"index": {"uuid": "i1", "number_of_shards": "1", "number_of_replicas": "2"}},
+                "settings": {"index": {"uuid": "i1", "number_of_shards": "1", "number_of_replicas": "2",
+                    "routing": {"allocation": {"require": {"_name": "x"}}}}},
                 "mappings": {"_doc": {"_meta": {"searchcell": mark}}}
             },
             "other": {"settings": {"index.uuid": "i2", "index.number_of_shards": 1, "index.number_of_replicas": 0}}
@@ -157,6 +158,7 @@ async fn details_of_8_and_9_take_two_requests() {
             (false, ShardState::Relocating, Some("two"))
         ]
     );
+    assert_eq!(index.settings["index.routing.allocation.require._name"], "x");
     let other = &details.indices["other"];
     assert_eq!((other.uuid.as_str(), other.primaries, other.mark.is_none()), ("i2", 1, true));
     assert_eq!(seen.lock().unwrap().len(), 2);
@@ -182,14 +184,21 @@ async fn details_of_7_ask_for_versions_and_a_silent_node_stays() {
 }
 
 #[tokio::test]
-async fn counts_are_those_of_primaries() {
-    let copy = |primary: bool, count: i64| json!({"routing": {"primary": primary}, "docs": {"count": count}, "store": {"size_in_bytes": 10 * count}});
+async fn sizes_are_those_of_primaries_and_of_disks() {
+    let copy = |primary: bool, count: i64| json!({"routing": {"primary": primary}, "docs": {"count": count, "deleted": 1}, "store": {"size_in_bytes": 10 * count}});
     let stats =
         json!({"indices": {"m": {"shards": {"0": [copy(true, 5), copy(false, 5)], "1": [copy(true, 7)]}}}});
-    let (elastic, _) = server(vec![Answer::Json(200, stats)]).await;
-    let counts = elastic.counts(&key()).await.unwrap();
-    let m = &counts["m"];
-    assert_eq!((m.documents, m.largest_shard_documents, m.largest_shard_bytes), (12, 7, 70));
+    let total = json!({"total_in_bytes": 100, "available_in_bytes": 40});
+    let disks = json!({"nodes": {"id": {"name": "data-a-0", "fs": {"total": total}}, "other": {"name": "x", "fs": {}}}});
+    let (elastic, seen) = server(vec![Answer::Json(200, stats), Answer::Json(200, disks)]).await;
+    let sizes = elastic.sizes(&key()).await.unwrap();
+    let m = &sizes.counts["m"];
+    assert_eq!((m.documents, m.largest_shard_documents, m.largest_shard_bytes), (12, 8, 70));
+    assert_eq!(
+        (sizes.disks.len(), sizes.disks["data-a-0"].total, sizes.disks["data-a-0"].available),
+        (1, 100, 40)
+    );
+    assert!(seen.lock().unwrap()[1].line.starts_with("GET /_nodes/stats/fs?"));
 }
 
 #[tokio::test]
@@ -219,6 +228,64 @@ async fn an_index_is_created_without_waiting_and_once() {
     assert_eq!(reason, "unknown setting [index.nope]");
     let line = seen.lock().unwrap()[0].line.clone();
     assert!(line.starts_with("PUT /messages.p000.g1?wait_for_active_shards=0"), "{line}");
+}
+
+#[tokio::test]
+async fn indices_are_changed_in_place_all_or_none_and_a_refusal_has_elasticsearchs_reason() {
+    let conflict = "mapper [x] cannot be changed from type [keyword] to [text]";
+    let done = || Answer::Json(200, json!({"acknowledged": true}));
+    let (elastic, seen) = server(vec![
+        done(),
+        error(400, "illegal_argument_exception", conflict),
+        done(),
+        error(503, "process_cluster_event_timeout_exception", "failed to process"),
+    ])
+    .await;
+    let names = ["m.p000.g1".to_owned(), "m.p001.g1".to_owned()];
+    let body = json!({"properties": {"x": {"type": "text"}}});
+    elastic.put_mapping(&key(), &names, &body).await.unwrap();
+    let Err(SearchError::NotInPlace(reason)) = elastic.put_mapping(&key(), &names, &body).await else {
+        panic!()
+    };
+    assert_eq!(reason, conflict);
+    let settings = BTreeMap::from([
+        ("index.number_of_replicas".to_owned(), Some(json!(2))),
+        ("index.refresh_interval".to_owned(), None),
+    ]);
+    elastic.put_index_settings(&key(), &names, &settings).await.unwrap();
+    let failed = elastic.put_index_settings(&key(), &names, &settings).await;
+    assert!(matches!(failed, Err(SearchError::Unreachable(_))));
+    let seen = seen.lock().unwrap();
+    assert!(seen[0].line.starts_with("PUT /m.p000.g1,m.p001.g1/_mapping?"), "{}", seen[0].line);
+    assert!(seen[2].line.starts_with("PUT /m.p000.g1,m.p001.g1/_settings?"), "{}", seen[2].line);
+    let body: Value = serde_json::from_str(&seen[2].body).unwrap();
+    assert_eq!(body, json!({"index.number_of_replicas": 2, "index.refresh_interval": null}));
+}
+
+#[tokio::test]
+async fn a_copy_without_a_node_is_explained_in_elasticsearchs_words() {
+    let decider = |name: &str, text: &str| json!({"decider": name, "decision": "NO", "explanation": text});
+    let node = |deciders: Vec<Value>| json!({"node_name": "x", "deciders": deciders});
+    let same = || decider("same_shard", "a copy of this shard is already allocated to this node");
+    let full = decider("disk_threshold", "the node is above the low watermark");
+    let answer = json!({
+        "current_state": "unassigned",
+        "allocate_explanation": "Elasticsearch isn't allowed to allocate this shard to any of the nodes.",
+        "node_allocation_decisions": [node(vec![same()]), node(vec![full.clone()]), node(vec![full])],
+    });
+    let (elastic, seen) =
+        server(vec![Answer::Json(200, answer), Answer::Json(200, json!({"current_state": "started"}))]).await;
+    let told = elastic.explain(&key(), "m", 0, false).await.unwrap().unwrap();
+    assert_eq!(told.deciders.iter().collect::<Vec<_>>(), ["disk_threshold", "same_shard"]);
+    assert_eq!(
+        told.explanation,
+        "Elasticsearch isn't allowed to allocate this shard to any of the nodes.; the node is above the low watermark"
+    );
+    assert_eq!(elastic.explain(&key(), "m", 0, false).await.unwrap(), None);
+    let request = seen.lock().unwrap()[0].clone();
+    assert!(request.line.starts_with("POST /_cluster/allocation/explain?"), "{}", request.line);
+    let body: Value = serde_json::from_str(&request.body).unwrap();
+    assert_eq!(body, json!({"index": "m", "shard": 0, "primary": false}));
 }
 
 #[tokio::test]
@@ -278,4 +345,29 @@ async fn broken_answers_are_no_answers() {
     let nobody = Box::new(|_: &ClusterKey, _: &str| "http://127.0.0.1:1".to_owned());
     let elastic = ElasticHttp::with_locate(nobody, Arc::new(AllPlain), Arc::new(|_, _| {})).unwrap();
     assert_eq!(elastic.summary(&key()).await.unwrap_err().to_string(), "it refuses the connection");
+}
+
+#[tokio::test]
+async fn a_reload_is_one_request_and_each_node_speaks_for_itself() {
+    let body = json!({
+        "_nodes": {"total": 3, "successful": 3, "failed": 0}, "cluster_name": "guilds-a",
+        "nodes": {
+            "n1": {"name": "one", "secure_setting_names": ["keystore.seed"], "keystore_path": "/x",
+                "keystore_digest": "abc", "keystore_last_modified_time": "2026-11-21T12:00:00Z"},
+            "n2": {"name": "two"},
+            "n3": {"name": "three", "reload_exception": {"type": "illegal_argument_exception",
+                "reason": "it cannot be read", "caused_by": {"type": "x", "reason": "unknown secure setting [a.b]"}}}
+        }
+    });
+    let refused = error(403, "security_exception", "action [x] is unauthorized");
+    let (elastic, seen) = server(vec![Answer::Json(200, body), refused]).await;
+    let said = elastic.reload_keystore(&key()).await.unwrap();
+    assert_eq!((said["one"].digest.as_deref(), said["one"].error.as_ref()), (Some("abc"), None));
+    assert_eq!((&said["two"].digest, &said["two"].error), (&None, &None));
+    let why = said["three"].error.as_deref().unwrap();
+    assert_eq!(why, "it cannot be read: unknown secure setting [a.b]");
+    let error = elastic.reload_keystore(&key()).await.unwrap_err();
+    assert!(matches!(error, SearchError::Refused(_)), "{error:?}");
+    let line = seen.lock().unwrap()[0].line.clone();
+    assert!(line.starts_with("POST /_nodes/reload_secure_settings?timeout=20s"), "{line}");
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use searchcell_e2e::elastic::in_different_zones;
 use searchcell_e2e::objects::{annotation, items, label, number, pod_ready, text};
 use searchcell_e2e::wait::{LIMIT, ensure};
@@ -39,16 +41,28 @@ fn the_deployed_image_does_the_same() {
     });
 }
 
-/// Releases of every line that is supported, with security from the first one that can have it; documents in and out.
+/// Releases of every line that is supported, with security from the first one that can have it, and with a keystore, of
+/// which each line has a format of its own; documents in and out.
 #[test]
 fn other_releases_form_as_well() {
     run("other_releases_form_as_well", Level::Full, async |t| {
         let _operator = t.start_operator().await;
         for version in cells::OTHER_VERSIONS {
-            let mode = if version.starts_with("7.") { "Disabled" } else { "Managed" };
+            // a node does not start with an entry that it does not know, so it has read it
+            let (mode, entry) = match version.starts_with("7.") {
+                true => ("Disabled", "reindex.ssl.secure_key_passphrase"),
+                false => ("Managed", "cluster.remote.other.credentials"),
+            };
+            let entries = json!({entry: STANDARD.encode("a-value")});
+            let secret = json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "entries"}, "data": entries,
+            });
+            t.apply(&secret).await;
             searchcell_e2e::scenario::image(t.env, version).await;
             let name = format!("of-{}", version.replace('.', "-"));
-            let extra = json!({"version": version, "security": {"mode": mode}});
+            let extra = json!({
+                "version": version, "security": {"mode": mode}, "secureSettings": [{"secretName": "entries"}],
+            });
             let cell = Cell { extra, ..Cell::mini(&name) };
             t.apply(&cell.object()).await;
             let pool = cells::placement("pool", &name, json!({"pool": {"indices": 1}}), 0);
@@ -60,7 +74,7 @@ fn other_releases_form_as_well() {
             let document = (
                 "messages.p000.g1".to_owned(),
                 "1".to_owned(),
-                None,
+                Some("1".to_owned()),
                 json!({"guild_id": "1", "content": "x", "sent": 1}),
             );
             elastic.bulk(&[document]).await.unwrap();

@@ -58,7 +58,7 @@ fn refused_by_the_operator() -> Vec<(Value, &'static str, Vec<&'static str>)> {
                 "settings": {"cluster.name": "mine", "node.attr.zone": "x"},
                 "clusterSettings": {"cluster.routing.allocation.awareness.attributes": "rack"},
                 "nodes": {"data": {"settings": {"path.data": "/tmp"}}},
-                "secureSettings": [{"secretName": "s3"}],
+                "secureSettings": [{"secretName": "cell-operator"}],
             }),
             "InvalidSpec",
             vec![
@@ -66,7 +66,7 @@ fn refused_by_the_operator() -> Vec<(Value, &'static str, Vec<&'static str>)> {
                 "spec.settings[\"node.attr.zone\"]",
                 "spec.clusterSettings[\"cluster.routing.allocation.awareness.attributes\"]",
                 "spec.nodes.data.settings[\"path.data\"]",
-                "spec.secureSettings",
+                "spec.secureSettings[0].secretName",
             ],
         ),
         (

@@ -212,6 +212,7 @@ fn the_namespaced_overlay_works_from_its_image() {
             t.objects.delete(plural, name).await.unwrap();
             t.gone_one(plural, name).await;
         }
+        t.keep_log_of_deployed(&t.namespace).await;
         t.objects.delete("deployments", operator::OPERATOR).await.unwrap();
         if let Some(log) = log {
             let requests = log.requests_of(&operator::user_in(&t.namespace));

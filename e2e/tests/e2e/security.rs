@@ -110,12 +110,7 @@ fn rotations_go_unnoticed() {
     run("rotations_go_unnoticed", Level::Full, async |t| {
         let mut operator = t.start_operator_with(&SHORT).await;
         let cell = Cell::small("cell");
-        t.apply(&cell.object()).await;
-        t.apply(&placement("pool", "cell", json!({"pool": {"indices": 1}}), 2)).await;
-        t.cell_ready(&cell).await;
-        t.placement_ready("pool").await;
-        router_may(t).await;
-        let pods = t.pods("searchcell.dev/cell=cell").await;
+        let pods = serving(t, &cell, 2).await;
         let probes = [
             Probe::writer(t.elastic_as("cell", "a", "router"), "messages.p000.g1"),
             Probe::reader(t.elastic_as("cell", "a", "router"), "messages.p000.g1"),
@@ -154,7 +149,7 @@ async fn rotated(t: &Scenario, name: &str, before: &str, operator: Operator) -> 
                 secret["data"].as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect();
             let is_steady = keys == ["ca.crt", "ca.key"];
             let is_new = entry(&secret, "ca.crt") != before;
-            if !(is_steady && !is_new) && stages.last() != Some(&stage) {
+            if (is_new || !is_steady) && stages.last() != Some(&stage) {
                 say(format!("{name} after {:.0} s: {}", began.elapsed().as_secs_f64(), keys.join(" ")));
                 stages.push(stage);
                 t.remember_secrets().await;
@@ -190,6 +185,16 @@ async fn all_show_what_they_have(t: &Scenario) {
         Ok(())
     })
     .await;
+}
+
+/// Brings up a cell with one index that the router may use; its pods, with their restarts.
+async fn serving(t: &Scenario, cell: &Cell, replicas: i32) -> BTreeMap<String, (String, i64)> {
+    t.apply(&cell.object()).await;
+    t.apply(&placement("pool", "cell", json!({"pool": {"indices": 1}}), replicas)).await;
+    t.cell_ready(cell).await;
+    t.placement_ready("pool").await;
+    router_may(t).await;
+    t.pods("searchcell.dev/cell=cell").await
 }
 
 /// Waits until nodes have read what the router may do since the placement came.
@@ -234,12 +239,7 @@ fn certificates_and_passwords_are_renewed() {
         let short = ["--certificate-lifetime=10m", "--credential-grace=100s"];
         let _operator = t.start_operator_with(&short).await;
         let cell = Cell::small("cell");
-        t.apply(&cell.object()).await;
-        t.apply(&placement("pool", "cell", json!({"pool": {"indices": 1}}), 2)).await;
-        t.cell_ready(&cell).await;
-        t.placement_ready("pool").await;
-        router_may(t).await;
-        let pods = t.pods("searchcell.dev/cell=cell").await;
+        let pods = serving(t, &cell, 2).await;
         let probes = [
             Probe::writer(t.elastic_as("cell", "a", "router"), "messages.p000.g1"),
             Probe::reader(t.elastic_as("cell", "a", "router"), "messages.p000.g1"),
@@ -311,14 +311,9 @@ fn certificates_and_passwords_are_renewed() {
 #[test]
 fn certificates_of_users_are_checked_and_shown() {
     run("certificates_of_users_are_checked_and_shown", Level::Full, async |t| {
-        let _operator = t.start_operator().await;
+        let _operator = t.start_operator_with(&SHORT).await;
         let mut cell = Cell::mini("cell");
-        t.apply(&cell.object()).await;
-        t.apply(&placement("pool", "cell", json!({"pool": {"indices": 1}}), 0)).await;
-        t.cell_ready(&cell).await;
-        t.placement_ready("pool").await;
-        router_may(t).await;
-        let pods = t.pods("searchcell.dev/cell=cell").await;
+        let pods = serving(t, &cell, 0).await;
         let (_, address) = name_and_address(&t.objects.expect("pods", "cell-a-data-a-0").await);
         let own = shown(&address, 9200, None).await.unwrap();
         let probes = [Probe::writer(t.elastic_as("cell", "a", "router"), "messages.p000.g1")];
@@ -327,7 +322,9 @@ fn certificates_of_users_are_checked_and_shown() {
         t.apply(&cell.object()).await;
         named(t, "Secret mine does not exist").await;
         let authority = Authority::new("an authority of a test");
-        let names = ["cell-a", "cell-a-http"].map(|service| format!("{service}.{}.svc", t.namespace));
+        // the last one is how this test itself says it
+        let names = ["cell-a.{}.svc", "cell-a-http.{}.svc", "cell-a.{}.svc.cluster.local"]
+            .map(|name| name.replace("{}", &t.namespace));
         let good = authority.secret("mine", &names, false);
         let with = |key: &str, value: Option<&Value>| {
             let mut secret = good.clone();
@@ -335,7 +332,6 @@ fn certificates_of_users_are_checked_and_shown() {
                 Some(value) => secret["stringData"][key] = value.clone(),
                 None => drop(secret["stringData"].as_object_mut().unwrap().remove(key)),
             }
-            // an entry of its own, so that each one differs from the one before
             secret
         };
         let other = Authority::new("another authority of a test").secret("mine", &names, false);
@@ -363,6 +359,15 @@ fn certificates_of_users_are_checked_and_shown() {
         wait_for("the certificate of the user", LIMIT, async || {
             let now = shown(&address, 9200, None).await?;
             ensure(now == certificate, || "another one".to_owned())
+        })
+        .await;
+        t.cell_ready(&cell).await;
+        // and back
+        cell.extra = json!({});
+        t.apply(&cell.object()).await;
+        wait_for("a certificate of the operator", LIMIT, async || {
+            let now = shown(&address, 9200, None).await?;
+            ensure(now != certificate, || "that of the user".to_owned())
         })
         .await;
         t.cell_ready(&cell).await;

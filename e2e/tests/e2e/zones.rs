@@ -58,6 +58,15 @@ fn a_zone_off_is_degraded_and_back_is_clean() {
         })
         .await;
         say(conditions_line(&degraded));
+        // until Kubernetes knows that the node is gone, its Service sends some requests there
+        let mut times = 0;
+        wait_for("the Service without the nodes that are off", LIMIT, async || {
+            let answer = elastic.uuid().await;
+            times = if answer.is_ok() { times + 1 } else { 0 };
+            answer?;
+            ensure(times >= 40, || format!("{times} answers in a row"))
+        })
+        .await;
         // what Elasticsearch says, too
         let copies = elastic.copies("messages.").await.unwrap();
         assert_eq!(copies.iter().filter(|copy| copy.state == "UNASSIGNED").count(), 4, "{copies:#?}");

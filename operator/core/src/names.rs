@@ -21,6 +21,8 @@ pub const LABEL_ROLE: &str = "searchcell.dev/role";
 pub const LABEL_ZONE: &str = "searchcell.dev/zone";
 /// Label of the pods of a router: `true`. In the namespace of a cell they reach its clusters over HTTP.
 pub const LABEL_ROUTER: &str = "searchcell.dev/router";
+/// Label of a routing table: its collection.
+pub const LABEL_COLLECTION: &str = "searchcell.dev/collection";
 /// Label that Kubernetes puts on every namespace: its name.
 pub const LABEL_NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Recommended label that says what runs in a pod.
@@ -32,10 +34,15 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// Annotation of a workload: hash of the user's inputs that its template was rendered from.
 pub const ANNOTATION_INPUT_HASH: &str = "searchcell.dev/input-hash";
+/// Annotation of a workload and of its pods: the Secret that they have their keystore from.
+pub const ANNOTATION_KEYSTORE: &str = "searchcell.dev/keystore";
 /// Annotation of a volume claim: UUID of the Elasticsearch cluster whose state is on the volume.
 pub const ANNOTATION_CLUSTER_UUID: &str = "searchcell.dev/cluster-uuid";
 /// Annotation of a volume claim: highest Elasticsearch version that joined its cluster.
 pub const ANNOTATION_HIGHEST_VERSION: &str = "searchcell.dev/highest-version";
+/// Annotation of a routing table's ConfigMap: the generation of the table in it, for people, and for when the table
+/// itself cannot be read.
+pub const ANNOTATION_TABLE_GENERATION: &str = "searchcell.dev/table-generation";
 /// Pod template annotation whose value becomes `elasticsearch.yml`.
 pub const ANNOTATION_ELASTICSEARCH_YML: &str = "searchcell.dev/elasticsearch.yml";
 /// Pod template annotation whose value becomes `jvm.options.d/searchcell.options`.
@@ -226,6 +233,21 @@ pub fn http_access_label(cells: &str) -> String {
     format!("http-access.searchcell.dev/{cells}")
 }
 
+/// Key of a routing table in its ConfigMap.
+pub const TABLE_KEY: &str = "table.json.gz";
+
+/// ConfigMap of the routing table of a collection.
+pub fn routing_table(collection: &str) -> String {
+    format!("routes-{collection}")
+}
+
+/// The number of an index of a collection's pool, from its name.
+pub fn pool_number(collection: &str, index: &str) -> Option<i32> {
+    let (number, generation) = index.strip_prefix(collection)?.strip_prefix(".p")?.split_once(".g")?;
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    (is_number(number) && is_number(generation)).then(|| number.parse().ok())?
+}
+
 /// Name of a pool index: `<collection>.p<nnn>.g<generation>`.
 pub fn pool_index(collection: &str, number: i32, generation: i32) -> String {
     format!("{collection}.p{number:03}.g{generation}")
@@ -275,5 +297,11 @@ mod tests {
     #[test]
     fn pool_indices_have_three_digits() {
         assert_eq!(pool_index("messages", 17, 1), "messages.p017.g1");
+        assert_eq!(pool_number("messages", "messages.p017.g1"), Some(17));
+        for other in
+            ["messages.t.17.g1", "direct.p017.g1", "messages.p.g1", "messages.p1x.g1", "messages.p017"]
+        {
+            assert_eq!(pool_number("messages", other), None, "{other}");
+        }
     }
 }

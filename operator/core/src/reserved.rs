@@ -98,6 +98,47 @@ const INDEX: &[(Match, &str)] = &[
     (Tree("index.provided_name"), IDENTITY),
 ];
 
+/// Settings of indices that are fixed when an index is made. Others that Elasticsearch does not change in place it
+/// refuses by name.
+const FIXED: &[Match] = &[
+    Tree("index.analysis"),
+    Tree("index.similarity"),
+    Tree("index.sort"),
+    Tree("index.store"),
+    Key("index.codec"),
+    Key("index.mode"),
+    Key("index.load_fixed_bitset_filters_eagerly"),
+    Key("index.soft_deletes.enabled"),
+    Key("index.shard.check_on_startup"),
+    Key("index.mapping.coerce"),
+    Key("index.mapping.ignore_malformed"),
+    Key("index.mapping.source.mode"),
+    Key("index.queries.cache.enabled"),
+    Key("index.query.parse.allow_unmapped_fields"),
+    Key("index.percolator.map_unmapped_fields_as_text"),
+];
+
+/// Settings of indices that keep copies from where awareness puts them, or change how many there are. Nobody but the
+/// operator has them set; what Elasticsearch itself sets is left alone.
+const MISPLACING: &[Match] =
+    &[Tree("index.routing.allocation"), Tree("index.routing.rebalance"), Key("index.auto_expand_replicas")];
+const SET_BY_ELASTICSEARCH: &[Match] = &[
+    Key("index.routing.allocation.include._tier_preference"),
+    Tree("index.routing.allocation.initial_recovery"),
+];
+
+/// True for a flat key of an index, `index.` in front, that changes only with another index.
+pub fn is_fixed_at_creation(key: &str) -> bool {
+    FIXED.iter().any(|rule| covers(rule, key))
+}
+
+/// True for a setting of an index that somebody set and that is not to be there.
+pub fn is_misplacing(key: &str, value: &str) -> bool {
+    MISPLACING.iter().any(|rule| covers(rule, key))
+        && !SET_BY_ELASTICSEARCH.iter().any(|rule| covers(rule, key))
+        && !(key == "index.auto_expand_replicas" && value == "false")
+}
+
 /// Why a flat key of `settings` or `clusterSettings` belongs to the operator; absent: it is the user's.
 pub fn cluster_setting(key: &str) -> Option<&'static str> {
     if FREE.iter().any(|free| covers(&Tree(free), key)) {
@@ -184,6 +225,23 @@ mod tests {
         ] {
             assert_eq!(cluster_setting(key), None, "{key}");
         }
+    }
+
+    #[test]
+    fn what_changes_in_place_and_what_is_put_right() {
+        for key in
+            ["index.codec", "index.analysis.analyzer.a.type", "index.sort.field", "index.mapping.coerce"]
+        {
+            assert!(is_fixed_at_creation(key), "{key}");
+        }
+        for key in ["index.refresh_interval", "index.gc_deletes", "index.mapping.total_fields.limit"] {
+            assert!(!is_fixed_at_creation(key), "{key}");
+        }
+        assert!(is_misplacing("index.routing.allocation.exclude._name", "x"));
+        assert!(is_misplacing("index.auto_expand_replicas", "0-1"));
+        assert!(!is_misplacing("index.auto_expand_replicas", "false"));
+        assert!(!is_misplacing("index.routing.allocation.include._tier_preference", "data_content"));
+        assert!(!is_misplacing("index.refresh_interval", "1s"));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What was observed of the world, as plain data: Kubernetes objects from watch caches, and for each
 //! Elasticsearch cluster a reading that is known or unavailable. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
@@ -14,6 +15,7 @@ use searchcell_crds::{IndexPlacement, SearchCell};
 use serde_json::Value;
 
 use crate::names::{LABEL_CLUSTER, LABEL_ROLE, LABEL_ZONE};
+use crate::security::keystore::SecureSource;
 use crate::security::{Layer, Lifetimes, SecretFacts, Served, Supplied};
 
 /// A remote reading. An unavailable one satisfies no gate: "the shard query failed" is not "no shards".
@@ -50,6 +52,8 @@ pub struct CellSnapshot {
     pub served: BTreeMap<String, Reading<Served>>,
     /// Secrets that a user supplied for a layer.
     pub supplied: BTreeMap<Layer, Supplied>,
+    /// Secrets of `spec.secureSettings`, by name.
+    pub secure_settings: BTreeMap<String, SecureSource>,
     /// How this operator was told to rotate.
     pub lifetimes: Lifetimes,
     /// Where the operator's own pods run: they have to be let in to the cluster's nodes.
@@ -89,7 +93,7 @@ pub struct CellObjects {
 }
 
 impl CellObjects {
-    /// The objects of one cluster, and the Secrets of the cell as a whole.
+    /// The objects of one cluster, and the Secrets and ConfigMaps of the cell as a whole.
     pub fn of_cluster(&self, cluster: &str) -> CellObjects {
         fn keep<T: Clone>(items: &[T], cluster: &str, meta: impl Fn(&T) -> &ObjectMeta) -> Vec<T> {
             items.iter().filter(|item| label(meta(item), LABEL_CLUSTER) == Some(cluster)).cloned().collect()
@@ -99,7 +103,10 @@ impl CellObjects {
             deployments: keep(&self.deployments, cluster, |o| &o.metadata),
             autoscalers: keep(&self.autoscalers, cluster, |o| &o.metadata),
             services: keep(&self.services, cluster, |o| &o.metadata),
-            config_maps: keep(&self.config_maps, cluster, |o| &o.metadata),
+            config_maps: (self.config_maps.iter())
+                .filter(|map| label(&map.metadata, LABEL_CLUSTER).is_none_or(|of| of == cluster))
+                .cloned()
+                .collect(),
             budgets: keep(&self.budgets, cluster, |o| &o.metadata),
             network_policies: keep(&self.network_policies, cluster, |o| &o.metadata),
             claims: keep(&self.claims, cluster, |o| &o.metadata),
@@ -170,10 +177,14 @@ pub struct ElasticFacts {
     pub nodes: BTreeMap<String, ElasticNode>,
     /// Persistent cluster settings, flat.
     pub settings: BTreeMap<String, Value>,
-    /// All indices, by name.
-    pub indices: BTreeMap<String, IndexFacts>,
+    /// All indices, by name: many, and looked at by many passes.
+    pub indices: Arc<BTreeMap<String, IndexFacts>>,
+    /// Why a copy of a shard has no node, in Elasticsearch's own words; absent while all have one, and until it was asked.
+    pub unassigned: Option<Unassigned>,
     /// Refreshed every few minutes only, by index; absent until the first reading.
-    pub counts: Option<BTreeMap<String, IndexCounts>>,
+    pub counts: Option<Arc<BTreeMap<String, IndexCounts>>>,
+    /// Refreshed with `counts`, by node name; absent until the first reading.
+    pub disks: Option<BTreeMap<String, NodeDisk>>,
 }
 
 /// One node as Elasticsearch sees it.
@@ -205,6 +216,8 @@ pub struct IndexFacts {
     pub primaries: i32,
     /// `index.number_of_replicas`.
     pub replicas: i32,
+    /// All its settings but those of analysis, flat, `index.` in front.
+    pub settings: BTreeMap<String, Value>,
     /// `_meta.searchcell` of its mapping: who it belongs to.
     pub mark: Option<OwnershipMark>,
     /// All copies of all shards, the unassigned included.
@@ -212,7 +225,7 @@ pub struct IndexFacts {
 }
 
 /// The mark of ownership in a managed index's mapping.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct OwnershipMark {
     /// Namespace of the IndexPlacement.
     pub namespace: String,
@@ -228,6 +241,15 @@ pub struct OwnershipMark {
     /// How many indices the pool was made of; absent for dedicated indices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pool: Option<i32>,
+    /// Replicas that it was made with; in force while the placement says nothing of replicas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
+    /// Names of the settings that were set for its placement: one that is not asked for any more goes back to its default.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub settings: BTreeSet<String>,
+    /// Hash of its settings of analysis; empty: it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub analysis: String,
 }
 
 /// One copy of a shard in the routing table.
@@ -241,8 +263,24 @@ pub struct ShardCopy {
     pub state: ShardState,
     /// Node name it is on; for a relocating copy the source.
     pub node: Option<String>,
-    /// Since when it waits for its first start, because its index is new; absent for one that was started before.
+    /// Since when it waits for its first start, because its index or itself is new; absent for one that was started before.
     pub new_since: Option<Timestamp>,
+}
+
+/// Why a copy of a shard has no node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unassigned {
+    /// Index of the shard.
+    pub index: String,
+    /// Its number.
+    pub shard: i32,
+    /// Primary or replica.
+    pub primary: bool,
+    /// What keeps it from nodes, by the names that Elasticsearch has for it. While these stay the same, so does
+    /// the explanation, which has figures that change all the time.
+    pub deciders: BTreeSet<String>,
+    /// For a person.
+    pub explanation: String,
 }
 
 /// State of a shard copy.
@@ -265,13 +303,22 @@ impl ShardState {
     }
 }
 
+/// The disk that a node keeps its shards on, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeDisk {
+    /// Its size.
+    pub total: i64,
+    /// What Elasticsearch may still use of it.
+    pub available: i64,
+}
+
 /// Size of an index, of primaries only.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IndexCounts {
     /// Live documents.
     pub documents: i64,
-    /// Documents and bytes of its largest shard.
+    /// Most documents in one shard, with the deleted ones that Lucene still stores.
     pub largest_shard_documents: i64,
-    /// Bytes of its largest shard.
+    /// Most bytes in one shard.
     pub largest_shard_bytes: i64,
 }

@@ -206,6 +206,8 @@ pub enum Action {
     /// Makes keys, certificates, passwords or hashes, and writes them into a Secret. Before it does, the live Secrets
     /// that the order rests on are read: it refuses (with a conflict) when they are not as observed.
     Secure(Box<Order>),
+    /// Has the nodes of a cluster load their keystore again, and records on its Secret what they said.
+    ReloadKeystore(Box<Reload>),
     /// Changes persistent cluster settings; `None` resets one.
     PutSettings(BTreeMap<String, Option<Value>>),
     /// Creates an index.
@@ -214,6 +216,20 @@ pub enum Action {
         name: String,
         /// Settings and mappings.
         body: Value,
+    },
+    /// Adds to the mappings of indices, and writes their marks: all of them, or none.
+    PutMapping {
+        /// Their names.
+        indices: Vec<String>,
+        /// Mappings.
+        body: Value,
+    },
+    /// Changes settings of indices; `None` resets one. All of them, or none.
+    PutIndexSettings {
+        /// Their names.
+        indices: Vec<String>,
+        /// By name, `index.` in front.
+        settings: BTreeMap<String, Option<Value>>,
     },
     /// Deletes an index of ours, when it still has this UUID.
     DeleteIndex {
@@ -240,11 +256,27 @@ impl Action {
             Action::RecreateAroundPods { .. } => "RecreateAroundPods",
             Action::Delete { .. } => "Delete",
             Action::Secure(order) => order.step_name(),
+            Action::ReloadKeystore(_) => "ReloadKeystore",
             Action::PutSettings(_) => "PutSettings",
             Action::CreateIndex { .. } => "CreateIndex",
+            Action::PutMapping { .. } => "PutMapping",
+            Action::PutIndexSettings { .. } => "PutIndexSettings",
             Action::DeleteIndex { .. } => "DeleteIndex",
         }
     }
+}
+
+/// What nodes are to load.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// The Secret that has it, whatever its resource version: the contents count.
+    pub target: Target,
+    /// Its contents as observed, by which the record tells them from others.
+    pub revision: String,
+    /// How often these contents were tried before.
+    pub tries: u32,
+    /// Nodes that have to load it, with the SHA-256 of the file that each of them is to have by now.
+    pub nodes: BTreeMap<String, String>,
 }
 
 /// Something the operator would do, and why it does not do it yet.
@@ -266,6 +298,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// In the order of the spec's clusters.
     pub holds: Vec<Hold>,
+    /// Clusters that were found for indices in this pass, by index name. Recorded in status before anything is created.
+    pub assign: BTreeMap<String, String>,
     /// When to look again even if nothing changes.
     pub wake_after: Duration,
 }

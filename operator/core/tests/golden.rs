@@ -10,6 +10,7 @@ use std::path::Path;
 use searchcell_core::build;
 use searchcell_core::domain::{IngestScale, ValidCell};
 use searchcell_core::names::{ClusterKey, Role};
+use searchcell_core::security::keystore::keystore_secret;
 use searchcell_core::validate::{validate_cell, validate_placement};
 use searchcell_crds::{IndexPlacement, SearchCell};
 use serde::{Deserialize, Serialize};
@@ -51,7 +52,11 @@ fn objects(input: &str) -> String {
     let (cells, placements) = read(input);
     let mut documents = Vec::new();
     for cell in &cells {
-        let valid = validate_cell(cell).unwrap();
+        let mut valid = validate_cell(cell).unwrap();
+        if let Some(keystore) = &mut valid.keystore {
+            // As it is when the first nodes are made.
+            keystore.from = Some(keystore_secret(&valid.name, 1));
+        }
         for cluster in &valid.clusters {
             cluster_objects(&valid, &valid.key(&cluster.name), &mut documents);
         }

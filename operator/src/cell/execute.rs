@@ -13,6 +13,7 @@ use crate::execute::{Owner, Perform, common};
 use crate::failure::StepError;
 use crate::ports::{KubeApi, KubeError, SearchApi};
 use crate::security::orders::Orders;
+use crate::security::reload::Reloads;
 
 /// Does the steps of one cell.
 pub(crate) struct CellSteps<'a, K, E> {
@@ -43,6 +44,17 @@ impl<K: KubeApi, E: SearchApi> Perform for CellSteps<'_, K, E> {
                     owner,
                 };
                 orders.carry_out(order).await?;
+            }
+            Action::ReloadKeystore(reload) => {
+                let cluster = step.cluster.as_deref().ok_or(StepError::Misplanned("no cluster is named"))?;
+                let reloads = Reloads {
+                    kube: kube.as_ref(),
+                    elastic: elastic.as_ref(),
+                    leadership: &self.engine.leadership,
+                    now: self.engine.clock.now(),
+                    owner,
+                };
+                reloads.carry_out(&ClusterKey::new(owner.namespace, owner.cell, cluster), reload).await?;
             }
             _ => common(kube.as_ref(), elastic.as_ref(), reader, &owner, step).await?,
         }

@@ -6,18 +6,17 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
-use searchcell_core::plan::{NodeToAsk, nodes_to_ask, supplied_secrets};
-use searchcell_core::security::{Served, Supplied};
-use searchcell_core::snapshot::Reading;
-
 use searchcell_core::names::{ClusterKey, LABEL_CLUSTER, LABEL_ROLE};
-use searchcell_core::snapshot::{CellObjects, CellSnapshot, is_ready, label};
+use searchcell_core::plan::{NodeToAsk, nodes_to_ask, supplied_secrets};
+use searchcell_core::security::keystore::{MOST_SECRETS, SecureSource};
+use searchcell_core::security::{Served, Supplied};
+use searchcell_core::snapshot::{CellObjects, CellSnapshot, Reading, is_ready, label};
 use searchcell_crds::SearchCell;
 
 use crate::elastic::reader::Ask;
 use crate::engine::Engine;
 use crate::ports::{KubeApi, SearchApi};
-use crate::security::supplied;
+use crate::security::{parse, supplied};
 
 /// Nodes that are asked at the same time what they show.
 const ASKED_AT_ONCE: usize = 16;
@@ -43,11 +42,16 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
         placements,
         served: BTreeMap::new(),
         supplied: BTreeMap::new(),
+        secure_settings: BTreeMap::new(),
         lifetimes: engine.tuning.lifetimes,
         operator_namespace: kube.operator_namespace().to_owned(),
     };
     for (layer, secret) in supplied_secrets(&snapshot.cell) {
         snapshot.supplied.insert(layer, supplied(kube, namespace, &secret, now).await);
+    }
+    for from in snapshot.cell.spec.secure_settings.iter().take(MOST_SECRETS) {
+        let source = secure_source(kube, namespace, &from.secret_name).await;
+        snapshot.secure_settings.insert(from.secret_name.clone(), source);
     }
     snapshot.served = served(engine, namespace, name, &nodes_to_ask(&snapshot, now)).await;
     Some((snapshot, readings.retry_after))
@@ -59,6 +63,15 @@ async fn supplied<K: KubeApi>(kube: &K, namespace: &str, name: &str, now: Timest
         Ok(Some(secret)) => supplied::read(&secret, now),
         Ok(None) => Supplied::Missing,
         Err(error) => Supplied::Unavailable(error.to_string()),
+    }
+}
+
+/// The same; its values are looked at once, and nothing but their digests is kept until the end of the pass.
+async fn secure_source<K: KubeApi>(kube: &K, namespace: &str, name: &str) -> SecureSource {
+    match kube.secret_live(namespace, name).await {
+        Ok(Some(secret)) => SecureSource::Read(parse::secure_settings(&secret)),
+        Ok(None) => SecureSource::Missing,
+        Err(error) => SecureSource::Unavailable(error.to_string()),
     }
 }
 

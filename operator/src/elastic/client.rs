@@ -11,19 +11,22 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use elasticsearch::Elasticsearch;
-use elasticsearch::http::Method;
 use elasticsearch::http::headers::HeaderMap;
 use elasticsearch::http::transport::BuildError;
+use elasticsearch::http::{Method, Url};
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
-use searchcell_core::snapshot::IndexCounts;
+use searchcell_core::snapshot::Unassigned;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::elastic::clients::{Clients, authorization};
-use crate::elastic::wire::{ClusterState, Nodes, Settings, Stats, error_of};
-use crate::ports::{ClusterDetails, ClusterSummary, SearchApi, SearchError};
+use crate::elastic::tenants::{self, COUNT, Counted, Refreshed};
+use crate::elastic::wire::{
+    ClusterState, DiskStats, Explanation, Nodes, Reloaded, Settings, Stats, error_of,
+};
+use crate::ports::{ClusterDetails, ClusterSizes, ClusterSummary, NodeReload, SearchApi, SearchError};
 use crate::security::access::Accesses;
 use crate::security::handshake;
 
@@ -31,8 +34,8 @@ const SUMMARY: &str = "/_cluster/state/version,master_node,nodes?master_timeout=
     &filter_path=cluster_uuid,version,state_uuid,master_node,nodes.*.name";
 const DETAILS: &str = "/_cluster/state/nodes,metadata,routing_table?master_timeout=3s&expand_wildcards=all\
     &filter_path=nodes.*.name,nodes.*.version,nodes.*.roles,nodes.*.attributes.zone,\
-    metadata.indices.*.settings.index.uuid,metadata.indices.*.settings.index.number_of_shards,\
-    metadata.indices.*.settings.index.number_of_replicas,metadata.indices.*.mappings._meta.searchcell,\
+    metadata.indices.*.settings,-metadata.indices.*.settings.index.analysis,\
+    metadata.indices.*.mappings._meta.searchcell,\
     metadata.indices.*.mappings.*._meta.searchcell,routing_table.indices.*.shards.*.state,\
     routing_table.indices.*.shards.*.primary,routing_table.indices.*.shards.*.node,\
     routing_table.indices.*.shards.*.unassigned_info.reason,\
@@ -41,7 +44,14 @@ const NODES: &str = "/_nodes/http?timeout=3s\
     &filter_path=nodes.*.name,nodes.*.version,nodes.*.roles,nodes.*.attributes.zone";
 const SETTINGS: &str = "/_cluster/settings?flat_settings=true&master_timeout=3s&filter_path=persistent";
 const COUNTS: &str = "/_stats/docs,store?level=shards&filter_path=indices.*.shards.*.routing.primary,\
-    indices.*.shards.*.docs.count,indices.*.shards.*.store.size_in_bytes";
+    indices.*.shards.*.docs.count,indices.*.shards.*.docs.deleted,\
+    indices.*.shards.*.store.size_in_bytes";
+
+const DISKS: &str = "/_nodes/stats/fs?timeout=3s\
+    &filter_path=nodes.*.name,nodes.*.fs.total.total_in_bytes,nodes.*.fs.total.available_in_bytes";
+
+const EXPLAIN: &str = "/_cluster/allocation/explain?filter_path=current_state,allocate_explanation,\
+    node_allocation_decisions.deciders.decider,node_allocation_decisions.deciders.explanation";
 
 /// Reads of one answer may not take more memory than this.
 const MAX_BODY: u64 = 64 << 20;
@@ -124,6 +134,11 @@ impl ElasticHttp {
         })
     }
 
+    /// The same, with a tunnelling proxy before the clusters that have TLS.
+    pub fn through(self, proxy: Url) -> Self {
+        Self { clients: self.clients.through(proxy), ..self }
+    }
+
     async fn request(
         &self,
         op: &'static str,
@@ -191,6 +206,16 @@ impl ElasticHttp {
 impl Answer {
     fn ok(self) -> Result<Bytes, SearchError> {
         if (200..300).contains(&self.status) { Ok(self.body) } else { Err(self.error()) }
+    }
+
+    /// Of a change of indices that are there.
+    fn changed(self) -> Result<(), SearchError> {
+        let status = self.status;
+        match self.ok() {
+            Ok(_) => Ok(()),
+            Err(SearchError::Refused(reason)) if status == 400 => Err(SearchError::NotInPlace(reason)),
+            Err(error) => Err(error),
+        }
     }
 
     fn json<T: DeserializeOwned>(self) -> Result<T, SearchError> {
@@ -270,6 +295,11 @@ fn segment(name: &str) -> Cow<'_, str> {
     Cow::Owned(name.bytes().map(encode).collect())
 }
 
+/// Several names, as Elasticsearch takes them in a path.
+fn segments(names: &[String]) -> String {
+    names.iter().map(|name| segment(name)).collect::<Vec<_>>().join(",")
+}
+
 #[async_trait]
 impl SearchApi for ElasticHttp {
     async fn summary(&self, cluster: &ClusterKey) -> Result<ClusterSummary, SearchError> {
@@ -296,9 +326,61 @@ impl SearchApi for ElasticHttp {
         Ok(state.details(nodes, settings))
     }
 
-    async fn counts(&self, cluster: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError> {
+    async fn sizes(&self, cluster: &ClusterKey) -> Result<ClusterSizes, SearchError> {
         let stats: Stats = self.get("stats", cluster, COUNTS).await?;
-        Ok(stats.counts())
+        let disks: DiskStats = self.get("disks", cluster, DISKS).await?;
+        Ok(ClusterSizes { counts: stats.counts().into(), disks: disks.disks() })
+    }
+
+    async fn reload_keystore(
+        &self,
+        cluster: &ClusterKey,
+    ) -> Result<BTreeMap<String, NodeReload>, SearchError> {
+        let path = "/_nodes/reload_secure_settings?timeout=20s";
+        let answer = self.request("reload_keystore", cluster, Method::Post, path, None).await?;
+        Ok(answer.json::<Reloaded>()?.nodes())
+    }
+
+    async fn explain(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        shard: i32,
+        primary: bool,
+    ) -> Result<Option<Unassigned>, SearchError> {
+        let body = Bytes::from(json!({"index": index, "shard": shard, "primary": primary}).to_string());
+        let answer = self.request("explain", cluster, Method::Post, EXPLAIN, Some(body)).await?;
+        let explanation: Explanation = answer.json()?;
+        let mut unassigned = explanation.unassigned(index, shard, primary);
+        if let Some(unassigned) = &mut unassigned {
+            unassigned.explanation = cut(&unassigned.explanation);
+        }
+        Ok(unassigned)
+    }
+
+    async fn documents_of(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        tenants: &[String],
+        is_last: bool,
+    ) -> Result<BTreeMap<String, u64>, SearchError> {
+        if is_last {
+            let path = format!("/{}/_refresh?filter_path=_shards.failed", segment(index));
+            let refreshed: Refreshed =
+                self.request("refresh", cluster, Method::Post, &path, None).await?.json()?;
+            refreshed.whole()?;
+        }
+        self.count(cluster, index, tenants::of_tenants(tenants)).await?.of(tenants)
+    }
+
+    async fn largest_tenants(
+        &self,
+        cluster: &ClusterKey,
+        index: &str,
+        field: &str,
+    ) -> Result<Vec<(String, u64)>, SearchError> {
+        self.count(cluster, index, tenants::largest(field)).await?.largest()
     }
 
     async fn put_settings(
@@ -322,6 +404,28 @@ impl SearchApi for ElasticHttp {
         }
     }
 
+    async fn put_mapping(
+        &self,
+        cluster: &ClusterKey,
+        indices: &[String],
+        body: &Value,
+    ) -> Result<(), SearchError> {
+        let path = format!("/{}/_mapping?master_timeout=10s&timeout=10s", segments(indices));
+        let body = Bytes::from(body.to_string());
+        self.request("put_mapping", cluster, Method::Put, &path, Some(body)).await?.changed()
+    }
+
+    async fn put_index_settings(
+        &self,
+        cluster: &ClusterKey,
+        indices: &[String],
+        settings: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError> {
+        let path = format!("/{}/_settings?master_timeout=10s&timeout=10s", segments(indices));
+        let body = Bytes::from(json!(settings).to_string());
+        self.request("put_index_settings", cluster, Method::Put, &path, Some(body)).await?.changed()
+    }
+
     async fn delete_index(&self, cluster: &ClusterKey, name: &str, uuid: &str) -> Result<(), SearchError> {
         let path = format!("/{}/_settings/index.uuid?flat_settings=true&master_timeout=3s", segment(name));
         let answer = self.request("index_uuid", cluster, Method::Get, &path, None).await?;
@@ -342,6 +446,14 @@ impl SearchApi for ElasticHttp {
         }
         answer.ok()?;
         Ok(())
+    }
+}
+
+impl ElasticHttp {
+    async fn count(&self, cluster: &ClusterKey, index: &str, body: Value) -> Result<Counted, SearchError> {
+        let path = format!("/{}{COUNT}", segment(index));
+        let body = Bytes::from(body.to_string());
+        self.request("count", cluster, Method::Post, &path, Some(body)).await?.json()
     }
 }
 

@@ -25,6 +25,8 @@ const MOST_POOLS: usize = 256;
 /// All pools, and who the operator was on each cluster.
 pub struct Clients {
     accesses: Arc<dyn Accesses>,
+    /// What leads to secured clusters, where they cannot be reached directly.
+    proxy: Option<Url>,
     plain: Elasticsearch,
     /// By fingerprint of the authorities.
     secured: Mutex<BTreeMap<String, Elasticsearch>>,
@@ -45,8 +47,14 @@ pub struct Way {
 impl Clients {
     /// No secured pool yet.
     pub fn new(accesses: Arc<dyn Accesses>) -> Result<Self, BuildError> {
-        let plain = pool(None)?;
-        Ok(Self { accesses, plain, secured: Mutex::default(), worked: Mutex::default() })
+        let plain = pool(None, None)?;
+        Ok(Self { accesses, proxy: None, plain, secured: Mutex::default(), worked: Mutex::default() })
+    }
+
+    /// Secured clusters are reached through a proxy that tunnels (CONNECT): names and authorities are verified as ever.
+    pub fn through(mut self, proxy: Url) -> Self {
+        self.proxy = Some(proxy);
+        self
     }
 
     /// How a request to a cluster goes now.
@@ -85,7 +93,7 @@ impl Clients {
         if let Some(client) = pools.get(&key) {
             return Ok(client.clone());
         }
-        let client = pool(Some(trust))
+        let client = pool(Some(trust), self.proxy.as_ref())
             .map_err(|_| SearchError::Unreachable("its authorities cannot be read".to_owned()))?;
         if pools.len() >= MOST_POOLS {
             // Those in use come back by themselves.
@@ -96,13 +104,15 @@ impl Clients {
     }
 }
 
-fn pool(trust: Option<&str>) -> Result<Elasticsearch, BuildError> {
+fn pool(trust: Option<&str>, proxy: Option<&Url>) -> Result<Elasticsearch, BuildError> {
     // Never used: every request has an absolute URL.
     let nowhere =
         Url::parse("http://nowhere.invalid/").map_err(|_| BuildError::Config("no URL".to_owned()))?;
-    let mut builder = TransportBuilder::new(SingleNodeConnectionPool::new(nowhere))
-        .disable_proxy()
-        .enable_meta_header(false);
+    let builder = TransportBuilder::new(SingleNodeConnectionPool::new(nowhere)).enable_meta_header(false);
+    let mut builder = match proxy {
+        Some(proxy) => builder.proxy(proxy.clone(), None, None),
+        None => builder.disable_proxy(),
+    };
     if let Some(trust) = trust {
         let authorities = Certificate::from_pem(trust.as_bytes())
             .map_err(|_| BuildError::Config("no certificates".to_owned()))?;

@@ -4,4 +4,5 @@ pub mod breaker;
 pub mod client;
 pub mod clients;
 pub mod reader;
+pub mod tenants;
 pub mod wire;

@@ -10,12 +10,12 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use searchcell_core::names::ClusterKey;
-use searchcell_core::snapshot::{ElasticFacts, IndexCounts, Reading};
+use searchcell_core::snapshot::{ElasticFacts, IndexFacts, Reading, ShardState, Unassigned};
 use tokio::time::{Instant, timeout};
 
 use crate::backoff::Backoff;
 use crate::elastic::breaker::Breaker;
-use crate::ports::{ClusterDetails, ClusterSummary, SearchApi};
+use crate::ports::{ClusterDetails, ClusterSizes, ClusterSummary, SearchApi};
 
 /// Said of a cluster none of whose nodes takes requests.
 pub const NOT_SERVING: &str = "no node serves HTTP yet";
@@ -27,8 +27,14 @@ pub struct ReaderTuning {
     pub deadline: Duration,
     /// Details are read again at least this often, even when nothing seems to have changed.
     pub details_max_age: Duration,
-    /// Counts are read at most this often.
-    pub counts_every: Duration,
+    /// Documents, bytes and disks are read at most this often.
+    pub sizes_every: Duration,
+    /// After a failure they are read again as soon as this: where nothing is known of its disks, nothing is placed.
+    pub sizes_retry: Duration,
+    /// Elasticsearch is asked this often at most why a copy has no node: about one copy, however many there are.
+    pub explain_every: Duration,
+    /// The tenants of an index with a large shard are counted this often at most.
+    pub tenants_every: Duration,
     /// After failures.
     pub breaker: Backoff,
     /// Clusters read at the same time on behalf of one pass.
@@ -40,7 +46,10 @@ impl Default for ReaderTuning {
         Self {
             deadline: Duration::from_secs(5),
             details_max_age: Duration::from_secs(600),
-            counts_every: Duration::from_secs(300),
+            sizes_every: Duration::from_secs(300),
+            sizes_retry: Duration::from_secs(10),
+            explain_every: Duration::from_secs(60),
+            tenants_every: Duration::from_secs(6 * 3600),
             breaker: Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) },
             parallel: 8,
         }
@@ -72,13 +81,20 @@ pub struct ElasticReader<E> {
     entries: Mutex<BTreeMap<ClusterKey, Arc<tokio::sync::Mutex<Entry>>>>,
 }
 
+/// Tenants with their documents, the largest first.
+type Tenants = Vec<(String, u64)>;
+
 struct Entry {
     breaker: Breaker,
     serving: BTreeSet<String>,
     last: Option<(Instant, Reading<ElasticFacts>)>,
     details: Option<(Instant, ClusterSummary, ClusterDetails)>,
-    counts: Option<BTreeMap<String, IndexCounts>>,
-    counts_asked: Option<Instant>,
+    sizes: Option<ClusterSizes>,
+    sizes_due: Option<Instant>,
+    unassigned: Option<Unassigned>,
+    explain_due: Option<Instant>,
+    /// By index, until when it stays.
+    tenants: BTreeMap<String, (Instant, Option<Tenants>)>,
 }
 
 impl<E: SearchApi> ElasticReader<E> {
@@ -151,12 +167,36 @@ impl<E: SearchApi> ElasticReader<E> {
         }
         entry.last = Some((now, reading.clone()));
         if reading.known().is_some() {
-            self.refresh_counts(&ask.cluster, &mut entry).await;
+            self.refresh_sizes(&ask.cluster, &mut entry).await;
+            self.refresh_unassigned(&ask.cluster, &mut entry).await;
             if let Some((_, Reading::Known(facts))) = &entry.last {
                 return (Reading::Known(facts.clone()), None);
             }
         }
         (reading, retry_after)
+    }
+
+    /// The tenants with the most documents in an index: asked for once in a while, whatever came of it, for it is the
+    /// only question that looks at documents of a large shard. `None`: not known.
+    pub async fn largest_tenants(&self, cluster: &ClusterKey, index: &str, field: &str) -> Option<Tenants> {
+        let entry = self.entry(cluster);
+        let now = Instant::now();
+        {
+            let mut entry = entry.lock().await;
+            entry.tenants.retain(|_, (due, _)| now < *due);
+            if let Some((_, known)) = entry.tenants.get(index) {
+                return known.clone();
+            }
+            // Nobody else asks meanwhile.
+            entry.tenants.insert(index.to_owned(), (now + self.tuning.tenants_every, None));
+        }
+        let counted = self.api.largest_tenants(cluster, index, field).await;
+        let known =
+            counted.map_err(|error| tracing::info!(%cluster, index, %error, "its tenants were not counted"));
+        let known = known.ok();
+        let mut entry = entry.lock().await;
+        entry.tenants.insert(index.to_owned(), (now + self.tuning.tenants_every, known.clone()));
+        known
     }
 
     /// The operator itself changed something: the next reading asks anew.
@@ -182,8 +222,11 @@ impl<E: SearchApi> ElasticReader<E> {
             serving: BTreeSet::new(),
             last: None,
             details: None,
-            counts: None,
-            counts_asked: None,
+            sizes: None,
+            sizes_due: None,
+            unassigned: None,
+            explain_due: None,
+            tenants: BTreeMap::new(),
         };
         Arc::clone(entries.entry(cluster.clone()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(new()))))
     }
@@ -205,25 +248,67 @@ impl<E: SearchApi> ElasticReader<E> {
             nodes: details.nodes,
             settings: details.settings,
             indices: details.indices,
-            counts: entry.counts.clone(),
+            unassigned: None,
+            counts: entry.sizes.as_ref().map(|sizes| sizes.counts.clone()),
+            disks: entry.sizes.as_ref().map(|sizes| sizes.disks.clone()),
         })
     }
 
-    /// Counts are for people: when they cannot be read the older ones stay, and the reading is good all the same.
-    async fn refresh_counts(&self, cluster: &ClusterKey, entry: &mut Entry) {
-        if entry.counts_asked.is_some_and(|at| at.elapsed() < self.tuning.counts_every) {
+    /// Asks about the first copy without a node, primaries first. What was said of it stays while what keeps it stays.
+    async fn refresh_unassigned(&self, cluster: &ClusterKey, entry: &mut Entry) {
+        let Some((_, Reading::Known(facts))) = &mut entry.last else { return };
+        let lost = |(name, index): (&String, &IndexFacts)| {
+            let copies = index.copies.iter().filter(|copy| copy.state == ShardState::Unassigned);
+            copies.map(|copy| (!copy.primary, name.clone(), copy.shard)).min()
+        };
+        let ours = facts.indices.iter().filter(|(_, index)| index.mark.is_some());
+        let Some((is_replica, index, shard)) = ours.filter_map(lost).min() else {
+            entry.unassigned = None;
+            return;
+        };
+        let of_same =
+            |known: &Unassigned| known.index == index && known.shard == shard && known.primary != is_replica;
+        entry.unassigned = entry.unassigned.take().filter(of_same);
+        if entry.explain_due.is_none_or(|due| Instant::now() >= due) {
+            entry.explain_due = Some(Instant::now() + self.tuning.explain_every);
+            let asked = self.api.explain(cluster, &index, shard, !is_replica);
+            match timeout(self.tuning.deadline, asked).await {
+                Ok(Ok(now)) => {
+                    let same =
+                        |known: &Unassigned| now.as_ref().is_some_and(|now| now.deciders == known.deciders);
+                    if !entry.unassigned.as_ref().is_some_and(same) {
+                        entry.unassigned = now;
+                    }
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(%cluster, %error, "a copy without a node was not explained")
+                }
+                Err(_) => tracing::debug!(%cluster, "a copy without a node was not explained in time"),
+            }
+        }
+        facts.unassigned.clone_from(&entry.unassigned);
+    }
+
+    /// When they cannot be read the older ones stay, and the reading is good all the same: they change slowly.
+    async fn refresh_sizes(&self, cluster: &ClusterKey, entry: &mut Entry) {
+        if entry.sizes_due.is_some_and(|due| Instant::now() < due) {
             return;
         }
-        entry.counts_asked = Some(Instant::now());
-        match timeout(self.tuning.deadline, self.api.counts(cluster)).await {
-            Ok(Ok(counts)) => entry.counts = Some(counts),
-            Ok(Err(error)) => tracing::debug!(%cluster, %error, "counts were not read"),
-            Err(_) => tracing::debug!(%cluster, "counts were not read in time"),
+        let read = timeout(self.tuning.deadline, self.api.sizes(cluster)).await;
+        let now = Instant::now();
+        match read {
+            Ok(Ok(sizes)) => {
+                entry.sizes_due = Some(now + self.tuning.sizes_every);
+                if let Some((_, Reading::Known(facts))) = &mut entry.last {
+                    (facts.counts, facts.disks) = (Some(sizes.counts.clone()), Some(sizes.disks.clone()));
+                }
+                entry.sizes = Some(sizes);
+                return;
+            }
+            Ok(Err(error)) => tracing::debug!(%cluster, %error, "sizes were not read"),
+            Err(_) => tracing::debug!(%cluster, "sizes were not read in time"),
         }
-        let counts = entry.counts.clone();
-        if let Some((_, Reading::Known(facts))) = &mut entry.last {
-            facts.counts = counts;
-        }
+        entry.sizes_due = Some(now + self.tuning.sizes_retry);
     }
 }
 

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use searchcell_core::security::Served;
+use searchcell_core::snapshot::{OwnershipMark, ShardCopy};
 
 use super::*;
 use crate::ports::SearchError;
@@ -15,8 +16,12 @@ struct Fake {
     version: AtomicI64,
     summaries: AtomicUsize,
     details: AtomicUsize,
-    counts: AtomicUsize,
-    /// 0 answers, 1 refuses the connection, 2 hangs
+    sizes: AtomicUsize,
+    explained: AtomicUsize,
+    counted: AtomicUsize,
+    /// Indices, each with a copy that has no node.
+    lost: AtomicUsize,
+    /// 0 answers, 1 refuses the connection, 2 hangs, 3 answers without sizes
     mode: AtomicUsize,
 }
 
@@ -40,13 +45,78 @@ impl SearchApi for Fake {
     }
     async fn details(&self, _: &ClusterKey) -> Result<ClusterDetails, SearchError> {
         self.details.fetch_add(1, Ordering::SeqCst);
-        Ok(ClusterDetails::default())
+        let mark = OwnershipMark {
+            namespace: "ns".into(),
+            collection: "messages".into(),
+            placement: "pool".into(),
+            generation: 1,
+            ..OwnershipMark::default()
+        };
+        let lost = ShardCopy {
+            shard: 0,
+            primary: false,
+            state: ShardState::Unassigned,
+            node: None,
+            new_since: None,
+        };
+        let index = IndexFacts { mark: Some(mark), copies: vec![lost], ..IndexFacts::default() };
+        let indices =
+            (0..self.lost.load(Ordering::SeqCst)).map(|n| (format!("i{n:03}"), index.clone())).collect();
+        Ok(ClusterDetails { indices: Arc::new(indices), ..ClusterDetails::default() })
     }
-    async fn counts(&self, _: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError> {
-        self.counts.fetch_add(1, Ordering::SeqCst);
-        Ok(BTreeMap::new())
+    async fn sizes(&self, _: &ClusterKey) -> Result<ClusterSizes, SearchError> {
+        self.sizes.fetch_add(1, Ordering::SeqCst);
+        match self.mode.load(Ordering::SeqCst) {
+            3 => Err(SearchError::Unreachable("not now".into())),
+            _ => Ok(ClusterSizes::default()),
+        }
     }
+    async fn explain(
+        &self,
+        _: &ClusterKey,
+        index: &str,
+        shard: i32,
+        primary: bool,
+    ) -> Result<Option<Unassigned>, SearchError> {
+        let asked = self.explained.fetch_add(1, Ordering::SeqCst);
+        Ok(Some(Unassigned {
+            index: index.to_owned(),
+            shard,
+            primary,
+            deciders: [if asked < 3 { "disk_threshold" } else { "filter" }.to_owned()].into(),
+            explanation: format!("said for the {asked}. time"),
+        }))
+    }
+    async fn documents_of(
+        &self,
+        _: &ClusterKey,
+        _: &str,
+        _: &[String],
+        _: bool,
+    ) -> Result<BTreeMap<String, u64>, SearchError> {
+        unreachable!()
+    }
+
+    async fn largest_tenants(
+        &self,
+        _: &ClusterKey,
+        _: &str,
+        _: &str,
+    ) -> Result<Vec<(String, u64)>, SearchError> {
+        match self.counted.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(SearchError::Unreachable("not now".into())),
+            n => Ok(vec![("42".into(), n as u64)]),
+        }
+    }
+
     async fn served(&self, _cluster: &ClusterKey, _address: &str) -> Result<Served, SearchError> {
+        unreachable!()
+    }
+
+    async fn reload_keystore(
+        &self,
+        _: &ClusterKey,
+    ) -> Result<BTreeMap<String, crate::ports::NodeReload>, SearchError> {
         unreachable!()
     }
 
@@ -58,6 +128,17 @@ impl SearchApi for Fake {
         Ok(())
     }
     async fn create_index(&self, _: &ClusterKey, _: &str, _: &Value) -> Result<(), SearchError> {
+        Ok(())
+    }
+    async fn put_mapping(&self, _: &ClusterKey, _: &[String], _: &Value) -> Result<(), SearchError> {
+        Ok(())
+    }
+    async fn put_index_settings(
+        &self,
+        _: &ClusterKey,
+        _: &[String],
+        _: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError> {
         Ok(())
     }
     async fn delete_index(&self, _: &ClusterKey, _: &str, _: &str) -> Result<(), SearchError> {
@@ -92,7 +173,7 @@ async fn details_are_read_when_the_state_changed_and_every_ten_minutes() {
     let (fake, reader) = reader();
     let counts = || {
         let load = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
-        (load(&fake.summaries), load(&fake.details), load(&fake.counts))
+        (load(&fake.summaries), load(&fake.details), load(&fake.sizes))
     };
     let a = ask("a", &["p"]);
     let first = reader.read(&a, SECOND).await.0;
@@ -112,6 +193,24 @@ async fn details_are_read_when_the_state_changed_and_every_ten_minutes() {
     tokio::time::advance(Duration::from_secs(600)).await;
     reader.read(&a, SECOND).await;
     assert_eq!(counts(), (5, 4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sizes_that_were_not_read_are_absent_and_asked_for_again_soon() {
+    let (fake, reader) = reader();
+    fake.mode.store(3, Ordering::SeqCst);
+    let a = ask("a", &["p"]);
+    let disks = |reading: Reading<ElasticFacts>| reading.known().unwrap().disks.is_some();
+    assert!(!disks(reader.read(&a, SECOND).await.0), "not empty: unknown");
+    fake.mode.store(0, Ordering::SeqCst);
+    tokio::time::advance(9 * SECOND).await;
+    assert!(!disks(reader.read(&a, SECOND).await.0));
+    tokio::time::advance(SECOND).await;
+    assert!(disks(reader.read(&a, SECOND).await.0));
+    fake.mode.store(3, Ordering::SeqCst);
+    tokio::time::advance(300 * SECOND).await;
+    assert!(disks(reader.read(&a, SECOND).await.0), "the older ones stay");
+    assert_eq!(fake.sizes.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,4 +243,37 @@ async fn a_hanging_cluster_costs_one_deadline_and_slows_nobody() {
     let again = Instant::now();
     reader.read_all(vec![ask("sick", &["p"]), ask("well", &["p"])], SECOND).await;
     assert_eq!(again.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_without_a_node_is_explained_once_a_minute_however_many_there_are() {
+    for lost in [1, 200] {
+        let (fake, reader) = reader();
+        fake.lost.store(lost, Ordering::SeqCst);
+        let mut said = Vec::new();
+        for _ in 0..30 {
+            let reading = reader.read(&ask("a", &["p"]), SECOND).await.0;
+            said.push(reading.known().unwrap().unassigned.as_ref().unwrap().explanation.clone());
+            tokio::time::advance(10 * SECOND).await;
+        }
+        assert_eq!(fake.explained.load(Ordering::SeqCst), 5);
+        said.dedup();
+        assert_eq!(said, ["said for the 0. time", "said for the 3. time"], "it changes when the reason does");
+    }
+}
+
+/// At rest, for one cluster and one object that is looked at every half minute.
+#[tokio::test(start_paused = true)]
+async fn requests_at_rest_are_few_and_do_not_grow_with_indices() {
+    for indices in [0, 1, 200] {
+        let (fake, reader) = reader();
+        fake.lost.store(indices, Ordering::SeqCst);
+        for _ in 0..120 {
+            reader.read(&ask("a", &["p"]), SECOND).await;
+            tokio::time::advance(30 * SECOND).await;
+        }
+        let count = |counter: &AtomicUsize| counter.load(Ordering::SeqCst);
+        // In an hour: two a minute, and what is read again every five and every ten minutes.
+        assert_eq!((count(&fake.summaries), count(&fake.sizes), count(&fake.details)), (120, 12, 6));
+    }
 }

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use searchcell_core::snapshot::{ElasticNode, IndexCounts, IndexFacts, OwnershipMark, ShardCopy, ShardState};
+use searchcell_core::flat::flatten;
+use searchcell_core::snapshot::{
+    ElasticNode, IndexCounts, IndexFacts, NodeDisk, OwnershipMark, ShardCopy, ShardState, Unassigned,
+};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use crate::ports::{ClusterDetails, ClusterSummary};
+use crate::ports::{ClusterDetails, ClusterSummary, NodeReload};
 
 /// `cluster_uuid` of a cluster that has not formed.
 const NO_UUID: &str = "_na_";
@@ -60,7 +63,7 @@ struct Metadata {
 #[derive(Debug, Default, Deserialize)]
 struct IndexMetadata {
     #[serde(default)]
-    settings: Value,
+    settings: Map<String, Value>,
     #[serde(default)]
     mappings: Value,
 }
@@ -137,12 +140,144 @@ struct ShardRouting {
 struct Docs {
     #[serde(default)]
     count: i64,
+    #[serde(default)]
+    deleted: i64,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct Store {
     #[serde(default)]
     size_in_bytes: i64,
+}
+
+/// `POST /_cluster/allocation/explain`
+#[derive(Debug, Default, Deserialize)]
+pub struct Explanation {
+    #[serde(default)]
+    current_state: String,
+    #[serde(default)]
+    allocate_explanation: String,
+    #[serde(default)]
+    node_allocation_decisions: Vec<NodeDecision>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct NodeDecision {
+    #[serde(default)]
+    deciders: Vec<Decider>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Decider {
+    #[serde(default)]
+    decider: String,
+    #[serde(default)]
+    explanation: String,
+}
+
+impl Explanation {
+    /// What keeps the copy from nodes, each reason once; `None`: it is on one.
+    pub fn unassigned(self, index: &str, shard: i32, primary: bool) -> Option<Unassigned> {
+        if self.current_state != "unassigned" {
+            return None;
+        }
+        let mut deciders = BTreeMap::new();
+        for decider in self.node_allocation_decisions.into_iter().flat_map(|node| node.deciders) {
+            deciders.entry(decider.decider).or_insert(decider.explanation);
+        }
+        let mut texts: Vec<String> = vec![self.allocate_explanation];
+        // The rule that no two copies are on one node is true of every copy, and says nothing.
+        let telling = |name: &str| deciders.len() == 1 || name != "same_shard";
+        texts.extend(deciders.iter().filter(|(name, _)| telling(name)).map(|(_, text)| text.clone()));
+        texts.retain(|text| !text.is_empty());
+        let explanation = texts.join("; ");
+        Some(Unassigned {
+            index: index.to_owned(),
+            shard,
+            primary,
+            deciders: deciders.into_keys().collect(),
+            explanation,
+        })
+    }
+}
+
+/// `GET /_nodes/stats/fs`
+#[derive(Debug, Default, Deserialize)]
+pub struct DiskStats {
+    #[serde(default)]
+    nodes: BTreeMap<String, NodeStats>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct NodeStats {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    fs: FileSystem,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct FileSystem {
+    total: Option<FileSystemTotal>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct FileSystemTotal {
+    total_in_bytes: Option<i64>,
+    available_in_bytes: Option<i64>,
+}
+
+impl DiskStats {
+    /// Disks by node name. A node that does not say both figures is left out.
+    pub fn disks(self) -> BTreeMap<String, NodeDisk> {
+        let disk = |node: NodeStats| {
+            let total = node.fs.total?;
+            let disk = NodeDisk { total: total.total_in_bytes?, available: total.available_in_bytes? };
+            Some((node.name, disk))
+        };
+        self.nodes.into_values().filter_map(disk).collect()
+    }
+}
+
+/// `POST /_nodes/reload_secure_settings`
+#[derive(Debug, Default, Deserialize)]
+pub struct Reloaded {
+    #[serde(default)]
+    nodes: BTreeMap<String, ReloadedNode>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ReloadedNode {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    reload_exception: Option<Value>,
+    #[serde(default)]
+    keystore_digest: Option<String>,
+}
+
+impl Reloaded {
+    /// What each node said.
+    pub fn nodes(self) -> BTreeMap<String, NodeReload> {
+        let said = |node: ReloadedNode| {
+            let error = node.reload_exception.as_ref().map(reason_of);
+            (node.name, NodeReload { error, digest: node.keystore_digest })
+        };
+        self.nodes.into_values().map(said).collect()
+    }
+}
+
+/// The reason of an error, and that of its cause when that is another.
+fn reason_of(error: &Value) -> String {
+    let of = |error: &Value| {
+        let text = |field: &str| error.get(field).and_then(Value::as_str);
+        text("reason").or(text("type")).unwrap_or("it does not say why").to_owned()
+    };
+    let reason = of(error);
+    match error.get("caused_by").map(of) {
+        Some(cause) if !reason.contains(&cause) => format!("{reason}: {cause}"),
+        _ => reason,
+    }
 }
 
 impl ClusterState {
@@ -185,7 +320,7 @@ impl ClusterState {
             };
             nodes.insert(node.name.clone(), known);
         }
-        ClusterDetails { nodes, settings: settings.persistent, indices }
+        ClusterDetails { nodes, settings: settings.persistent, indices: indices.into() }
     }
 }
 
@@ -196,12 +331,16 @@ impl IndexMetadata {
             .flat_map(|(shard, copies)| copies.iter().map(move |copy| copy.of(shard, names)))
             .collect();
         copies.sort_by(|a, b| (a.shard, !a.primary, &a.node).cmp(&(b.shard, !b.primary, &b.node)));
+        // Flat or nested, as the release has it.
+        let settings = flatten(&self.settings).0;
+        let number = |name: &str| settings.get(name).and_then(integer).unwrap_or_default();
         IndexFacts {
-            uuid: setting(&self.settings, "uuid").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            primaries: setting(&self.settings, "number_of_shards").and_then(integer).unwrap_or_default(),
-            replicas: setting(&self.settings, "number_of_replicas").and_then(integer).unwrap_or_default(),
+            uuid: settings.get("index.uuid").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            primaries: number("index.number_of_shards"),
+            replicas: number("index.number_of_replicas"),
             mark: mark(&self.mappings),
             copies,
+            settings,
         }
     }
 }
@@ -215,16 +354,12 @@ impl Copy {
             _ => ShardState::Unassigned,
         };
         let node = self.node.as_deref().and_then(|id| names.get(id)).map(|name| (*name).to_owned());
-        let new = self.unassigned_info.as_ref().filter(|info| info.reason == "INDEX_CREATED");
+        let is_new =
+            |info: &&UnassignedInfo| matches!(info.reason.as_str(), "INDEX_CREATED" | "REPLICA_ADDED");
+        let new = self.unassigned_info.as_ref().filter(is_new);
         let new_since = new.and_then(|info| info.at).filter(|_| !state.is_started());
         ShardCopy { shard, primary: self.primary, state, node, new_since }
     }
-}
-
-/// A setting below `index`, nested or flat.
-fn setting<'a>(settings: &'a Value, name: &str) -> Option<&'a Value> {
-    let nested = settings.get("index").and_then(|index| index.get(name));
-    nested.or_else(|| settings.get(format!("index.{name}")))
 }
 
 /// Settings are strings in most places, numbers in some.
@@ -251,7 +386,8 @@ impl Stats {
             let mut counts = IndexCounts::default();
             for copy in index.shards.values().flatten().filter(|copy| copy.routing.primary) {
                 counts.documents += copy.docs.count;
-                counts.largest_shard_documents = counts.largest_shard_documents.max(copy.docs.count);
+                let stored = copy.docs.count.saturating_add(copy.docs.deleted);
+                counts.largest_shard_documents = counts.largest_shard_documents.max(stored);
                 counts.largest_shard_bytes = counts.largest_shard_bytes.max(copy.store.size_in_bytes);
             }
             counts

@@ -12,7 +12,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Client, Config, Resource};
-use searchcell_core::names::{ClusterKey, FINALIZER};
+use searchcell_core::names::{ClusterKey, FINALIZER, routing_table};
+use searchcell_core::routing::Published;
 use searchcell_core::snapshot::CellObjects;
 use searchcell_core::step::{Kind, Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
@@ -21,6 +22,7 @@ use serde_json::json;
 use crate::kube_io::fanout::Caches;
 use crate::kube_io::recreate::recreate_around_pods;
 use crate::kube_io::requests::{self, Kindly};
+use crate::kube_io::tables::Tables;
 use crate::ports::{KubeApi, KubeError};
 use crate::security::parse::Parsed;
 use crate::security::sealed::Sealed;
@@ -33,16 +35,22 @@ pub struct KubeIo {
     client: Client,
     caches: Arc<Caches>,
     parsed: Parsed,
+    tables: Tables,
     own_namespace: String,
     on_request: Arc<OnRequest>,
 }
 
 /// A client whose connections time out and which leaves retries to the loop.
-pub fn client(mut config: Config) -> Result<Client, kube::Error> {
+pub fn client(config: Config) -> Result<Client, kube::Error> {
+    Client::try_from(tuned(config))
+}
+
+/// How long its connections wait, and that it does not try again by itself.
+pub fn tuned(mut config: Config) -> Config {
     config.connect_timeout = Some(Duration::from_secs(10));
     config.write_timeout = Some(Duration::from_secs(30));
     config.default_retry = false;
-    Client::try_from(config)
+    config
 }
 
 impl KubeIo {
@@ -53,7 +61,14 @@ impl KubeIo {
         own_namespace: String,
         on_request: Arc<OnRequest>,
     ) -> Self {
-        Self { client, caches, parsed: Parsed::default(), own_namespace, on_request }
+        Self {
+            client,
+            caches,
+            parsed: Parsed::default(),
+            tables: Tables::default(),
+            own_namespace,
+            on_request,
+        }
     }
 
     fn count<T, E: Into<KubeError>>(&self, verb: &'static str, result: Result<T, E>) -> Result<T, KubeError> {
@@ -207,6 +222,15 @@ impl KubeApi for KubeIo {
             pods: caches.pods.group(namespace, cell),
             secrets: self.parsed.facts_of(namespace, cell, &caches.secrets.shared(namespace, cell)),
         }
+    }
+
+    fn table(&self, namespace: &str, collection: &str) -> Option<Arc<Published>> {
+        self.tables.of(namespace, collection, &self.caches.tables.shared(namespace, collection))
+    }
+
+    async fn table_live(&self, namespace: &str, collection: &str) -> Result<Option<Published>, KubeError> {
+        let found = requests::get::<ConfigMap>(&self.client, namespace, &routing_table(collection)).await;
+        self.count("get", found.map(|found| found.as_ref().map(Published::read)))
     }
 
     async fn search_cell_live(&self, namespace: &str, name: &str) -> Result<Option<SearchCell>, KubeError> {

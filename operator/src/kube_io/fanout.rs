@@ -14,7 +14,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
-use searchcell_core::names::{FIELD_MANAGER, LABEL_CELL, LABEL_MANAGED_BY};
+use searchcell_core::names::{FIELD_MANAGER, LABEL_CELL, LABEL_COLLECTION, LABEL_MANAGED_BY};
 use searchcell_core::snapshot::label;
 use searchcell_crds::{IndexPlacement, SearchCell};
 use serde::de::DeserializeOwned;
@@ -41,8 +41,10 @@ pub struct Caches {
     pub autoscalers: Arc<Cache<HorizontalPodAutoscaler>>,
     /// Discovery and client Services.
     pub services: Arc<Cache<Service>>,
-    /// Bootstrap maps.
+    /// Bootstrap maps, and what clients trust.
     pub config_maps: Arc<Cache<ConfigMap>>,
+    /// Routing tables, by collection.
+    pub tables: Arc<Cache<ConfigMap>>,
     /// One per role.
     pub budgets: Arc<Cache<PodDisruptionBudget>>,
     /// One per cluster.
@@ -65,6 +67,7 @@ impl Default for Caches {
             autoscalers: Arc::new(Cache::new(cell_of)),
             services: Arc::new(Cache::new(cell_of)),
             config_maps: Arc::new(Cache::new(cell_of)),
+            tables: Arc::new(Cache::new(collection_of)),
             budgets: Arc::new(Cache::new(cell_of)),
             network_policies: Arc::new(Cache::new(cell_of)),
             claims: Arc::new(Cache::new(cell_of)),
@@ -80,6 +83,25 @@ fn alone<T>(_: &T) -> Option<String> {
 
 fn cell_of<T: Resource>(object: &T) -> Option<String> {
     label(object.meta(), LABEL_CELL).map(str::to_owned)
+}
+
+fn collection_of(map: &ConfigMap) -> Option<String> {
+    label(&map.metadata, LABEL_COLLECTION).map(str::to_owned)
+}
+
+/// Labels of all that the operator makes.
+pub(super) fn ours() -> String {
+    format!("{LABEL_MANAGED_BY}={FIELD_MANAGER}")
+}
+
+/// Labels of its ConfigMaps but for routing tables.
+pub(super) fn maps_of_cells() -> String {
+    format!("{},!{LABEL_COLLECTION}", ours())
+}
+
+/// Labels of routing tables.
+pub(super) fn tables() -> String {
+    format!("{},{LABEL_COLLECTION}", ours())
 }
 
 /// Hears of objects that cannot be read: which, and why.
@@ -110,7 +132,7 @@ impl Watches {
         let mut starter =
             Starter { client, pending, ready: Arc::new(ready), on_unreadable, tasks: JoinSet::new() };
         for scope in &scopes {
-            let owned = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={FIELD_MANAGER}"));
+            let owned = watcher::Config::default().labels(&ours());
             let any = watcher::Config::default();
             let on_cell = wake_for_cell(caches, queue);
             starter.spawn(scope, any.clone(), &caches.cells, on_cell);
@@ -119,7 +141,11 @@ impl Watches {
             starter.spawn(scope, owned.clone(), &caches.deployments, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.autoscalers, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.services, wake_owner(queue));
-            starter.spawn(scope, owned.clone(), &caches.config_maps, wake_owner(queue));
+            // Tables are large, and kept once.
+            let maps = watcher::Config::default().labels(&maps_of_cells());
+            starter.spawn(scope, maps, &caches.config_maps, wake_owner(queue));
+            let tables = watcher::Config::default().labels(&tables());
+            starter.spawn(scope, tables, &caches.tables, wake_for_table(caches, queue));
             starter.spawn(scope, owned.clone(), &caches.budgets, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.network_policies, wake_owner(queue));
             starter.spawn(scope, owned.clone(), &caches.claims, wake_owner(queue));
@@ -205,11 +231,11 @@ impl Starter<'_> {
 }
 
 /// Why an object cannot be read. Reasons may repeat what they stumble over, which in a Secret is secret.
-fn told<'a>(kind: &str, why: &'a str) -> &'a str {
+pub(super) fn told<'a>(kind: &str, why: &'a str) -> &'a str {
     if kind == "Secret" { "it has not the shape of a Secret" } else { why }
 }
 
-fn reference<T: Resource<DynamicType: Default>>(meta: &ObjectMeta) -> ObjectReference {
+pub(super) fn reference<T: Resource<DynamicType: Default>>(meta: &ObjectMeta) -> ObjectReference {
     let kind = T::DynamicType::default();
     ObjectReference {
         api_version: Some(T::api_version(&kind).into_owned()),
@@ -246,13 +272,36 @@ fn wake_for_cell(
         queue.wake(Key::Cell(namespace.clone(), name.clone()));
         for placement in placements.group(namespace, "") {
             if placement.spec.cell == *name {
+                queue.wake(Key::Table(namespace.clone(), placement.spec.collection.clone()));
                 queue.wake(Key::Placement(namespace.clone(), placement.metadata.name.unwrap_or_default()));
             }
         }
     }
 }
 
-/// A placement concerns itself and its cell; its spec concerns the other placements of its collection.
+/// A table concerns itself and the placements of its collection, which tell its number.
+fn wake_for_table(
+    caches: &Arc<Caches>,
+    queue: &Arc<Queue<Key>>,
+) -> impl Fn(&Change<ConfigMap>) + Send + Sync + 'static {
+    let (placements, queue) = (Arc::clone(&caches.placements), Arc::clone(queue));
+    move |change| {
+        for map in [&change.before, &change.now].into_iter().flatten() {
+            let (Some(namespace), Some(collection)) = (&map.metadata.namespace, collection_of(map)) else {
+                continue;
+            };
+            for placement in placements.group(namespace, "") {
+                if placement.spec.collection == collection {
+                    let name = placement.metadata.name.unwrap_or_default();
+                    queue.wake(Key::Placement(namespace.clone(), name));
+                }
+            }
+            queue.wake(Key::Table(namespace.clone(), collection));
+        }
+    }
+}
+
+/// A placement concerns itself, its cell and the table of its collection; its spec concerns the other placements of its collection.
 fn wake_for_placement(
     caches: &Arc<Caches>,
     queue: &Arc<Queue<Key>>,
@@ -265,6 +314,7 @@ fn wake_for_placement(
         queue.wake(Key::Placement(namespace.clone(), own.clone()));
         for placement in [&change.before, &change.now].into_iter().flatten() {
             queue.wake(Key::Cell(namespace.clone(), placement.spec.cell.clone()));
+            queue.wake(Key::Table(namespace.clone(), placement.spec.collection.clone()));
         }
         let spec_changed = match (&change.before, &change.now) {
             (Some(before), Some(now)) => {

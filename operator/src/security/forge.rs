@@ -1,17 +1,20 @@
 //! Makes keys, certificates, passwords and hashes. Effects: randomness.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::ByteString;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom, SystemRandom};
+use searchcell_core::security::keystore::Format;
 use searchcell_core::security::leaf::Leaf;
 use time::OffsetDateTime;
 
+use super::keystore;
 use super::sealed::Hidden;
 
 /// Letters of passwords: nothing that a shell, a URL or YAML reads otherwise.
@@ -34,6 +37,9 @@ pub enum ForgeError {
     /// A password was not hashed.
     #[error("a password cannot be hashed")]
     Hash,
+    /// A keystore was not made.
+    #[error("a keystore cannot be made")]
+    Keystore,
 }
 
 /// A certificate with its key.
@@ -124,14 +130,38 @@ impl Forge {
         self.random.fill(&mut salt).map_err(|_| ForgeError::Randomness)?;
         let (password, cost) = (password.clone(), self.cost);
         let work = move || bcrypt::hash_with_salt(password.reveal(), cost, salt);
-        // Cheap ones are for simulations, which have one thread.
-        let hashed = if cost < 8 {
+        let hashed = if self.is_cheap() {
             work()
         } else {
             tokio::task::spawn_blocking(work).await.map_err(|_| ForgeError::Hash)?
         };
         let parts = hashed.map_err(|_| ForgeError::Hash)?;
         Ok(Hidden::new(parts.format_for_version(bcrypt::Version::TwoA)))
+    }
+
+    /// The files of a keystore, by key of their Secret. Takes a good part of a tenth of a second, too.
+    pub async fn keystore(
+        &self,
+        entries: BTreeMap<String, ByteString>,
+    ) -> Result<BTreeMap<String, ByteString>, ForgeError> {
+        let random = self.random.clone();
+        let cheap = self.is_cheap();
+        let work = move || {
+            let file = |format: Format| -> Result<(String, ByteString), ForgeError> {
+                let file = keystore::render(format, &entries, &random, cheap)?;
+                Ok((format.key().to_owned(), ByteString(file)))
+            };
+            Format::ALL.into_iter().map(file).collect()
+        };
+        if cheap {
+            return work();
+        }
+        tokio::task::spawn_blocking(work).await.map_err(|_| ForgeError::Keystore)?
+    }
+
+    /// Cheap ones are for simulations, which have one thread.
+    fn is_cheap(&self) -> bool {
+        self.cost < 8
     }
 
     fn dates(

@@ -1,10 +1,13 @@
-//! Secrets, from both sides: what of them may be known (`parse`), and how new ones are made (`forge`, `orders`) and
-//! used (`access`, `handshake`). Effects: randomness in `forge`, network in `handshake`, writes in `orders`.
+//! Secrets, from both sides: what of them may be known (`parse`), and how new ones are made (`forge`, `keystore`,
+//! `orders`) and used (`access`, `handshake`, `reload`). Effects: randomness in `forge` and `keystore`, network in
+//! `handshake` and `reload`, writes in `orders` and `reload`.
 
 pub mod access;
 pub mod forge;
 pub mod handshake;
+pub mod keystore;
 pub mod orders;
 pub mod parse;
+pub(crate) mod reload;
 pub mod sealed;
 pub mod supplied;

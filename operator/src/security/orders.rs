@@ -8,12 +8,14 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use searchcell_core::names::LABEL_CELL;
 use searchcell_core::security::facts::CertificateFacts;
+use searchcell_core::security::keystore::{ANNOTATION_SINCE, SEED};
 use searchcell_core::security::order::{
-    AuthorityChange, AuthorityOrder, CertificatesOrder, CredentialOrder, Order, Source, StandbyOrder,
-    UsersOrder,
+    AuthorityChange, AuthorityOrder, CertificatesOrder, CredentialOrder, KeystoreOrder, Order, Source,
+    StandbyOrder, UsersOrder,
 };
-use searchcell_core::security::{ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, Lifetimes};
+use searchcell_core::security::{ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, Lifetimes, whole_seconds};
 use searchcell_core::step::Target;
 
 use super::forge::{Forge, Pair, Signer};
@@ -47,6 +49,7 @@ impl<K: KubeApi> Orders<'_, K> {
             Order::Hash { target, username } => self.hash(target, username).await,
             Order::Standby(order) => self.standby(order).await,
             Order::Users(order) => self.users(order).await,
+            Order::Keystore(order) => self.keystore(order).await,
         }
     }
 
@@ -87,7 +90,7 @@ impl<K: KubeApi> Orders<'_, K> {
                 data.remove("trusted.crt");
             }
         }
-        annotations.insert(ANNOTATION_STAGE_SINCE.to_owned(), whole_seconds(self.now));
+        annotations.insert(ANNOTATION_STAGE_SINCE.to_owned(), whole_seconds(self.now).to_string());
         self.write(&order.metadata, live, data, annotations).await
     }
 
@@ -234,8 +237,45 @@ impl<K: KubeApi> Orders<'_, K> {
         put(&mut data, USERS, &lines);
         put(&mut data, USERS_ROLES, &order.users_roles);
         put(&mut data, ROLES, &order.roles);
-        let since = BTreeMap::from([(ANNOTATION_STAGE_SINCE.to_owned(), whole_seconds(self.now))]);
+        let since =
+            BTreeMap::from([(ANNOTATION_STAGE_SINCE.to_owned(), whole_seconds(self.now).to_string())]);
         self.write(&order.metadata, live, data, since).await
+    }
+
+    /// Entries by themselves, from which the next files are made, and the files.
+    async fn keystore(&self, order: &KeystoreOrder) -> Result<(), StepError> {
+        let mut live = self.live_target(order.replaces.as_ref()).await?;
+        if live.is_some() && !order.is_running {
+            // A node that the caches did not know yet may have it.
+            let selector = BTreeMap::from([(LABEL_CELL.to_owned(), self.owner.cell.to_owned())]);
+            if !self.kube.pods_live(self.owner.namespace, &selector).await?.is_subset(&order.pods) {
+                return Err(KubeError::Conflict("there are nodes that were not known".to_owned()).into());
+            }
+        }
+        let mut data = live.as_ref().map(data_of).unwrap_or_default();
+        data.retain(|key, _| order.keep.contains(key));
+        let mut sources: BTreeMap<&str, Sealed> = BTreeMap::new();
+        for (name, wanted) in &order.take {
+            if !sources.contains_key(wanted.secret.as_str()) {
+                let source = self.kube.secret_live(self.owner.namespace, &wanted.secret).await?;
+                sources.insert(&wanted.secret, source.ok_or_else(|| changed(Some(&wanted.secret)))?);
+            }
+            let value = sources.get(wanted.secret.as_str()).and_then(|source| source.bytes(name));
+            let value = value.filter(|value| parse::entry(value) == wanted.entry);
+            let value = value.ok_or_else(|| changed(Some(&wanted.secret)))?;
+            data.insert(name.clone(), ByteString(value.to_vec()));
+        }
+        if !data.contains_key(SEED) {
+            put(&mut data, SEED, self.forge.password()?.reveal());
+        }
+        let files = self.forge.keystore(data.clone()).await?;
+        data.extend(files);
+        if let Some(annotations) = live.as_mut().and_then(|live| live.0.metadata.annotations.as_mut()) {
+            annotations.remove(ANNOTATION_SINCE);
+        }
+        let since = (ANNOTATION_SINCE.to_owned(), whole_seconds(self.now).to_string());
+        let annotations = order.is_running.then_some(since).into_iter().collect();
+        self.write(&order.metadata, live, data, annotations).await
     }
 
     /// The Secret that an order changes, as the API server has it: it must be the observed one.
@@ -305,8 +345,4 @@ fn put(data: &mut Data, key: &str, text: &str) {
 fn put_pair(data: &mut Data, stem: &str, pair: Pair) {
     put(data, &format!("{stem}.crt"), &pair.certificate);
     put(data, &format!("{stem}.key"), pair.key.reveal());
-}
-
-fn whole_seconds(at: Timestamp) -> String {
-    Timestamp::from_second(at.as_second()).unwrap_or(at).to_string()
 }

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::names::LABEL_CELL;
 use searchcell_core::security::facts::{CertificateFacts, CredentialFacts, SecretFacts, UsersFacts};
+use searchcell_core::security::keystore::{EntryDigest, EntryFacts, Format, KeystoreFacts};
 use searchcell_core::snapshot::label;
 use sha2::{Digest, Sha256};
 use x509_parser::certificate::X509Certificate;
@@ -58,11 +59,16 @@ pub fn digest_of(username: &str, password: &str) -> String {
 /// Reads a Secret.
 pub fn facts(secret: &Sealed) -> SecretFacts {
     let mut facts = SecretFacts { metadata: secret.0.metadata.clone(), ..SecretFacts::default() };
+    facts.keystore = keystore(secret);
+    if facts.keystore.is_some() {
+        // Whatever its entries are called.
+        return facts;
+    }
     for (key, bytes) in secret.0.data.iter().flatten() {
         if key.ends_with(".crt") {
             match certificates(&bytes.0) {
                 Some(found) => {
-                    facts.certificates.insert(key.clone(), found);
+                    facts.certificates.insert(key.clone(), Arc::new(found));
                 }
                 None => {
                     facts.unreadable.insert(key.clone());
@@ -207,6 +213,31 @@ fn users(secret: &Sealed) -> Option<UsersFacts> {
         users_roles: text(USERS_ROLES)?,
         roles: text(ROLES)?,
     })
+}
+
+/// The keystore of nodes, when it is one.
+fn keystore(secret: &Sealed) -> Option<KeystoreFacts> {
+    let file = |format: &Format| Some((*format, fingerprint(secret.bytes(format.key())?)));
+    let files: BTreeMap<Format, String> = Format::ALL.iter().filter_map(file).collect();
+    if files.is_empty() {
+        return None;
+    }
+    let mut entries = secure_settings(secret);
+    for format in Format::ALL {
+        entries.remove(format.key());
+    }
+    Some(KeystoreFacts { entries, files })
+}
+
+/// What may be known of entries of a keystore: all of a Secret is some.
+pub fn secure_settings(secret: &Sealed) -> BTreeMap<String, EntryFacts> {
+    let data = secret.0.data.iter().flatten();
+    data.map(|(name, value)| (name.clone(), entry(&value.0))).collect()
+}
+
+/// What may be known of one.
+pub fn entry(value: &[u8]) -> EntryFacts {
+    EntryFacts { length: value.len(), digest: EntryDigest::new(fingerprint(value)) }
 }
 
 /// Facts of Secrets by namespace and name, parsed once for each version of one.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::names::{
     ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE,
+    routing_table,
 };
 use searchcell_core::security::ANNOTATION_ROTATE;
 use searchcell_core::snapshot::{ShardState, label};
@@ -16,13 +17,37 @@ use searchcell_crds::{
     Autoscaling, Cluster, ClusterPlacement, DeletionPolicy, IndexPlacement, IndexPlacementSpec, SearchCell,
     SearchCellSpec,
 };
+use serde_json::json;
 
+use crate::keystore;
 use crate::objects::{K, Obj};
+use crate::shards::Index;
 use crate::store::NAMESPACE;
+use crate::tenants;
 use crate::world::{Network, World};
 
 /// The one cell of a schedule.
 pub const CELL: &str = "guilds";
+/// Of a document that somebody indexes.
+const BYTES_OF_A_DOCUMENT: i64 = 250;
+
+/// A change of a placement's spec.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Replicas(i32),
+    /// `index.refresh_interval`, in seconds, or none.
+    Refresh(Option<u64>),
+    /// A field of this name.
+    Field(String),
+}
+
+/// What somebody does to an index behind the operator's back.
+#[derive(Clone, Copy, Debug)]
+pub enum Meddling {
+    Replicas(i32),
+    Filter,
+    Setting,
+}
 
 /// A change of a cell's spec.
 #[derive(Clone, Debug)]
@@ -30,6 +55,8 @@ pub enum Edit {
     AddCluster(String),
     RemoveCluster(String),
     CloseCluster(String),
+    DrainCluster(String),
+    OpenCluster(String),
     DataPerZone(i32),
     IngestFixed(i32),
     IngestAutoscaled(i32, i32),
@@ -47,12 +74,20 @@ pub enum Act {
     DeleteCell,
     CreatePlacement(String, Box<IndexPlacementSpec>),
     DeletePlacement(String),
+    EditPlacement(String, Change),
+    /// Somebody changes an index by hand.
+    Meddle(Meddling),
     /// Claims come back from a backup that knows no annotations.
     StripClaims,
     /// Somebody reads the message: annotates claims older than the cell with the UUID that is on their volumes, and
     /// deletes those of a cluster that never formed.
     AnnotateClaims,
     WipeStatus,
+    /// The status of a placement is lost: in a restore, for example.
+    WipePlacement(String),
+    /// A person deletes a table, or puts something else there.
+    DeleteTable(String),
+    EditTable(String),
     /// Somebody lets everybody in to a cluster, or takes its NetworkPolicy away.
     OpenUp {
         cluster: String,
@@ -74,6 +109,12 @@ pub enum Act {
     },
     /// A person deletes a Secret of the cell, and with it asks for a rotation.
     DeleteSecret(String),
+    /// A person writes the Secret of secure settings: what a running node loads, and what it does not.
+    WriteSecure(String, Option<String>),
+    /// A person puts back what the nodes have.
+    PutBack,
+    /// A person deletes that Secret, for a while.
+    RemoveSecure,
     /// A person asks for another authority.
     RotateAuthority(String),
     NodeOff,
@@ -84,6 +125,13 @@ pub enum Act {
     Cordon,
     Load(i32),
     Documents(i64),
+    /// A client writes a document of a tenant.
+    Write(String),
+    /// Every index has so much from now on.
+    Fill {
+        documents: i64,
+        bytes: i64,
+    },
     CutElastic(String),
     Flaky {
         refuse: u64,
@@ -113,6 +161,7 @@ impl Act {
                 | Act::DeleteCell
                 | Act::CreatePlacement(..)
                 | Act::DeletePlacement(_)
+                | Act::EditPlacement(..)
                 | Act::StripClaims
                 | Act::AnnotateClaims
         )
@@ -121,7 +170,7 @@ impl Act {
 
 /// Its time has come.
 pub fn announce(world: &mut World, act: &Act) {
-    if !matches!(act, Act::Documents(_)) {
+    if !matches!(act, Act::Documents(_) | Act::Fill { .. } | Act::Write(_)) {
         world.note(format!("--- {act:?}").chars().take(300).collect());
     }
 }
@@ -142,6 +191,11 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
             world.store.update::<SearchCell>("user", CELL, |cell| edit(&mut cell.spec, change));
         }
         Act::DeleteSecret(name) => world.store.delete(ms, K::Secret, name),
+        Act::WriteSecure(reloaded, restart_only) => {
+            keystore::write(world, reloaded, restart_only.as_deref());
+        }
+        Act::PutBack => keystore::put_back(world),
+        Act::RemoveSecure => keystore::remove(world),
         Act::RotateAuthority(name) => {
             let value = ms.to_string();
             world.store.update::<Secret>("user", name, |secret| {
@@ -151,6 +205,12 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         }
         Act::DeleteCell => world.store.delete(ms, K::Cell, CELL),
         Act::DeletePlacement(name) => world.store.delete(ms, K::Placement, name),
+        Act::EditPlacement(name, change) => {
+            world.store.update::<IndexPlacement>("user", name, |placement| {
+                edit_placement(&mut placement.spec, change);
+            });
+        }
+        Act::Meddle(meddling) => meddle(world, *meddling),
         Act::StripClaims => {
             if world.store.get::<SearchCell>(CELL).is_some() {
                 return false;
@@ -164,6 +224,15 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         Act::AnnotateClaims => annotate(world),
         Act::WipeStatus => {
             world.store.update::<SearchCell>("user", CELL, |cell| cell.status = None);
+        }
+        Act::DeleteTable(collection) => world.store.delete(ms, K::ConfigMap, &routing_table(collection)),
+        Act::EditTable(collection) => {
+            world.store.update::<ConfigMap>("somebody", &routing_table(collection), |map| {
+                map.binary_data = None;
+            });
+        }
+        Act::WipePlacement(name) => {
+            world.store.update::<IndexPlacement>("user", name, |placement| placement.status = None);
         }
         Act::LoseClaim { role } => {
             if let Some(claim) = victim(world, role) {
@@ -242,10 +311,17 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
             }
         }
         Act::Documents(more) => {
-            for cluster in world.elastic.clusters.values_mut() {
-                cluster.indices.values_mut().for_each(|index| index.documents += more);
+            for index in indices(world) {
+                index.documents += more;
+                index.bytes += more * BYTES_OF_A_DOCUMENT;
             }
         }
+        Act::Fill { documents, bytes } => {
+            for index in indices(world) {
+                (index.documents, index.bytes) = (*documents, *bytes);
+            }
+        }
+        Act::Write(tenant) => tenants::write(world, tenant),
         Act::CutElastic(cluster) => {
             world.network.without_elastic.insert(format!("{CELL}/{cluster}"));
         }
@@ -259,6 +335,10 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         Act::CutApi | Act::Crash { .. } | Act::SecondLeader | Act::EndSecondLeader => {}
     }
     true
+}
+
+fn indices(world: &mut World) -> impl Iterator<Item = &mut Index> {
+    world.elastic.clusters.values_mut().flat_map(|cluster| cluster.indices.values_mut())
 }
 
 /// A name that is on its way out is waited for; one that is there to stay is an answer, too.
@@ -282,11 +362,9 @@ pub fn edit(spec: &mut SearchCellSpec, change: &Edit) {
                 spec.clusters.retain(|cluster| cluster.name != *name);
             }
         }
-        Edit::CloseCluster(name) => {
-            for cluster in spec.clusters.iter_mut().filter(|cluster| cluster.name == *name) {
-                cluster.placement = Some(ClusterPlacement::Closed);
-            }
-        }
+        Edit::CloseCluster(name) => let_land(spec, name, ClusterPlacement::Closed),
+        Edit::DrainCluster(name) => let_land(spec, name, ClusterPlacement::Drain),
+        Edit::OpenCluster(name) => let_land(spec, name, ClusterPlacement::Open),
         Edit::DataPerZone(nodes) => spec.nodes.data.per_zone = spec.nodes.data.per_zone.max(*nodes),
         Edit::IngestFixed(replicas) => {
             if let Some(ingest) = &mut spec.nodes.ingest {
@@ -314,6 +392,45 @@ pub fn edit(spec: &mut SearchCellSpec, change: &Edit) {
                 spec.settings.insert("cluster.name".to_owned(), "mine".into());
             }
         }
+    }
+}
+
+fn edit_placement(spec: &mut IndexPlacementSpec, change: &Change) {
+    let options = spec.index.get_or_insert_default();
+    match change {
+        Change::Replicas(replicas) => spec.replicas = Some(*replicas),
+        Change::Refresh(Some(seconds)) => {
+            options.settings.insert("refresh_interval".to_owned(), format!("{seconds}s").into());
+        }
+        Change::Refresh(None) => drop(options.settings.remove("refresh_interval")),
+        Change::Field(name) => {
+            options.mappings.insert("properties".to_owned(), json!({name: {"type": "keyword"}}));
+        }
+    }
+}
+
+fn meddle(world: &mut World, meddling: Meddling) {
+    let ms = world.ms;
+    let names: Vec<(String, String)> = (world.elastic.clusters.values())
+        .flat_map(|cluster| cluster.indices.keys().map(|name| (cluster.uuid.clone(), name.clone())))
+        .collect();
+    let Some((uuid, name)) = world.rng.pick(&names).cloned() else { return };
+    let Some(cluster) = world.elastic.clusters.get_mut(&uuid) else { return };
+    let Some(index) = cluster.indices.get_mut(&name) else { return };
+    match meddling {
+        Meddling::Replicas(replicas) => index.set_replicas(replicas, ms),
+        Meddling::Filter => {
+            index.settings.insert("index.routing.allocation.require.disk".to_owned(), json!("fast"));
+        }
+        Meddling::Setting => drop(index.settings.remove("index.gc_deletes")),
+    }
+    cluster.version += 1;
+    world.note(format!("somebody changes {name}"));
+}
+
+fn let_land(spec: &mut SearchCellSpec, name: &str, placement: ClusterPlacement) {
+    for cluster in spec.clusters.iter_mut().filter(|cluster| cluster.name == name) {
+        cluster.placement = Some(placement);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use searchcell_operator::clock::Clock;
-use searchcell_operator::engine::{Engine, Key, Next, Tuning};
+use searchcell_operator::engine::{Engine, Key, Next, Observer, Silent, Tuning};
 use searchcell_operator::leadership::Leadership;
 use searchcell_operator::security::forge::Forge;
 use tokio::time::{Instant, sleep};
@@ -27,8 +27,8 @@ use crate::world::{Network, Node, Shared, World, lock};
 
 /// How long the world may take to come to rest after the last fault, in simulated seconds.
 const PATIENCE_S: u64 = 3_600;
-/// Counts are refreshed now and then: rest is asked for only after that.
-const COUNTS_EVERY: Duration = Duration::from_secs(60);
+/// Sizes are refreshed now and then: rest is asked for only after that.
+const SIZES_EVERY: Duration = Duration::from_secs(60);
 const QUIET_S: u64 = 130;
 /// How long events are gathered, at most.
 const DEBOUNCE_MS: u64 = 2_500;
@@ -47,6 +47,10 @@ pub struct Report {
     pub seconds: u64,
     /// Hash of everything that was written: equal for equal seeds.
     pub fingerprint: u64,
+    /// Operator processes that died of a crash.
+    pub deaths: usize,
+    /// What a test of its own finds wrong at rest.
+    pub wrong: Option<String>,
 }
 
 struct SimClock {
@@ -71,7 +75,13 @@ struct Process {
 }
 
 impl Process {
-    fn new(world: &Shared, id: usize, skew: &Arc<AtomicI64>, bug: Option<Bug>) -> Self {
+    fn new(
+        world: &Shared,
+        id: usize,
+        skew: &Arc<AtomicI64>,
+        bug: Option<Bug>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let fate = Arc::new(Fate::default());
         let line = Line { world: world.clone(), id, fate: fate.clone(), pass: Arc::default() };
         let kube = Arc::new(SimKube::new(line.clone(), bug));
@@ -79,11 +89,11 @@ impl Process {
         let leadership = Leadership::none();
         let clock = Arc::new(SimClock { world: world.clone(), skew: skew.clone() });
         let mut tuning = Tuning::default();
-        tuning.reader.counts_every = COUNTS_EVERY;
+        tuning.reader.sizes_every = SIZES_EVERY;
         tuning.lifetimes.overlap = OVERLAP;
         tuning.lifetimes.credential_grace = GRACE;
         let engine = Engine::new(kube.clone(), elastic, clock, leadership.clone(), tuning);
-        let mut engine = engine.with_forge(Forge::with_cost(4));
+        let mut engine = engine.with_forge(Forge::with_cost(4)).with_observer(observer);
         if let Some(bug) = bug {
             engine = engine.with_decide(Arc::new(Mutant(bug)));
         }
@@ -120,7 +130,7 @@ impl Process {
                     if world.rng.chance(stale) { world.rng.below(behind as u64) as usize } else { behind };
                 let wakes = cache.deliver(&world.store, *kind, events);
                 arrived |= wakes;
-                all |= wakes && matches!(kind, K::Cell | K::Placement);
+                all |= wakes && matches!(kind, K::Cell | K::Placement | K::ConfigMap);
             }
             // Events are gathered for a while.
             let at = world.ms + world.rng.below(DEBOUNCE_MS);
@@ -167,16 +177,31 @@ struct Run {
     skew: Arc<AtomicI64>,
     rng: Rng,
     bug: Option<Bug>,
+    /// Hears of every pass.
+    observer: Arc<dyn Observer>,
     /// What users are about to do: the first one may have to wait until a name is free, the others wait for it.
     users: VecDeque<Act>,
     /// A dead process is replaced at this time.
     replace_at: Option<u64>,
+    deaths: usize,
 }
 
 /// Runs the schedule of a seed from its first second to its rest.
 pub async fn run(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
     let mut rng = Rng::new(seed);
     let scenario = Scenario::new(&mut rng, kind);
+    play(seed, rng, scenario, bug, Arc::new(Silent), |_| None).await
+}
+
+/// Runs a schedule from its first second to its rest, and asks what is wrong then.
+pub async fn play(
+    seed: u64,
+    mut rng: Rng,
+    scenario: Scenario,
+    bug: Option<Bug>,
+    observer: Arc<dyn Observer>,
+    wrong: impl FnOnce(&World) -> Option<String>,
+) -> Report {
     let mut world = World::new(rng.next());
     for zone in &scenario.zones {
         for number in 0..3 {
@@ -199,13 +224,16 @@ pub async fn run(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
         skew: Arc::default(),
         rng,
         bug,
+        observer,
         users: VecDeque::new(),
         replace_at: None,
+        deaths: 0,
     };
     run.start_process();
     let began = Instant::now();
     run.story().await;
     run.rest().await;
+    run.later().await;
     let world = lock(&world);
     let fingerprint = world.log.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, write| {
         let bytes = write.ms.to_le_bytes().into_iter().chain(write.text.bytes());
@@ -217,13 +245,16 @@ pub async fn run(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
         tail: world.tail(if world.violation.is_some() { 120 } else { 0 }),
         seconds: began.elapsed().as_secs(),
         fingerprint,
+        deaths: run.deaths,
+        wrong: wrong(&world),
     }
 }
 
 impl Run {
     fn start_process(&mut self) {
         self.next_id += 1;
-        self.processes.push(Process::new(&self.world, self.next_id, &self.skew, self.bug));
+        let observer = Arc::clone(&self.observer);
+        self.processes.push(Process::new(&self.world, self.next_id, &self.skew, self.bug, observer));
     }
 
     fn broken(&self) -> bool {
@@ -254,6 +285,7 @@ impl Run {
         futures::future::join_all(self.processes.iter_mut().map(Process::work)).await;
         let before = self.processes.len();
         self.processes.retain(|process| !process.dead);
+        self.deaths += before - self.processes.len();
         if self.processes.is_empty() && before > 0 {
             let ms = lock(&self.world).ms;
             self.replace_at = Some(ms + self.rng.range(500, 20_000));
@@ -391,6 +423,21 @@ impl Run {
             if world.violation.is_some() || world.ms > until {
                 return;
             }
+        }
+    }
+
+    /// What is to come when all is at rest.
+    async fn later(&mut self) {
+        let began = lock(&self.world).ms;
+        for (second, act) in self.scenario.later.clone() {
+            while lock(&self.world).ms < began + second * 1000 {
+                let step = self.pause(true);
+                self.beat(step).await;
+                if self.broken() {
+                    return;
+                }
+            }
+            acts::perform(&mut lock(&self.world), &act);
         }
     }
 

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
-use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE};
-use searchcell_core::snapshot::{OwnershipMark, annotation, label};
-use searchcell_crds::{DeletionPolicy, IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
+use searchcell_core::names::{
+    ANNOTATION_CLUSTER_UUID, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_COLLECTION, LABEL_ROLE,
+};
+use searchcell_core::snapshot::{annotation, label};
+use searchcell_crds::{DeletionPolicy, IndexPlacement, SearchCell, SearchCellStatus};
 
 use crate::calls::Pass;
 use crate::objects::{K, Obj};
-use crate::shards::Index;
+use crate::placed::{self, LastTable};
 use crate::store::NAMESPACE;
 use crate::world::World;
 
@@ -29,11 +31,6 @@ pub const CHECKED_LIVE: &str = "bootstrap_is_checked_live";
 pub const RECORDED_FIRST: &str = "identity_is_recorded_first";
 /// A recorded UUID is never replaced, neither in status nor on a claim.
 pub const UUID_IS_FINAL: &str = "recorded_uuid_is_final";
-/// An index name exists on one cluster of a cell only. No precondition spans two clusters: two operators that both lead
-/// may each make it at the same moment, and `holds_are_told` asks that the placement says so.
-pub const INDEX_ONCE: &str = "index_exists_once";
-/// Every index that the operator makes or deletes carries its mark.
-pub const INDEX_MARKED: &str = "index_is_marked";
 /// Nothing of a cluster that is there to stay is deleted or gets smaller, but what the spec does not ask for.
 pub const NOTHING_UNASKED: &str = "nothing_goes_unasked";
 /// What somebody else owns is neither changed nor deleted.
@@ -61,8 +58,6 @@ pub const READY_IS_EARNED: &str = "ready_is_earned";
 
 /// How long a fact may be unknown to a process whose caches lag.
 const LAG_MS: u64 = 90_000;
-/// How long a reading and what is done because of it may lie apart.
-const AT_ONCE_MS: u64 = 10_000;
 /// How long the status may go on saying Ready when nothing keeps the operator from looking.
 const BLIND_MS: u64 = 240_000;
 
@@ -81,8 +76,10 @@ pub struct History {
     specs: BTreeMap<String, Vec<(u64, Arc<SearchCell>)>>,
     placed: BTreeMap<(String, String), u64>,
     masterless: BTreeMap<String, u64>,
-    /// Who made an index on a cluster (`<cell>/<cluster>`), and when.
-    created: BTreeMap<(String, String), (usize, u64)>,
+    /// The table that was published last, by object.
+    pub tables: BTreeMap<String, LastTable>,
+    /// Clusters (`<cell>-<cluster>`) that an index was ever recorded to belong to.
+    pub places: BTreeMap<String, BTreeSet<String>>,
     /// UIDs of objects that are not the operator's.
     pub foreign: BTreeSet<String>,
     /// Names of NetworkPolicies that somebody has taken away.
@@ -93,7 +90,7 @@ pub struct History {
 
 impl History {
     /// The revisions of a cell that a lagging process may still believe in.
-    fn recent(&self, ms: u64, cell: &str) -> impl Iterator<Item = &Arc<SearchCell>> {
+    pub fn recent(&self, ms: u64, cell: &str) -> impl Iterator<Item = &Arc<SearchCell>> {
         let all = self.specs.get(cell).map(Vec::as_slice).unwrap_or_default();
         let first = all.iter().rposition(|(since, _)| *since + LAG_MS <= ms).unwrap_or(0);
         all[first..].iter().map(|(_, cell)| cell)
@@ -119,6 +116,9 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
         went(world, old);
     }
     match (old.map(Arc::as_ref), new.map(Arc::as_ref)) {
+        (_, Some(Obj::ConfigMap(map))) if label(&map.metadata, LABEL_COLLECTION).is_some() => {
+            placed::published(world, map);
+        }
         (None, Some(Obj::ConfigMap(map))) => bootstrapped(world, pass, &map.metadata),
         (Some(Obj::ConfigMap(map)), None) => unbootstrapped(world, pass, &map.metadata),
         (Some(Obj::Claim(claim)), None) => claim_deleted(world, &claim.metadata),
@@ -392,12 +392,8 @@ fn cell_knows(cell: &SearchCell, cluster: &str) -> bool {
         .any(|entry| entry.name == cluster && entry.uuid.is_some())
 }
 
-pub fn on_placement_status(world: &mut World, name: &str, status: &IndexPlacementStatus) {
-    let Some(placement) = world.store.get::<IndexPlacement>(name).cloned() else { return };
-    generations(world, &placement.metadata, status.observed_generation, &status.conditions);
-}
-
-fn generations(world: &mut World, meta: &ObjectMeta, observed: Option<i64>, conditions: &[Condition]) {
+/// That `observedGeneration` is never ahead.
+pub fn generations(world: &mut World, meta: &ObjectMeta, observed: Option<i64>, conditions: &[Condition]) {
     let generation = meta.generation.unwrap_or(0);
     let observed = observed.unwrap_or(-1);
     let name = meta.name.clone().unwrap_or_default();
@@ -444,38 +440,6 @@ pub fn on_elastic_write(
         if let Some(unread) = unread {
             world.violated(READINGS_KNOWN, format!("{identity}: {what}, though {unread} could not be read"));
         }
-    }
-}
-
-pub fn on_index_created(
-    world: &mut World,
-    operator: usize,
-    key: &ClusterKey,
-    name: &str,
-    mark: Option<&OwnershipMark>,
-) {
-    if mark.is_none_or(|mark| mark.namespace != key.namespace || mark.placement.is_empty()) {
-        world.violated(INDEX_MARKED, format!("{name} was created without our mark"));
-    }
-    let own = format!("{}/{}", key.cell, key.cluster);
-    let elsewhere = (world.elastic.clusters.values())
-        .filter(|cluster| cluster.identity.starts_with(&format!("{}/", key.cell)) && cluster.identity != own)
-        .find(|cluster| cluster.indices.contains_key(name))
-        .map(|cluster| cluster.identity.clone());
-    let ms = world.ms;
-    world.history.created.insert((own.clone(), name.to_owned()), (operator, ms));
-    let at_once = |elsewhere: &String| {
-        let other = world.history.created.get(&(elsewhere.clone(), name.to_owned()));
-        other.is_some_and(|(other, at)| *other != operator && at + AT_ONCE_MS > ms)
-    };
-    if let Some(elsewhere) = elsewhere.filter(|elsewhere| !at_once(elsewhere)) {
-        world.violated(INDEX_ONCE, format!("{name} is on {own} and on {elsewhere}"));
-    }
-}
-
-pub fn on_index_deleted(world: &mut World, name: &str, index: Option<&Index>) {
-    if index.is_some_and(|index| index.mark.is_none()) {
-        world.violated(INDEX_MARKED, format!("{name} was deleted, and it is not ours"));
     }
 }
 

@@ -6,9 +6,9 @@ use searchcell_core::snapshot::{label, role_and_zone};
 
 use crate::kubernetes::claims_of;
 use crate::objects::{K, Stored};
-use crate::secure;
 use crate::store::api_time;
 use crate::world::{Container, Volume, World};
+use crate::{keystore, secure};
 
 /// How long a silent node stays trusted, and how long its pods.
 const NODE_GRACE_MS: u64 = 40_000;
@@ -144,6 +144,7 @@ fn run(world: &mut World) {
         if *world.start_at.entry(uid.clone()).or_insert(now + wait) > now
             || !mounts_exist(world, pod)
             || !secure::can_start(world, pod)
+            || !keystore::can_start(world, pod)
         {
             continue;
         }
@@ -220,6 +221,7 @@ fn start(world: &mut World, pod: &Pod, node: &str) {
     let join_at = started + world.rng.range(500, 9_000);
     let name = meta.name.clone().unwrap();
     world.note(format!("container {name} starts on {node} ({zone}), bootstrap {bootstrap:?}"));
+    let keystore = keystore::load(world, pod);
     let container = Container {
         pod_uid: meta.uid.clone().unwrap(),
         name: name.clone(),
@@ -232,6 +234,7 @@ fn start(world: &mut World, pod: &Pod, node: &str) {
         join_at,
         member_of: None,
         secure: secure::load(world, pod),
+        keystore,
     };
     world.containers.insert(name.clone(), container);
     secure::check(world, &name);

@@ -14,10 +14,13 @@ mod driver;
 mod elastic;
 mod fields;
 mod invariants;
+mod keystore;
 mod kubernetes;
 mod machines;
 mod mutants;
 mod objects;
+mod placed;
+mod pressure;
 mod rng;
 mod scenario;
 mod secure;
@@ -25,7 +28,9 @@ mod settled;
 mod shards;
 mod sim_elastic;
 mod sim_kube;
+mod steps;
 mod store;
+mod tenants;
 mod world;
 
 use std::collections::BTreeMap;
@@ -40,7 +45,7 @@ use scenario::Kind;
 /// Schedules of a default run.
 const SCHEDULES: u64 = 2_000;
 /// A bug has to show within so many schedules of its kind.
-const SCHEDULES_PER_BUG: u64 = 60;
+const SCHEDULES_PER_BUG: u64 = 400;
 
 fn simulate(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
     let runtime =
@@ -118,6 +123,58 @@ fn a_seed_reproduces_a_run() {
     for seed in 0..6 {
         let (first, second) = (simulate(seed, None, None), simulate(seed, None, None));
         assert_eq!(first.fingerprint, second.fingerprint, "seed {seed}");
+    }
+}
+
+/// Of the finalizer, the record, twelve indices, what was seen, and the table, none is left out.
+const STEPS_OF_A_CREATION: u64 = 16;
+
+#[test]
+#[ignore = "runs optimised: make test, make sim"]
+fn an_operator_may_die_between_any_two_steps_of_a_creation() {
+    let last: Mutex<u64> = Mutex::default();
+    on_all_cores(|number| {
+        let (writes, with_effect) = (number / 2, number % 2 == 1);
+        let report = steps::die(writes, with_effect);
+        assert!(
+            report.violation.is_none(),
+            "after {writes} writes ({with_effect}): {}",
+            describe(0, &report)
+        );
+        assert_eq!(report.wrong, None, "after {writes} writes ({with_effect})");
+        // The first schedule in which there was no such write any more is the last one.
+        let died = report.deaths > 0;
+        if died {
+            let mut last = last.lock().unwrap();
+            *last = (writes + 1).max(*last);
+        }
+        died
+    });
+    let last = last.into_inner().unwrap();
+    println!("the operator died before and after each of {last} writes");
+    assert!(last >= STEPS_OF_A_CREATION, "{last}");
+}
+
+#[test]
+fn every_limit_of_a_shard_is_told_by_condition_event_and_metric() {
+    pressure::every_limit_is_told();
+}
+
+#[test]
+fn what_cannot_be_measured_stays_told_as_it_was() {
+    pressure::what_cannot_be_measured_stays_told();
+}
+
+#[test]
+#[ignore = "runs optimised: make test, make sim"]
+fn a_steady_growth_is_forecast_within_a_tenth_of_the_truth() {
+    for (from, a_day, limit, reason) in [
+        (100_000_000, 4_000_000, 200_000_000, "ShardLarge"),
+        (600_000_000, 30_000_000, 1_000_000_000, "ShardVeryLarge"),
+        (1_900_000_000, 1_500_000, 1_932_735_167, "ShardAlmostFull"),
+    ] {
+        let worst = pressure::a_steady_growth_is_forecast(from, a_day, limit, reason);
+        println!("{reason}: forecast to within {:.1} % of the time that was left", worst * 100.0);
     }
 }
 

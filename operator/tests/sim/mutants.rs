@@ -3,22 +3,27 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::build;
 use searchcell_core::domain::{ValidCell, ValidPlacement};
-use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, LABEL_CLUSTER, LABEL_ROLE};
+use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, LABEL_CLUSTER, LABEL_ROLE, dedicated_index};
 use searchcell_core::placement::{self, PlacementSnapshot};
 use searchcell_core::plan;
-use searchcell_core::security::order::Order;
-use searchcell_core::snapshot::{CellSnapshot, annotation, label};
+use searchcell_core::routing::{self, TableSnapshot};
+use searchcell_core::security::keystore::{SEED, SecureSource, Wanted};
+use searchcell_core::security::order::{CredentialOrder, Order};
+use searchcell_core::snapshot::{CellSnapshot, Reading, annotation, label};
 use searchcell_core::status;
 use searchcell_core::step::{Action, Kind as ObjectKind, Object, Outcome, Plan, Step, Target};
 use searchcell_core::validate::Problem;
-use searchcell_crds::{DeletionPolicy, SearchCellStatus};
+use searchcell_crds::{
+    ClusterPlacement, DeletionPolicy, IndexPlacementStatus, PlacementAssignment, SearchCellStatus,
+};
 use searchcell_operator::decide::Decide;
 
 use crate::invariants as inv;
 use crate::scenario::Kind;
-use crate::{secure, settled};
+use crate::{keystore, placed, secure, settled, tenants};
 
 /// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,17 +78,41 @@ pub enum Bug {
     NobodyStandsBy,
     /// No cluster gets its NetworkPolicy.
     Unfenced,
+    /// An index is made in the pass that decides where it belongs.
+    CreatesUnrecorded,
+    /// A table is published with the time for a number, whatever the last one was.
+    NumbersByClock,
+    /// A table names indices that are about to be made.
+    NamesTheUnborn,
+    /// Settings of indices are compared, and left as they are.
+    LeavesSettings,
+    /// The mark is not written with new mappings.
+    MarksNoMapping,
+    /// Where indices belong is computed afresh from the clusters that are there now.
+    ForgetsPlaces,
+    /// Tenants are not looked for in the pool.
+    CountsNobody,
+    /// Tenants are not looked for again once the pool does not get them any more.
+    CountsOnce,
+    /// Nodes are never told to load their keystore again.
+    NeverReloads,
+    /// The keystore that nodes have is written over with all that is new.
+    KeystoreWhole,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
 pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::RemovesClusters, Kind::Removal, &[inv::REMOVAL_WAITS]),
-    (Bug::UnavailableIsEmpty, Kind::Faults, &[inv::READINGS_KNOWN, inv::INDEX_ONCE]),
+    (
+        Bug::UnavailableIsEmpty,
+        Kind::Faults,
+        &[inv::READINGS_KNOWN, placed::INDEX_ONCE, placed::MISSING_IS_GONE],
+    ),
     (Bug::MapIsKept, Kind::Faults, &[settled::NO_MAP_AT_REST]),
     (Bug::MapIsKept, Kind::LostMaster, &[inv::ONE_CLUSTER]),
     (Bug::MapGoesEarly, Kind::Faults, &[inv::RECORDED_FIRST]),
     (Bug::OneClaimIsEnough, Kind::Faults, &[inv::RECORDED_FIRST]),
-    (Bug::RepeatsElsewhere, Kind::Removal, &[inv::INDEX_ONCE, inv::READINGS_KNOWN]),
+    (Bug::RepeatsElsewhere, Kind::Removal, &[placed::INDEX_ONCE, inv::READINGS_KNOWN]),
     (Bug::StatusAlways, Kind::Faults, &[settled::REST_IS_SILENT]),
     (Bug::NoPreconditions, Kind::Edits, &[inv::ACTS_ON_WHAT_IT_SAW]),
     (Bug::NoLiveCheck, Kind::Restore, &[inv::CHECKED_LIVE, inv::MAP_STAYS_GONE]),
@@ -96,13 +125,23 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::GenerationAhead, Kind::Faults, &[inv::GENERATIONS]),
     (Bug::FinalizerWaits, Kind::Deletion, &[settled::FINALIZERS_GO]),
     (Bug::UuidForgotten, Kind::Faults, &[inv::UUID_IS_FINAL]),
-    (Bug::IndexUnmarked, Kind::Edits, &[inv::INDEX_MARKED]),
+    (Bug::IndexUnmarked, Kind::Edits, &[placed::INDEX_MARKED]),
     (Bug::NoAwareness, Kind::Faults, &[settled::SETTINGS]),
     (Bug::BootstrapsAgain, Kind::LostMaster, &[inv::ONE_CLUSTER, inv::MAP_STAYS_GONE]),
     (Bug::ReplacesNodes, Kind::Stuck, &[inv::NOTHING_UNASKED]),
     (Bug::SecretsAreProof, Kind::Rotation, &[secure::NODES_TRUST]),
     (Bug::NobodyStandsBy, Kind::Rotation, &[secure::PASSWORDS_KNOWN]),
     (Bug::Unfenced, Kind::Faults, &[inv::FENCED]),
+    (Bug::CreatesUnrecorded, Kind::Placing, &[placed::MADE_WHERE_RECORDED]),
+    (Bug::NumbersByClock, Kind::Faults, &[placed::TABLES_ASCEND]),
+    (Bug::NamesTheUnborn, Kind::Placing, &[placed::TABLES_ARE_TRUE]),
+    (Bug::LeavesSettings, Kind::Edits, &[settled::INDICES_AS_ASKED, settled::CONVERGES]),
+    (Bug::MarksNoMapping, Kind::Edits, &[settled::INDICES_AS_ASKED, settled::CONVERGES]),
+    (Bug::ForgetsPlaces, Kind::Placing, &[placed::PLACES_STAY]),
+    (Bug::CountsNobody, Kind::Dedicating, &[tenants::NOTHING_IS_HIDDEN]),
+    (Bug::CountsOnce, Kind::Dedicating, &[tenants::NOTHING_IS_HIDDEN]),
+    (Bug::NeverReloads, Kind::Keystore, &[keystore::LOADED]),
+    (Bug::KeystoreWhole, Kind::Keystore, &[keystore::RESTART_ONLY]),
 ];
 
 /// The core with a bug.
@@ -118,13 +157,29 @@ fn step(cluster: &str, action: Action) -> Step {
     Step { cluster: Some(cluster.to_owned()), action, why: "a deliberate bug".to_owned() }
 }
 
-fn target(kind: ObjectKind, meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> Target {
+fn target(kind: ObjectKind, meta: &ObjectMeta) -> Target {
     Target {
         kind,
         name: meta.name.clone().unwrap_or_default(),
         uid: meta.uid.clone().unwrap_or_default(),
         resource_version: None,
     }
+}
+
+/// Credentials that somebody waits for, in place of those that would stand by.
+fn made_when_needed(snapshot: &CellSnapshot, step: Step) -> Vec<Step> {
+    let Action::Secure(order) = &step.action else { return vec![step] };
+    let Order::Standby(standby) = order.as_ref() else { return vec![step] };
+    let cell = snapshot.cell.metadata.name.as_deref().unwrap_or_default();
+    (standby.make.iter())
+        .map(|(role, username)| (format!("{cell}-{role}"), username.clone()))
+        .filter(|(name, _)| !snapshot.objects.secrets.iter().any(|secret| secret.name() == name))
+        .map(|(name, username)| {
+            let metadata = ObjectMeta { name: Some(name), ..standby.metadata.clone() };
+            let order = Order::Credential(CredentialOrder { metadata, username, standby: None });
+            Step { action: Action::Secure(Box::new(order)), ..step.clone() }
+        })
+        .collect()
 }
 
 impl Decide for Mutant {
@@ -146,10 +201,27 @@ impl Decide for Mutant {
             Bug::Unfenced => {
                 plan.steps.retain(|s| !matches!(&s.action, Action::Create(Object::NetworkPolicy(_))))
             }
+            Bug::NeverReloads => plan.steps.retain(|s| !matches!(s.action, Action::ReloadKeystore(_))),
+            Bug::KeystoreWhole => {
+                for s in &mut plan.steps {
+                    let Action::Secure(order) = &mut s.action else { continue };
+                    let (Order::Keystore(order), Some(SecureSource::Read(entries))) =
+                        (order.as_mut(), snapshot.secure_settings.get(keystore::SECRET))
+                    else {
+                        continue;
+                    };
+                    order.keep.retain(|name| name == SEED);
+                    order.take = (entries.iter())
+                        .map(|(name, entry)| {
+                            let secret = keystore::SECRET.to_owned();
+                            (name.clone(), Wanted { secret, entry: entry.clone() })
+                        })
+                        .collect();
+                }
+            }
             Bug::NobodyStandsBy => {
-                plan.steps.retain(
-                    |s| !matches!(&s.action, Action::Secure(order) if matches!(**order, Order::Standby(_))),
-                );
+                let steps = std::mem::take(&mut plan.steps);
+                plan.steps = steps.into_iter().flat_map(|s| made_when_needed(&snapshot, s)).collect();
             }
             Bug::NoAwareness => plan.steps.retain(|s| !matches!(s.action, Action::PutSettings(_))),
             Bug::RemovesClusters => {
@@ -232,6 +304,7 @@ impl Decide for Mutant {
                     placements: Vec::new(),
                     served: Default::default(),
                     supplied: Default::default(),
+                    secure_settings: Default::default(),
                     lifetimes: Default::default(),
                     operator_namespace: snapshot.operator_namespace.clone(),
                 };
@@ -296,7 +369,18 @@ impl Decide for Mutant {
     }
 
     fn plan_placement(&self, valid: &ValidPlacement, snapshot: &PlacementSnapshot, now: Timestamp) -> Plan {
-        let mut plan = placement::plan_placement(valid, snapshot, now);
+        let mut uncounted = snapshot.clone();
+        let recorded = |tenant: &str| {
+            let name = dedicated_index(tenants::COLLECTION, tenant, 1);
+            let status = snapshot.placement.status.iter().flat_map(|status| &status.assignments);
+            status.into_iter().any(|at| at.pending.contains(&name))
+        };
+        for (tenant, counted) in &mut uncounted.pooled {
+            if self.is(Bug::CountsNobody) || self.is(Bug::CountsOnce) && recorded(tenant) {
+                *counted = Reading::Known(0);
+            }
+        }
+        let mut plan = placement::plan_placement(valid, &uncounted, now);
         if self.is(Bug::IndexUnmarked) {
             for s in &mut plan.steps {
                 if let Action::CreateIndex { body, .. } = &mut s.action {
@@ -304,6 +388,74 @@ impl Decide for Mutant {
                 }
             }
         }
+        match self.0 {
+            Bug::LeavesSettings => {
+                plan.steps.retain(|s| !matches!(s.action, Action::PutIndexSettings { .. }));
+            }
+            Bug::MarksNoMapping => plan.steps.retain(|s| !matches!(s.action, Action::PutMapping { .. })),
+            _ => {}
+        }
+        if self.is(Bug::CreatesUnrecorded) {
+            for (name, cluster) in std::mem::take(&mut plan.assign) {
+                if let Some(index) = valid.indices.iter().find(|index| index.name == name) {
+                    let body = build::index_body(valid, index, valid.replicas.unwrap_or(0));
+                    plan.steps.push(step(&cluster, Action::CreateIndex { name, body }));
+                }
+            }
+        }
         plan
+    }
+
+    fn plan_table(&self, snapshot: &TableSnapshot, now: Timestamp) -> Plan {
+        let mut snapshot = snapshot.clone();
+        for status in snapshot.placements.iter_mut().filter_map(|placement| placement.status.as_mut()) {
+            if self.is(Bug::NumbersByClock) {
+                status.table_generation = None;
+            }
+            if self.is(Bug::NamesTheUnborn) {
+                status.assignments.iter_mut().for_each(|at| at.indices.append(&mut at.pending));
+            }
+        }
+        if self.is(Bug::NumbersByClock)
+            && let Some(published) = &mut snapshot.published
+        {
+            published.metadata.annotations = None;
+            if let Some(table) = &mut published.table {
+                table.generation = table.generation.min(0);
+            }
+        }
+        routing::plan_table(&snapshot, now)
+    }
+
+    fn placement_status(
+        &self,
+        snapshot: &PlacementSnapshot,
+        valid: Result<&ValidPlacement, &[Problem]>,
+        plan: &Plan,
+        outcomes: &[Outcome],
+        now: Timestamp,
+    ) -> IndexPlacementStatus {
+        let mut status = placement::placement_status(snapshot, valid, plan, outcomes, now);
+        if self.is(Bug::ForgetsPlaces) {
+            let clusters = snapshot.cell.iter().flat_map(|cell| &cell.spec.clusters);
+            let open: Vec<String> = clusters
+                .filter(|cluster| cluster.placement() == ClusterPlacement::Open)
+                .map(|cluster| format!("{}-{}", snapshot.placement.spec.cell, cluster.name))
+                .collect();
+            let mut names: Vec<String> = (status.assignments.drain(..))
+                .flat_map(|at| at.indices.into_iter().chain(at.pending))
+                .collect();
+            names.sort();
+            for (n, cluster) in open.iter().enumerate() {
+                let indices = names.iter().skip(n).step_by(open.len()).cloned().collect();
+                let cluster = cluster.clone();
+                status.assignments.push(PlacementAssignment {
+                    cluster,
+                    indices,
+                    ..PlacementAssignment::default()
+                });
+            }
+        }
+        status
     }
 }

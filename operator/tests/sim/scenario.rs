@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use searchcell_crds::{
     Cluster, DataNodes, Dedicated, DedicatedTenant, DeletionPolicy, IndexPlacementSpec, IngestNodes,
-    MasterNodes, NodeOptions, Nodes, Pool, Quantity, Resources, SearchCellSpec, Security, SecurityMode,
-    Storage, Tenant, Zone,
+    MasterNodes, NodeOptions, Nodes, Pool, Quantity, Resources, SearchCellSpec, SecureSettings, Security,
+    SecurityMode, Storage, Tenant, Zone,
 };
 
-use crate::acts::{Act, CELL, Edit};
+use crate::acts::{Act, CELL, Change, Edit, Meddling};
+use crate::keystore;
 use crate::rng::Rng;
+use crate::tenants::{COLLECTION, TENANTS};
 
 /// What must come of it in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,9 +51,15 @@ pub enum Kind {
     Stuck,
     /// Authorities and passwords are rotated, under faults.
     Rotation,
+    /// Indices find their places among several clusters: closed, draining, out of reach, added meanwhile.
+    Placing,
+    /// Secure settings change, under faults.
+    Keystore,
+    /// Tenants get an index of their own, and some of them have documents in the pool.
+    Dedicating,
 }
 
-const KINDS: [(Kind, u64); 12] = [
+const KINDS: [(Kind, u64); 15] = [
     (Kind::Faults, 34),
     (Kind::Edits, 20),
     (Kind::Removal, 6),
@@ -64,6 +72,9 @@ const KINDS: [(Kind, u64); 12] = [
     (Kind::Ingest, 6),
     (Kind::Stuck, 4),
     (Kind::Rotation, 8),
+    (Kind::Placing, 14),
+    (Kind::Keystore, 8),
+    (Kind::Dedicating, 8),
 ];
 
 #[derive(Clone, Debug)]
@@ -77,6 +88,8 @@ pub struct Scenario {
     pub elastic_stays_down: bool,
     /// How long the rest is watched, in seconds.
     pub rest: u64,
+    /// Acts by second of the rest, in order: nothing else happens between them.
+    pub later: Vec<(u64, Act)>,
 }
 
 impl Scenario {
@@ -131,8 +144,13 @@ impl<'a> Story<'a> {
         let spec = Box::new(self.spec.clone());
         self.at(1, Act::CreateCell(spec));
         let after = self.rng.range(0, 60);
-        if self.rng.chance(70) || self.kind == Kind::Removal {
-            let placement = self.placement();
+        let needed = matches!(self.kind, Kind::Removal | Kind::Dedicating);
+        if self.rng.chance(70) || needed {
+            let mut placement = self.placement();
+            if self.kind == Kind::Dedicating {
+                let indices = self.rng.range(1, 6) as i32;
+                (placement.pool, placement.dedicated) = (Some(Pool { indices }), None);
+            }
             self.placed = Some((1 + after, placement.clone()));
             self.at(1 + after, Act::CreatePlacement("messages".to_owned(), Box::new(placement)));
         }
@@ -151,7 +169,10 @@ impl<'a> Story<'a> {
                 self.faults(0, 4);
                 self.rotations();
             }
+            Kind::Keystore => self.keystore(),
             Kind::Stuck => self.stuck(),
+            Kind::Placing => self.placing(),
+            Kind::Dedicating => self.dedicating(),
         }
     }
 
@@ -165,13 +186,7 @@ impl<'a> Story<'a> {
         if self.rng.chance(75) {
             spec.pool = Some(Pool { indices: self.rng.range(1, 6) as i32 });
         } else {
-            let tenant = |id: &str, expected_documents| DedicatedTenant {
-                id: id.to_owned(),
-                expected_documents,
-                shards: None,
-            };
-            let tenants = vec![tenant("81384788765712384", 2_500_000_000), tenant("42", 10)];
-            spec.dedicated = Some(Dedicated { tenants, ..Dedicated::default() });
+            spec.dedicated = Some(Dedicated { tenants: dedicated_tenants(), ..Dedicated::default() });
         }
         if self.rng.chance(30) {
             spec.deletion_policy = DeletionPolicy::Delete;
@@ -265,13 +280,36 @@ impl<'a> Story<'a> {
         }
     }
 
+    /// What a running node loads reaches it; the rest waits, until somebody puts it back.
+    fn keystore(&mut self) {
+        self.faults(0, 4);
+        let from = self.rng.range(0, 40);
+        self.at(from, Act::WriteSecure("0".to_owned(), None));
+        let mut at = from;
+        for turn in 1..self.rng.range(2, 6) {
+            at += self.rng.range(5, 150);
+            match self.rng.below(4) {
+                0 => self.at(at, Act::WriteSecure(turn.to_string(), Some(turn.to_string()))),
+                1 => {
+                    self.at(at, Act::RemoveSecure);
+                    let until = at + self.rng.range(5, 60);
+                    self.at(until, Act::WriteSecure(turn.to_string(), None));
+                    at = until;
+                }
+                _ => self.at(at, Act::WriteSecure(turn.to_string(), None)),
+            }
+        }
+        // The message is there by then, and nodes that they could differ from.
+        self.at(at.max(400) + 200, Act::PutBack);
+    }
+
     fn edits(&mut self) {
         self.faults(0, 3);
         // Made again in another shape it would ask for a migration, and be held.
         let direct = IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
         for _ in 0..self.rng.range(1, 4) {
             let at = self.second();
-            match self.rng.below(7) {
+            match self.rng.below(10) {
                 0 => self.edit(at, Edit::AddCluster("x".to_owned())),
                 1 => self.edit(at, Edit::DataPerZone(2)),
                 2 => {
@@ -295,12 +333,38 @@ impl<'a> Story<'a> {
                     let remove = self.rng.chance(50);
                     self.at(at, Act::OpenUp { cluster, remove });
                 }
+                6 | 7 => self.change_in_place(at),
+                8 => {
+                    let meddling = match self.rng.below(3) {
+                        0 if self.spec.zones.len() > 1 => Meddling::Replicas(self.rng.range(1, 2) as i32),
+                        1 => Meddling::Filter,
+                        _ => Meddling::Setting,
+                    };
+                    self.at(at + 60, Act::Meddle(meddling));
+                }
                 _ => {
                     let name = self.spec.clusters[0].name.clone();
                     self.edit(at, Edit::AddCluster("y".to_owned()));
                     self.edit(at + 10, Edit::CloseCluster(name));
                 }
             }
+        }
+    }
+
+    /// Copies, a setting and a field, which existing indices take over.
+    fn change_in_place(&mut self, at: u64) {
+        let name = || "messages".to_owned();
+        for later in 0..self.rng.range(1, 3) {
+            let change = match self.rng.below(4) {
+                // Never without a copy: nodes lose their disks in these stories.
+                0 | 1 if self.spec.zones.len() > 1 => Change::Replicas(self.rng.range(1, 2) as i32),
+                2 => Change::Field(format!("field{}", self.rng.below(3))),
+                _ => {
+                    let seconds = self.rng.range(0, 30);
+                    Change::Refresh((seconds > 5).then_some(seconds))
+                }
+            };
+            self.at(at + 20 * later, Act::EditPlacement(name(), change));
         }
     }
 
@@ -421,18 +485,100 @@ impl<'a> Story<'a> {
         self.expect = Expect::Held;
     }
 
+    fn placing(&mut self) {
+        self.faults(0, 3);
+        let others: Vec<String> = self.spec.clusters.iter().skip(1).map(|c| c.name.clone()).collect();
+        let at = self.rng.range(60, 200);
+        for _ in 0..self.rng.range(1, 3) {
+            let one = self.rng.pick(&others).cloned().unwrap_or_default();
+            let when = self.rng.range(at - 30, at + 30);
+            let until = when + self.rng.range(5, 90);
+            match self.rng.below(5) {
+                // The first stays open, so that there is a place for everything in the end.
+                0 => self.edit(when, Edit::CloseCluster(one)),
+                1 => {
+                    self.edit(when, Edit::DrainCluster(one.clone()));
+                    self.edit(until, Edit::OpenCluster(one));
+                }
+                2 => {
+                    self.at(when, Act::CutElastic(one));
+                    self.at(until, Act::Steady);
+                }
+                3 => self.edit(when, Edit::AddCluster("x".to_owned())),
+                _ => {
+                    self.at(when, Act::SecondLeader);
+                    self.at(until, Act::EndSecondLeader);
+                }
+            }
+        }
+        let direct = IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
+        self.at(at, Act::CreatePlacement("direct".to_owned(), Box::new(direct)));
+        for _ in 0..self.rng.range(0, 2) {
+            let when = self.rng.range(at, at + 200);
+            let collection = if self.rng.chance(50) { "messages" } else { "direct" }.to_owned();
+            let delete = self.rng.chance(50);
+            self.at(when, if delete { Act::DeleteTable(collection) } else { Act::EditTable(collection) });
+        }
+        if self.rng.chance(30) {
+            // Nothing is on its way by then.
+            self.at(700, Act::WipePlacement("direct".to_owned()));
+        }
+    }
+
+    /// A client writes before, while and after an index of their own is asked for two tenants.
+    fn dedicating(&mut self) {
+        self.faults(0, 3);
+        let at = self.rng.range(120, 300);
+        let dedicated = Dedicated { tenants: dedicated_tenants(), ..Dedicated::default() };
+        let spec = IndexPlacementSpec { pool: None, dedicated: Some(dedicated), ..self.placement() };
+        self.at(at, Act::CreatePlacement("big".to_owned(), Box::new(spec)));
+        for tenant in TENANTS {
+            if self.rng.chance(40) {
+                self.at(at - 10, Act::Write(tenant.to_owned()));
+            }
+            for _ in 0..self.rng.below(12) {
+                let when = self.rng.range(at - 5, at + 40);
+                self.at(when, Act::Write(tenant.to_owned()));
+            }
+        }
+        if self.rng.chance(20) {
+            let when = self.rng.range(at, at + 60);
+            self.at(when, Act::DeleteTable(COLLECTION.to_owned()));
+        }
+        if self.rng.chance(20) {
+            let when = self.rng.range(at, at + 60);
+            self.at(when, Act::WipePlacement("big".to_owned()));
+        }
+    }
+
     fn finish(self) -> Scenario {
         let Story { rng, kind, spec, mut acts, expect, elastic_stays_down, placed: _ } = self;
         acts.sort_by_key(|(second, _)| *second);
         let rest = if rng.chance(4) { 7_200 } else { 300 };
         let zones = spec.zones.iter().map(|zone| zone.name.clone()).collect();
-        Scenario { kind, zones, acts, expect, elastic_stays_down, rest }
+        Scenario { kind, zones, acts, expect, elastic_stays_down, rest, later: Vec::new() }
     }
+}
+
+fn dedicated_tenants() -> Vec<DedicatedTenant> {
+    let [small, big] = TENANTS;
+    let tenant = |id: &str, expected_documents| DedicatedTenant {
+        id: id.to_owned(),
+        expected_documents,
+        shards: None,
+    };
+    vec![tenant(big, 2_500_000_000), tenant(small, 10)]
 }
 
 fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
     let zones = if rng.chance(85) { 3 } else { 1 };
-    let clusters = if kind == Kind::Removal || rng.chance(35) { 2 } else { 1 };
+    let clusters = match kind {
+        Kind::Placing => 2 + usize::from(rng.chance(40)),
+        Kind::Removal => 2,
+        // Two might start with different entries: then there is nothing to put back.
+        Kind::Keystore => 1,
+        _ => 1 + usize::from(rng.chance(35)),
+    };
     let storage = Storage { size: Quantity("10Gi".to_owned()), storage_class_name: None };
     let cpu = BTreeMap::from([("cpu".to_owned(), Quantity("1".to_owned()))]);
     let options = NodeOptions {
@@ -454,7 +600,7 @@ fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
             .iter()
             .map(|zone| Zone { name: (*zone).to_owned(), ..Zone::default() })
             .collect(),
-        clusters: ["a", "b"][..clusters]
+        clusters: ["a", "b", "c"][..clusters]
             .iter()
             .map(|name| Cluster { name: (*name).to_owned(), ..Cluster::default() })
             .collect(),
@@ -463,6 +609,10 @@ fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
             ingest,
             data: DataNodes { per_zone, storage, options },
         },
+        secure_settings: (kind == Kind::Keystore)
+            .then(|| SecureSettings { secret_name: keystore::SECRET.to_owned() })
+            .into_iter()
+            .collect(),
         security: (!secure).then(|| Security { mode: Some(SecurityMode::Disabled), ..Security::default() }),
         ..SearchCellSpec::default()
     }

@@ -1,23 +1,28 @@
 //! The invariants of rest: what the world must look like some time after the last fault and the last edit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Secret};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use searchcell_core::build;
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey, FIELD_MANAGER, LABEL_CLUSTER};
 use searchcell_core::plan::{setting_text, wanted_settings};
+use searchcell_core::security::users::{User, standby_secret, users_secret};
 use searchcell_core::snapshot::{ShardState, annotation, label};
-use searchcell_core::validate::validate_cell;
+use searchcell_core::validate::{validate_cell, validate_placement};
 use searchcell_crds::{IndexPlacement, SearchCell};
+use serde_json::Value;
 
 use crate::acts::CELL;
 use crate::elastic::Cluster;
+use crate::keystore;
 use crate::objects::K;
 use crate::scenario::Expect;
+use crate::shards::Index;
 use crate::store::{NAMESPACE, OPERATOR_NAMESPACE};
+use crate::tenants;
 use crate::world::World;
 
 /// After the last fault the cell comes to serve in full.
@@ -34,6 +39,8 @@ pub const REPLICAS_RELEASED: &str = "replicas_are_released";
 pub const POLICY_AT_REST: &str = "network_policy_is_as_desired";
 /// Copies of a shard are in distinct zones.
 pub const COPIES_APART: &str = "copies_are_in_distinct_zones";
+/// Existing indices have the copies, settings and mappings that the spec asks for, whoever changed them.
+pub const INDICES_AS_ASKED: &str = "indices_are_as_asked";
 /// Cluster settings are what the spec asks for.
 pub const SETTINGS: &str = "settings_are_as_desired";
 /// Finalizers go, also when Elasticsearch is down.
@@ -109,6 +116,12 @@ fn clear(name: &str, generation: Option<i64>, observed: Option<i64>, all: &[Cond
 
 fn cell_is_whole(world: &World, cell: &SearchCell) -> Unsettled {
     let Ok(valid) = validate_cell(cell) else { return Some((CONVERGES, "the spec is invalid".to_owned())) };
+    let mut secrets = User::ALL.map(|user| user.secret(CELL)).to_vec();
+    secrets.extend([users_secret(CELL), standby_secret(CELL)]);
+    let missing = secrets.into_iter().find(|name| world.store.get::<Secret>(name).is_none());
+    if let Some(missing) = missing.filter(|_| valid.is_secure) {
+        return Some((CONVERGES, format!("there is no Secret {missing}")));
+    }
     for cluster in &valid.clusters {
         let key = valid.key(&cluster.name);
         let identity = format!("{CELL}/{}", cluster.name);
@@ -137,6 +150,11 @@ fn cell_is_whole(world: &World, cell: &SearchCell) -> Unsettled {
                 return Some((SETTINGS, format!("{identity}: {name} is {is:?}, wanted is {value}")));
             }
         }
+    }
+    if valid.keystore.is_some()
+        && let Some(who) = keystore::unloaded(world)
+    {
+        return Some((keystore::LOADED, who));
     }
     let status = cell.status.as_ref()?;
     clear(CELL, cell.metadata.generation, status.observed_generation, &status.conditions)
@@ -207,10 +225,15 @@ fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {
         let Some(status) = &placement.status else {
             return Some((CONVERGES, format!("{name} has no status")));
         };
-        let unclear =
-            clear(&name, placement.metadata.generation, status.observed_generation, &status.conditions);
-        if unclear.is_some() {
-            return unclear;
+        let staying = tenants::staying(world, placement);
+        if !staying.is_empty() {
+            if let Some(unsettled) = stays_told(&name, placement, &staying) {
+                return Some(unsettled);
+            }
+        } else if let Some(unclear) =
+            clear(&name, placement.metadata.generation, status.observed_generation, &status.conditions)
+        {
+            return Some(unclear);
         }
         let wanted = match (&placement.spec.pool, &placement.spec.dedicated) {
             (Some(pool), _) => pool.indices as usize,
@@ -225,6 +248,9 @@ fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {
         let mut found = BTreeSet::new();
         for (cluster, index, facts) in ours {
             found.insert(index.clone());
+            if let Some(differs) = differs(world, cell, placement, facts) {
+                return Some((INDICES_AS_ASKED, format!("{index} on {}: {differs}", cluster.identity)));
+            }
             for shard in 0..facts.primaries {
                 let copies: Vec<_> = facts.copies.iter().filter(|copy| copy.shard == shard).collect();
                 if let Some(copy) = copies.iter().find(|copy| copy.state != ShardState::Started) {
@@ -241,9 +267,38 @@ fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {
                 }
             }
         }
+        let wanted = wanted - staying.len();
         if found.len() != wanted {
             return Some((CONVERGES, format!("{name}: {} indices, wanted are {wanted}", found.len())));
         }
     }
     None
+}
+
+/// Of tenants that stay in the pool a person is told.
+fn stays_told(name: &str, placement: &IndexPlacement, staying: &[String]) -> Unsettled {
+    let status = placement.status.as_ref()?;
+    let stalled = condition(&status.conditions, "Stalled").filter(|stalled| stalled.status == "True");
+    let told = |id: &String| stalled.is_some_and(|stalled| stalled.message.contains(id.as_str()));
+    let is_told = status.observed_generation == placement.metadata.generation && staying.iter().all(told);
+    (!is_told).then(|| (HOLDS_ARE_TOLD, format!("{name}: {staying:?} stay, told is {stalled:?}")))
+}
+
+/// What of an index is not as its placement asks.
+fn differs(world: &World, cell: &SearchCell, placement: &IndexPlacement, index: &Index) -> Option<String> {
+    let siblings: Vec<IndexPlacement> = world.store.all::<IndexPlacement>().cloned().collect();
+    let valid = validate_placement(placement, Some(cell), &siblings).ok()?;
+    let mark = index.mark.as_ref()?;
+    if valid.replicas.or(mark.replicas) != Some(index.replicas) {
+        return Some(format!("{} replicas, asked for are {:?}", index.replicas, valid.replicas));
+    }
+    if mark.inputs != build::index_inputs(&valid) {
+        return Some("its mappings are not those of the spec".to_owned());
+    }
+    let wanted = build::index_settings(&valid);
+    let texts = |settings: &BTreeMap<String, Value>| -> BTreeMap<String, String> {
+        settings.iter().map(|(name, value)| (name.clone(), setting_text(value))).collect()
+    };
+    (texts(&wanted) != texts(&index.settings))
+        .then(|| format!("{:?}, asked for are {wanted:?}", index.settings))
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use searchcell_core::snapshot::{IndexFacts, OwnershipMark, ShardCopy, ShardState};
+use serde_json::Value;
 
 use crate::elastic::Cluster;
 use crate::store::timestamp;
@@ -18,9 +19,12 @@ pub struct Index {
     pub primaries: i32,
     pub replicas: i32,
     pub mark: Option<OwnershipMark>,
-    /// When it was created, in milliseconds.
-    pub created: u64,
+    /// Its settings, flat, but for its numbers of shards and copies.
+    pub settings: BTreeMap<String, Value>,
     pub documents: i64,
+    /// Documents of tenants of which an index of their own is asked, in an index of a pool.
+    pub tenants: BTreeMap<String, u64>,
+    pub bytes: i64,
     pub copies: Vec<Copy>,
     /// Persistent node ids that hold all acknowledged writes, by shard. Empty: never had a primary.
     pub in_sync: BTreeMap<i32, BTreeSet<String>>,
@@ -39,6 +43,15 @@ pub struct Copy {
     pub due: u64,
     /// Node id it was on, and since when it is unassigned.
     pub last: Option<(String, u64)>,
+    /// When it was added, in milliseconds.
+    pub added: u64,
+}
+
+impl Copy {
+    fn new(shard: i32, primary: bool, added: u64) -> Self {
+        let state = ShardState::Unassigned;
+        Copy { shard, primary, state, node: None, target: None, due: 0, last: None, added }
+    }
 }
 
 impl Index {
@@ -51,17 +64,47 @@ impl Index {
     ) -> Self {
         let copies = (0..primaries)
             .flat_map(|shard| (0..=replicas).map(move |copy| (shard, copy == 0)))
-            .map(|(shard, primary)| Copy {
-                shard,
-                primary,
-                state: ShardState::Unassigned,
-                node: None,
-                target: None,
-                due: 0,
-                last: None,
-            })
+            .map(|(shard, primary)| Copy::new(shard, primary, created))
             .collect();
-        Index { uuid, primaries, replicas, mark, created, documents: 0, copies, in_sync: BTreeMap::new() }
+        let (settings, in_sync) = (BTreeMap::new(), BTreeMap::new());
+        Index {
+            uuid,
+            primaries,
+            replicas,
+            mark,
+            settings,
+            documents: 0,
+            bytes: 0,
+            tenants: BTreeMap::new(),
+            copies,
+            in_sync,
+        }
+    }
+
+    /// More copies are added; fewer: those without a node go first, a primary never does.
+    pub fn set_replicas(&mut self, replicas: i32, ms: u64) {
+        for shard in 0..self.primaries {
+            for _ in self.replicas..replicas {
+                self.copies.push(Copy::new(shard, false, ms));
+            }
+            for _ in replicas..self.replicas {
+                let of_shard = |copy: &&(usize, &Copy)| copy.1.shard == shard && !copy.1.primary;
+                let rank = |state| match state {
+                    ShardState::Unassigned => 0,
+                    ShardState::Initializing => 1,
+                    ShardState::Started | ShardState::Relocating => 2,
+                };
+                let mut copies: Vec<(usize, &Copy)> = self.copies.iter().enumerate().collect();
+                copies.retain(|copy| of_shard(&copy));
+                copies.sort_by_key(|(_, copy)| rank(copy.state));
+                let Some(at) = copies.first().map(|(at, _)| *at) else { continue };
+                let gone = self.copies.remove(at);
+                if let (Some((_, id)), true) = (gone.node, gone.state.is_started()) {
+                    self.in_sync.entry(shard).or_default().remove(&id);
+                }
+            }
+        }
+        self.replicas = replicas;
     }
 
     pub fn facts(&self) -> IndexFacts {
@@ -71,7 +114,7 @@ impl Index {
                 primary: copy.primary,
                 state: copy.state,
                 node: copy.node.as_ref().map(|(name, _)| name.clone()),
-                new_since: (copy.last.is_none() && !copy.state.is_started()).then(|| timestamp(self.created)),
+                new_since: (copy.last.is_none() && !copy.state.is_started()).then(|| timestamp(copy.added)),
             })
             .collect();
         IndexFacts {
@@ -80,6 +123,7 @@ impl Index {
             replicas: self.replicas,
             mark: self.mark.clone(),
             copies,
+            settings: self.settings.clone(),
         }
     }
 

@@ -8,8 +8,10 @@ use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
 use searchcell_core::security::users::User;
-use searchcell_core::snapshot::{IndexCounts, OwnershipMark, is_ready};
-use searchcell_operator::ports::{ClusterDetails, ClusterSummary, KubeApi, SearchApi, SearchError};
+use searchcell_core::snapshot::{IndexCounts, NodeDisk, OwnershipMark, ShardState, Unassigned, is_ready};
+use searchcell_operator::ports::{
+    ClusterDetails, ClusterSizes, ClusterSummary, KubeApi, NodeReload, SearchApi, SearchError,
+};
 use searchcell_operator::security::access::access_to;
 use searchcell_operator::security::parse;
 use searchcell_operator::security::sealed::Sealed;
@@ -19,8 +21,9 @@ use crate::calls::{Line, NoAnswer, Peer};
 use crate::elastic::Cluster;
 use crate::invariants;
 use crate::mutants::Bug;
+use crate::placed;
 use crate::secure::{Client, Loaded};
-use crate::shards::Index;
+use crate::shards::{Copy, Index};
 use crate::sim_kube::SimKube;
 use crate::world::{Container, World, lock};
 
@@ -126,12 +129,12 @@ impl SimElastic {
         self.readings.lock().unwrap().insert(identity(key), known);
     }
 
-    async fn write(
+    async fn write<R: Send>(
         &self,
         key: &ClusterKey,
         what: String,
-        effect: impl FnOnce(&mut World) -> Result<(), SearchError> + Send,
-    ) -> Result<(), SearchError> {
+        effect: impl FnOnce(&mut World) -> Result<R, SearchError> + Send,
+    ) -> Result<R, SearchError> {
         let readings = self.readings.lock().unwrap().clone();
         let client = self.client(key);
         let id = self.line.id;
@@ -147,7 +150,6 @@ impl SimElastic {
     }
 
     async fn create_on(&self, key: &ClusterKey, name: &str, body: &Value) -> Result<(), SearchError> {
-        let id = self.line.id;
         self.write(key, format!("create index {name}"), |world| {
             world.serial += 1;
             let now = world.ms;
@@ -161,10 +163,13 @@ impl SimElastic {
             let mark: Option<OwnershipMark> = body
                 .pointer("/mappings/_meta/searchcell")
                 .and_then(|mark| serde_json::from_value(mark.clone()).ok());
-            let index = Index::new(index_uuid, primaries, replicas, mark.clone(), now);
+            let mut index = Index::new(index_uuid, primaries, replicas, mark.clone(), now);
+            let settings = body.get("settings").and_then(Value::as_object).into_iter().flatten();
+            let own = settings.filter(|(name, _)| !name.starts_with("index.number_of_"));
+            index.settings = own.map(|(name, value)| (name.clone(), value.clone())).collect();
             found.indices.insert(name.to_owned(), index);
             found.version += 1;
-            invariants::on_index_created(world, id, key, name, mark.as_ref());
+            placed::on_index_created(world, key, name, mark.as_ref());
             Ok(())
         })
         .await
@@ -181,6 +186,14 @@ fn setting_of(body: &Value, name: &str) -> Option<i32> {
     ];
     let value = value.into_iter().flatten().next()?;
     value.as_i64().or_else(|| value.as_str()?.parse().ok()).map(|number| number as i32)
+}
+
+/// Indices to be changed together: one that is not there keeps all as they are.
+fn all_of<'a>(cluster: &'a mut Cluster, names: &[String]) -> Result<Vec<&'a mut Index>, SearchError> {
+    if let Some(missing) = names.iter().find(|name| !cluster.indices.contains_key(*name)) {
+        return Err(SearchError::Refused(format!("no such index [{missing}]")));
+    }
+    Ok(cluster.indices.iter_mut().filter(|(name, _)| names.contains(name)).map(|(_, index)| index).collect())
 }
 
 #[async_trait]
@@ -206,7 +219,9 @@ impl SearchApi for SimElastic {
             .read(key, |cluster| ClusterDetails {
                 nodes: cluster.members.clone(),
                 settings: cluster.settings.clone(),
-                indices: cluster.indices.iter().map(|(name, index)| (name.clone(), index.facts())).collect(),
+                indices: Arc::new(
+                    cluster.indices.iter().map(|(name, index)| (name.clone(), index.facts())).collect(),
+                ),
             })
             .await;
         self.record(key, details.is_ok());
@@ -220,21 +235,84 @@ impl SearchApi for SimElastic {
             let Some(cluster) = uuid else { return details };
             // A failed shard query, read as "no shards".
             let (nodes, settings) = (cluster.members, cluster.settings);
-            return Ok(ClusterDetails { nodes, settings, indices: BTreeMap::new() });
+            return Ok(ClusterDetails { nodes, settings, indices: Arc::default() });
         }
         details
     }
 
-    async fn counts(&self, key: &ClusterKey) -> Result<BTreeMap<String, IndexCounts>, SearchError> {
+    async fn sizes(&self, key: &ClusterKey) -> Result<ClusterSizes, SearchError> {
         self.read(key, |cluster| {
             let counts = |index: &Index| IndexCounts {
                 documents: index.documents,
                 largest_shard_documents: index.documents / i64::from(index.primaries.max(1)),
-                largest_shard_bytes: index.documents * 250,
+                largest_shard_bytes: index.bytes / i64::from(index.primaries.max(1)),
             };
-            cluster.indices.iter().map(|(name, index)| (name.clone(), counts(index))).collect()
+            let disk = NodeDisk { total: 1 << 40, available: 1 << 39 };
+            ClusterSizes {
+                counts: Arc::new(
+                    cluster.indices.iter().map(|(name, index)| (name.clone(), counts(index))).collect(),
+                ),
+                disks: cluster.members.keys().map(|name| (name.clone(), disk)).collect(),
+            }
         })
         .await
+    }
+
+    async fn explain(
+        &self,
+        key: &ClusterKey,
+        index: &str,
+        shard: i32,
+        primary: bool,
+    ) -> Result<Option<Unassigned>, SearchError> {
+        self.read(key, |cluster| {
+            let found = cluster.indices.get(index)?;
+            let lost = |copy: &&Copy| {
+                (copy.shard, copy.primary, copy.state) == (shard, primary, ShardState::Unassigned)
+            };
+            found.copies.iter().find(lost)?;
+            Some(Unassigned {
+                index: index.to_owned(),
+                shard,
+                primary,
+                deciders: ["simulation".to_owned()].into(),
+                explanation: "no node takes it".to_owned(),
+            })
+        })
+        .await
+    }
+
+    async fn documents_of(
+        &self,
+        key: &ClusterKey,
+        index: &str,
+        tenants: &[String],
+        _is_last: bool,
+    ) -> Result<BTreeMap<String, u64>, SearchError> {
+        let counted = self.read(key, |cluster| {
+            let found = cluster.indices.get(index)?;
+            let lost = found.copies.iter().any(|copy| copy.primary && copy.state != ShardState::Started);
+            let of = |tenant: &String| (tenant.clone(), found.tenants.get(tenant).copied().unwrap_or(0));
+            (!lost).then(|| tenants.iter().map(of).collect())
+        });
+        counted.await?.ok_or_else(|| SearchError::Unreachable("all shards failed".to_owned()))
+    }
+
+    async fn largest_tenants(
+        &self,
+        key: &ClusterKey,
+        index: &str,
+        _field: &str,
+    ) -> Result<Vec<(String, u64)>, SearchError> {
+        let mut largest = self
+            .read(key, |cluster| {
+                let found = cluster.indices.get(index);
+                let tenants = found.into_iter().flat_map(|found| &found.tenants);
+                tenants.map(|(tenant, documents)| (tenant.clone(), *documents)).collect::<Vec<_>>()
+            })
+            .await?;
+        largest.sort_by_key(|(_, documents)| std::cmp::Reverse(*documents));
+        Ok(largest)
     }
 
     async fn served(&self, key: &ClusterKey, address: &str) -> Result<Served, SearchError> {
@@ -244,6 +322,14 @@ impl SearchApi for SimElastic {
             shown.ok_or_else(|| SearchError::Unreachable("port 9300 does not answer".to_owned()))
         });
         read.await.unwrap_or_else(|no_answer| Err(no_answer.into()))
+    }
+
+    async fn reload_keystore(&self, key: &ClusterKey) -> Result<BTreeMap<String, NodeReload>, SearchError> {
+        self.write(key, "reload keystore".to_owned(), |world| {
+            let uuid = reach(world, key)?;
+            Ok(crate::keystore::reload(world, &uuid))
+        })
+        .await
     }
 
     async fn put_settings(
@@ -284,13 +370,57 @@ impl SearchApi for SimElastic {
         answer
     }
 
+    async fn put_mapping(
+        &self,
+        key: &ClusterKey,
+        indices: &[String],
+        body: &Value,
+    ) -> Result<(), SearchError> {
+        self.write(key, format!("put mapping of {indices:?}"), |world| {
+            let cluster = cluster(world, key)?;
+            for index in all_of(cluster, indices)? {
+                let mark = body.pointer("/_meta/searchcell").cloned().unwrap_or_default();
+                index.mark = serde_json::from_value(mark).ok();
+            }
+            cluster.version += 1;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn put_index_settings(
+        &self,
+        key: &ClusterKey,
+        indices: &[String],
+        settings: &BTreeMap<String, Option<Value>>,
+    ) -> Result<(), SearchError> {
+        self.write(key, format!("put settings of {indices:?}: {settings:?}"), |world| {
+            let now = world.ms;
+            let cluster = cluster(world, key)?;
+            for index in all_of(cluster, indices)? {
+                for (name, value) in settings {
+                    match value {
+                        Some(replicas) if name == "index.number_of_replicas" => {
+                            index.set_replicas(replicas.as_i64().unwrap() as i32, now);
+                        }
+                        Some(value) => drop(index.settings.insert(name.clone(), value.clone())),
+                        None => drop(index.settings.remove(name)),
+                    }
+                }
+            }
+            cluster.version += 1;
+            Ok(())
+        })
+        .await
+    }
+
     async fn delete_index(&self, key: &ClusterKey, name: &str, uuid: &str) -> Result<(), SearchError> {
         self.write(key, format!("delete index {name}"), |world| {
             let cluster = cluster(world, key)?;
             if cluster.indices.get(name).is_some_and(|index| index.uuid == uuid) {
                 let index = cluster.indices.remove(name);
                 cluster.version += 1;
-                invariants::on_index_deleted(world, name, index.as_ref());
+                placed::on_index_deleted(world, name, index.as_ref());
             }
             Ok(())
         })

@@ -6,11 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::drift;
-use searchcell_core::names::{ClusterKey, FIELD_MANAGER, FINALIZER, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE};
+use searchcell_core::names::{
+    ClusterKey, FIELD_MANAGER, FINALIZER, LABEL_CELL, LABEL_CLUSTER, LABEL_COLLECTION, LABEL_ROLE,
+    routing_table,
+};
+use searchcell_core::routing::Published;
 use searchcell_core::snapshot::{CellObjects, is_owned_by, label};
 use searchcell_core::step::{Kind, Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
@@ -23,6 +27,7 @@ use crate::calls::{Line, NoAnswer, Pass, Peer};
 use crate::invariants;
 use crate::mutants::Bug;
 use crate::objects::{K, Obj, Stored};
+use crate::placed;
 use crate::secure;
 use crate::store::{NAMESPACE, OPERATOR_NAMESPACE, Store};
 use crate::world::{World, lock};
@@ -32,6 +37,8 @@ use crate::world::{World, lock};
 pub struct Cache {
     positions: BTreeMap<K, usize>,
     objects: BTreeMap<K, BTreeMap<String, Arc<Obj>>>,
+    /// The Secrets once more, to be handed out as they are: every request to Elasticsearch looks at them.
+    secrets: BTreeMap<String, Arc<Secret>>,
 }
 
 impl Cache {
@@ -45,6 +52,10 @@ impl Cache {
             let objects = store.objects(*kind).filter_map(kept).collect();
             cache.objects.insert(*kind, objects);
         }
+        let secrets = cache.objects.get(&K::Secret).into_iter().flatten();
+        let shared =
+            secrets.filter_map(|(name, object)| Some((name.clone(), Arc::new(Secret::of(object)?.clone()))));
+        cache.secrets = shared.collect();
         cache
     }
 
@@ -62,11 +73,17 @@ impl Cache {
             let before = match event.object.as_ref().and_then(|object| object.watched()) {
                 Some(object) => {
                     wakes |= !objects.get(&event.name).is_some_and(|before| before.same(&object));
+                    if let Some(secret) = Secret::of(&object) {
+                        self.secrets.insert(event.name.clone(), Arc::new(secret.clone()));
+                    }
                     objects.insert(event.name.clone(), Arc::new(object));
                     continue;
                 }
                 None => objects.remove(&event.name),
             };
+            if kind == K::Secret {
+                self.secrets.remove(&event.name);
+            }
             wakes |= before.is_some();
         }
         wakes
@@ -74,7 +91,8 @@ impl Cache {
 
     /// Secrets of a cell.
     pub fn secrets(&self, cell: &str) -> Vec<Arc<Secret>> {
-        self.of_cell::<Secret>(cell).into_iter().map(Arc::new).collect()
+        let of_cell = |secret: &&Arc<Secret>| label(&secret.metadata, LABEL_CELL) == Some(cell);
+        self.secrets.values().filter(of_cell).cloned().collect()
     }
 
     pub fn get<T: Stored>(&self, name: &str) -> Option<T> {
@@ -115,8 +133,14 @@ impl SimKube {
         let cache = self.cache.lock().unwrap();
         let names =
             |kind: K| cache.objects.get(&kind).into_iter().flat_map(|objects| objects.keys().cloned());
+        let placements = cache.objects.get(&K::Placement).into_iter().flatten();
+        let placements = placements.filter_map(|(_, object)| IndexPlacement::of(object));
         (names(K::Cell).map(|name| Key::Cell(NAMESPACE.to_owned(), name)))
             .chain(names(K::Placement).map(|name| Key::Placement(NAMESPACE.to_owned(), name)))
+            .chain(
+                placements
+                    .map(|placement| Key::Table(NAMESPACE.to_owned(), placement.spec.collection.clone())),
+            )
             .collect()
     }
 
@@ -128,6 +152,12 @@ impl SimKube {
         let suspended = match key {
             Key::Cell(_, name) => {
                 suspended(name) && !cache.get::<SearchCell>(name).is_some_and(|cell| leaves(&cell.metadata))
+            }
+            Key::Table(_, collection) => {
+                let placements = cache.objects.get(&K::Placement).into_iter().flatten();
+                (placements.filter_map(|(_, object)| IndexPlacement::of(object)))
+                    .filter(|placement| placement.spec.collection == *collection)
+                    .any(|placement| suspended(&placement.spec.cell) && !leaves(&placement.metadata))
             }
             Key::Placement(_, name) => (cache.get::<IndexPlacement>(name))
                 .is_some_and(|placement| suspended(&placement.spec.cell) && !leaves(&placement.metadata)),
@@ -230,6 +260,19 @@ impl KubeApi for SimKube {
             pods: cache.of_cell(cell),
             secrets: self.parsed.facts_of(NAMESPACE, cell, &cache.secrets(cell)),
         }
+    }
+
+    fn table(&self, _namespace: &str, collection: &str) -> Option<Arc<Published>> {
+        let map = self.cache.lock().unwrap().get::<ConfigMap>(&routing_table(collection))?;
+        (label(&map.metadata, LABEL_COLLECTION) == Some(collection)).then(|| Arc::new(Published::read(&map)))
+    }
+
+    async fn table_live(&self, _namespace: &str, collection: &str) -> Result<Option<Published>, KubeError> {
+        let name = routing_table(collection);
+        let read = self
+            .line
+            .call(Peer::ApiServer, false, |world| world.store.get::<ConfigMap>(&name).map(Published::read));
+        Ok(read.await?)
     }
 
     async fn search_cell_live(&self, _namespace: &str, name: &str) -> Result<Option<SearchCell>, KubeError> {
@@ -496,7 +539,7 @@ impl KubeApi for SimKube {
         let stripped = self.strips_preconditions();
         self.write(format!("status of placement {name}: {}", conditions(&status.conditions)), |world, _| {
             revision_matches::<IndexPlacement>(world, placement, stripped)?;
-            invariants::on_placement_status(world, &name, status);
+            placed::on_placement_status(world, &name, status);
             world.store.update::<IndexPlacement>(FIELD_MANAGER, &name, |p| p.status = Some(status.clone()));
             Ok(())
         })

@@ -4,10 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use searchcell_core::security::keystore::EntryFacts;
 use tokio::time::Instant;
 
 use crate::elastic::Elastic;
 use crate::invariants::{History, Violation};
+use crate::keystore::{self, Mounted};
 use crate::objects::K;
 use crate::rng::Rng;
 use crate::secure::{self, Loaded};
@@ -63,6 +65,7 @@ pub struct Container {
     pub member_of: Option<String>,
     /// Certificates and users, with security.
     pub secure: Option<Loaded>,
+    pub keystore: Option<Mounted>,
 }
 
 /// What is broken between the operator's processes and the world.
@@ -99,6 +102,8 @@ pub struct World {
     pub containers: BTreeMap<String, Container>,
     /// Role and zone of the pods that never start.
     pub never: Option<(String, String)>,
+    /// Entries that only a restart loads, as the first process of each workload had them.
+    pub restart_only: BTreeMap<String, BTreeMap<String, EntryFacts>>,
     /// When a pod's container is up, by pod UID.
     pub start_at: BTreeMap<String, u64>,
     pub elastic: Elastic,
@@ -133,6 +138,7 @@ impl World {
             volumes: BTreeMap::new(),
             containers: BTreeMap::new(),
             never: None,
+            restart_only: BTreeMap::new(),
             start_at: BTreeMap::new(),
             elastic: Elastic::default(),
             network: Network::default(),
@@ -179,6 +185,7 @@ impl World {
         kubernetes::tick(self);
         machines::tick(self);
         secure::tick(self);
+        keystore::tick(self);
         elastic::tick(self);
         invariants::on_tick(self);
     }

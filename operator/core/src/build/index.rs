@@ -1,5 +1,7 @@
 //! The body with which an index is created. Pure.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::inputs::hash;
@@ -13,11 +15,40 @@ const GC_DELETES: (&str, &str) = ("index.gc_deletes", "1h");
 
 /// Settings and mappings of a new index.
 pub fn index_body(placement: &ValidPlacement, index: &ValidIndex, replicas: i32) -> Value {
-    let mut settings: Map<String, Value> = placement.settings.clone().into_iter().collect();
-    settings.entry(GC_DELETES.0).or_insert_with(|| json!(GC_DELETES.1));
+    let mut settings = index_settings(placement);
     settings.insert("index.number_of_shards".into(), json!(index.shards));
     settings.insert("index.number_of_replicas".into(), json!(replicas));
-    json!({"settings": settings, "mappings": mappings(placement, index)})
+    let mark = index_mark(placement, index, Some(replicas));
+    json!({"settings": settings, "mappings": index_mappings(placement, &mark)})
+}
+
+/// Settings of an index, but for its numbers of shards and copies.
+pub fn index_settings(placement: &ValidPlacement) -> BTreeMap<String, Value> {
+    let mut settings = placement.settings.clone();
+    settings.entry(GC_DELETES.0.to_owned()).or_insert_with(|| json!(GC_DELETES.1));
+    settings
+}
+
+/// Part of how texts are cut into terms: fixed when an index is made, and too big to be read from every index.
+pub fn is_analysis(setting: &str) -> bool {
+    setting.starts_with("index.analysis.")
+}
+
+/// The mark of ownership of an index.
+pub fn index_mark(placement: &ValidPlacement, index: &ValidIndex, replicas: Option<i32>) -> OwnershipMark {
+    let analysis: BTreeMap<&String, &Value> =
+        placement.settings.iter().filter(|(name, _)| is_analysis(name)).collect();
+    OwnershipMark {
+        namespace: placement.namespace.clone(),
+        collection: placement.collection.clone(),
+        placement: placement.name.clone(),
+        generation: index.generation,
+        inputs: index_inputs(placement),
+        pool: placement.pool_size(),
+        replicas,
+        settings: index_settings(placement).into_keys().filter(|name| !is_analysis(name)).collect(),
+        analysis: if analysis.is_empty() { String::new() } else { hash(&json!(analysis)) },
+    }
 }
 
 /// Hash of the user's inputs that an index is made from, for its mark of ownership. What can be changed in place
@@ -30,16 +61,9 @@ pub fn index_inputs(placement: &ValidPlacement) -> String {
     }))
 }
 
-fn mappings(placement: &ValidPlacement, index: &ValidIndex) -> Map<String, Value> {
+/// Mappings of an index: the user's, its mark, and what the operator adds.
+pub fn index_mappings(placement: &ValidPlacement, mark: &OwnershipMark) -> Map<String, Value> {
     let mut mappings = placement.mappings.clone();
-    let mark = OwnershipMark {
-        namespace: placement.namespace.clone(),
-        collection: placement.collection.clone(),
-        placement: placement.name.clone(),
-        generation: index.generation,
-        inputs: index_inputs(placement),
-        pool: placement.pool_size(),
-    };
     change(&mut mappings, "_meta", |meta| {
         meta.insert("searchcell".into(), json!(mark));
     });

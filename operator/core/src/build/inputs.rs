@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::volumes::keystore;
 use crate::domain::{ValidCell, ValidRole, ValidZone};
 use crate::names::Role;
 use crate::validate::quantity::Amount;
@@ -35,6 +36,10 @@ pub fn input_hash(cell: &ValidCell, role: Role, zone: Option<&ValidZone>) -> Str
     // Absent without security: the nodes of such cells were there before there was another kind.
     if let (true, Some(inputs)) = (cell.is_secure, inputs.as_object_mut()) {
         inputs.insert("security".to_owned(), json!("Managed"));
+    }
+    // Another Secret is another set of entries that only a restart loads.
+    if let (Some(from), Some(inputs)) = (keystore(cell), inputs.as_object_mut()) {
+        inputs.insert("keystore".to_owned(), json!(from));
     }
     hash(&inputs)
 }

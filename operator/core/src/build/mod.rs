@@ -19,7 +19,9 @@ use searchcell_crds::{GROUP, SearchCell, VERSION};
 
 pub use access::network_policy;
 pub use autoscaler::autoscaler;
-pub use index::{DELETED_FIELD, index_body, index_inputs};
+pub use index::{
+    DELETED_FIELD, index_body, index_inputs, index_mappings, index_mark, index_settings, is_analysis,
+};
 pub use inputs::input_hash;
 pub use network::{bootstrap_config_map, disruption_budgets, services};
 pub use workloads::{ingest_deployment, stateful_set};

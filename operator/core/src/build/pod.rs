@@ -17,9 +17,10 @@ use super::volumes::{self, NEW_CERTIFICATES, NEW_REALM, VOLUME_CERTIFICATES, VOL
 use super::{config, merge, serving_role, workloads};
 use crate::domain::{ValidCell, ValidRole, ValidZone};
 use crate::names::{
-    ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ClusterKey, HTTP_PORT, INITIAL_MASTER_NODES,
-    READINESS_PORT, Role, TRANSPORT_PORT,
+    ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ANNOTATION_KEYSTORE, ClusterKey, HTTP_PORT,
+    INITIAL_MASTER_NODES, READINESS_PORT, Role, TRANSPORT_PORT,
 };
+use crate::security::keystore::{KEYSTORE_DIRECTORY, KEYSTORE_FILE};
 use crate::security::leaf::SHARED;
 use crate::security::{CERTIFICATES_DIRECTORY, REALM_DIRECTORY};
 
@@ -77,6 +78,9 @@ cp /mnt/settings/elasticsearch.yml /mnt/config/elasticsearch.yml
 cp /mnt/settings/searchcell.options /mnt/config/jvm.options.d/searchcell.options
 ";
 
+/// Files of the realm that are links into the directory where it is mounted.
+const REALM_FILES: [&str; 3] = ["users", "users_roles", "roles.yml"];
+
 /// A node that clients talk to goes on serving until the Services have forgotten it.
 const FORGET_SECONDS: &str = "3";
 /// Time to close shards and hand over; by custom a second or two.
@@ -91,16 +95,17 @@ pub(super) fn template(
     valid: &ValidRole,
     zone: Option<&ValidZone>,
 ) -> PodTemplateSpec {
+    let mut annotations = BTreeMap::from([
+        (ANNOTATION_ELASTICSEARCH_YML.to_owned(), config::elasticsearch_yml(cell, key, role, valid, zone)),
+        (ANNOTATION_JVM_OPTIONS.to_owned(), config::jvm_options(valid)),
+    ]);
+    if let Some(keystore) = volumes::keystore(cell) {
+        annotations.insert(ANNOTATION_KEYSTORE.to_owned(), keystore.to_owned());
+    }
     let ours = PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(key.labels(Some(role), zone.map(|zone| zone.name.as_str()))),
-            annotations: Some(BTreeMap::from([
-                (
-                    ANNOTATION_ELASTICSEARCH_YML.to_owned(),
-                    config::elasticsearch_yml(cell, key, role, valid, zone),
-                ),
-                (ANNOTATION_JVM_OPTIONS.to_owned(), config::jvm_options(valid)),
-            ])),
+            annotations: Some(annotations),
             ..Default::default()
         }),
         spec: Some(pod(cell, key, role, valid, zone)),
@@ -160,7 +165,19 @@ fn pod(
 }
 
 fn configure(cell: &ValidCell, role: Role, valid: &ValidRole) -> Container {
-    let mut script = CONFIGURE.to_owned();
+    let keystore = volumes::keystore(cell).is_some();
+    let links = keystore.then_some(KEYSTORE_FILE).into_iter();
+    let links: Vec<&str> = links.chain(REALM_FILES.into_iter().filter(|_| cell.is_secure)).collect();
+    // When the Kubernetes node has restarted, the folder is as it was left, and nothing is copied through a link that
+    // leads nowhere yet.
+    let mut script = match links.as_slice() {
+        [] => String::new(),
+        links => format!("cd /mnt/config && rm -f {}\n", links.join(" ")),
+    };
+    script.push_str(CONFIGURE);
+    if keystore {
+        script.push_str(&keystore_script());
+    }
     if cell.is_secure {
         script.push_str(&secure_script(role));
     }
@@ -177,13 +194,24 @@ fn configure(cell: &ValidCell, role: Role, valid: &ValidRole) -> Container {
     }
 }
 
+/// The keystore has to be where Elasticsearch looks for it, and in a mounted directory to be renewed: it is a link. Over
+/// what the image may bring.
+fn keystore_script() -> String {
+    format!(
+        "mkdir -p /mnt/config/{KEYSTORE_DIRECTORY}
+rm -f /mnt/config/{KEYSTORE_FILE}
+ln -s {KEYSTORE_DIRECTORY}/{KEYSTORE_FILE} /mnt/config/{KEYSTORE_FILE}
+"
+    )
+}
+
 /// Files of the realm have to be where Elasticsearch looks for them, and in a mounted directory to be renewed: they are
 /// links. A node that was added a moment ago may be ahead of the files that its kubelet knows.
 fn secure_script(role: Role) -> String {
     let node = if role == Role::Ingest { SHARED } else { "$POD_NAME" };
     format!(
         "mkdir -p /mnt/config/{CERTIFICATES_DIRECTORY} /mnt/config/{REALM_DIRECTORY}
-for file in users users_roles roles.yml; do
+for file in {}; do
   ln -sf {REALM_DIRECTORY}/$file /mnt/config/$file
 done
 for attempt in {{1..300}}; do
@@ -196,7 +224,8 @@ done
 echo \"certificates of {node} or users are not mounted: see the Secrets of the volumes {VOLUME_CERTIFICATES} and {VOLUME_REALM}\" \\
   >/dev/termination-log
 exit 78
-"
+",
+        REALM_FILES.join(" ")
     )
 }
 

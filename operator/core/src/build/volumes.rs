@@ -1,20 +1,21 @@
 //! Volumes of the pods of nodes, and where containers have them. Pure.
 
 use k8s_openapi::api::core::v1::{
-    DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, SecretVolumeSource, Volume,
-    VolumeMount,
+    DownwardAPIVolumeFile, DownwardAPIVolumeSource, EmptyDirVolumeSource, KeyToPath, SecretVolumeSource,
+    Volume, VolumeMount,
 };
 
 use super::pod::{HOME, field_selector};
 use crate::domain::{ValidCell, ValidZone};
 use crate::names::{ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ClusterKey, Role};
+use crate::security::keystore::{Format, KEYSTORE_DIRECTORY, KEYSTORE_FILE};
 use crate::security::leaf::certificates_secret;
 use crate::security::users::users_secret;
 use crate::security::{CERTIFICATES_DIRECTORY, REALM_DIRECTORY};
 
 /// Volume: index files and cluster state; a claim, or for ingest nodes an empty folder.
 pub const VOLUME_DATA: &str = "data";
-/// Volume: the configuration folder, writable, because Elasticsearch keeps its keystore there.
+/// Volume: the configuration folder, writable, because Elasticsearch makes a keystore there when it finds none.
 const VOLUME_CONFIG: &str = "config";
 /// Volume: what the annotations of the pod say.
 pub const VOLUME_SETTINGS: &str = "settings";
@@ -25,9 +26,19 @@ const VOLUME_TMP: &str = "tmp";
 pub(super) const VOLUME_CERTIFICATES: &str = "searchcell-certificates";
 /// Volume: the users of the file realm.
 pub(super) const VOLUME_REALM: &str = "searchcell-realm";
+/// Volume: the keystore.
+const VOLUME_KEYSTORE: &str = "searchcell-keystore";
 /// All volumes of the operator.
-pub const OWNED_VOLUMES: [&str; 7] =
-    [VOLUME_DATA, VOLUME_CONFIG, VOLUME_SETTINGS, VOLUME_LOGS, VOLUME_TMP, VOLUME_CERTIFICATES, VOLUME_REALM];
+pub const OWNED_VOLUMES: [&str; 8] = [
+    VOLUME_DATA,
+    VOLUME_CONFIG,
+    VOLUME_SETTINGS,
+    VOLUME_LOGS,
+    VOLUME_TMP,
+    VOLUME_CERTIFICATES,
+    VOLUME_REALM,
+    VOLUME_KEYSTORE,
+];
 /// Where the container has them.
 pub const OWNED_MOUNTS: [&str; 4] = [
     "/usr/share/elasticsearch/config",
@@ -56,7 +67,16 @@ pub(super) fn mounts(cell: &ValidCell) -> Vec<VolumeMount> {
             mounts.push(VolumeMount { read_only: Some(true), ..mount(name, &path) });
         }
     }
+    if keystore(cell).is_some() {
+        let path = format!("{HOME}/config/{KEYSTORE_DIRECTORY}");
+        mounts.push(VolumeMount { read_only: Some(true), ..mount(VOLUME_KEYSTORE, &path) });
+    }
     mounts
+}
+
+/// The Secret that nodes of the cell have their keystore from.
+pub(super) fn keystore(cell: &ValidCell) -> Option<&str> {
+    cell.keystore.as_ref()?.from.as_deref()
 }
 
 /// Mounts of the container that assembles the configuration folder.
@@ -116,6 +136,24 @@ pub(super) fn volumes(
         let workload = zone.map_or_else(|| key.ingest(), |zone| key.stateful_set(role, &zone.name));
         volumes.push(secret(VOLUME_CERTIFICATES, certificates_secret(&workload)));
         volumes.push(secret(VOLUME_REALM, users_secret(&cell.name)));
+    }
+    if let Some(name) = keystore(cell) {
+        // One file of several: entries, and files for other versions of Elasticsearch, stay where they are.
+        let item = KeyToPath {
+            key: Format::of(cell.version).key().into(),
+            path: KEYSTORE_FILE.into(),
+            ..Default::default()
+        };
+        volumes.push(Volume {
+            name: VOLUME_KEYSTORE.into(),
+            secret: Some(SecretVolumeSource {
+                secret_name: Some(name.to_owned()),
+                default_mode: Some(SECRET_MODE),
+                items: Some(vec![item]),
+                ..Default::default()
+            }),
+            ..Default::default()
+        });
     }
     volumes
 }

@@ -15,10 +15,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::pod;
-use super::volumes::VOLUME_DATA;
+use super::volumes::{VOLUME_DATA, keystore};
 use super::{input_hash, metadata, selector};
 use crate::domain::{ValidCell, ValidRole, ValidStorage, ValidZone};
-use crate::names::{ANNOTATION_INPUT_HASH, ClusterKey, Role};
+use crate::names::{ANNOTATION_INPUT_HASH, ANNOTATION_KEYSTORE, ClusterKey, Role};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 /// Earlier templates that Kubernetes keeps: one to look at is enough, nothing is rolled back with them.
@@ -37,7 +37,7 @@ pub fn stateful_set(
     let (role_of_pods, zone_of_pods) = (Some(role), Some(zone.name.as_str()));
     let labels = key.labels(role_of_pods, zone_of_pods);
     let mut metadata = metadata(cell, key, key.stateful_set(role, &zone.name), labels.clone());
-    metadata.annotations = Some(hash_annotation(cell, role, Some(zone)));
+    metadata.annotations = Some(annotations(cell, role, Some(zone)));
     StatefulSet {
         metadata,
         spec: Some(StatefulSetSpec {
@@ -85,7 +85,7 @@ pub fn ingest_deployment(cell: &ValidCell, key: &ClusterKey, replicas: Option<i3
     let valid = cell.role(Role::Ingest)?;
     let role = Some(Role::Ingest);
     let mut metadata = metadata(cell, key, key.ingest(), key.labels(role, None));
-    metadata.annotations = Some(hash_annotation(cell, Role::Ingest, None));
+    metadata.annotations = Some(annotations(cell, Role::Ingest, None));
     Some(Deployment {
         metadata,
         spec: Some(DeploymentSpec {
@@ -106,8 +106,10 @@ pub fn ingest_deployment(cell: &ValidCell, key: &ClusterKey, replicas: Option<i3
     })
 }
 
-fn hash_annotation(cell: &ValidCell, role: Role, zone: Option<&ValidZone>) -> BTreeMap<String, String> {
-    BTreeMap::from([(ANNOTATION_INPUT_HASH.to_owned(), input_hash(cell, role, zone))])
+fn annotations(cell: &ValidCell, role: Role, zone: Option<&ValidZone>) -> BTreeMap<String, String> {
+    let keystore = keystore(cell).map(|name| (ANNOTATION_KEYSTORE.to_owned(), name.to_owned()));
+    let hash = (ANNOTATION_INPUT_HASH.to_owned(), input_hash(cell, role, zone));
+    std::iter::once(hash).chain(keystore).collect()
 }
 
 /// Into the zone, or for ingest nodes into any of the zones; by preference not two of a kind on one Kubernetes node.

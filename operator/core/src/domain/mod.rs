@@ -55,6 +55,20 @@ pub struct ValidCell {
     pub suspend: bool,
     /// TLS on both layers, and users; else neither.
     pub is_secure: bool,
+    /// The keystore of its nodes; absent: they have the one that Elasticsearch makes.
+    pub keystore: Option<ValidKeystore>,
+}
+
+/// The keystore of a cell's nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ValidKeystore {
+    /// Secrets of the user, in the order of the spec.
+    pub secrets: Vec<String>,
+    /// The operator's Secret that nodes are to have it from. What it is lies with the contents of Secrets: validation
+    /// leaves it open, [`crate::security::keystore::resolve`] finds it. Absent: there is none yet.
+    pub from: Option<String>,
+    /// For each of the operator's Secrets that nodes have: the entries that these nodes would load at a restart only.
+    pub pending: BTreeMap<String, Vec<String>>,
 }
 
 impl ValidCell {

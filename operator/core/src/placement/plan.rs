@@ -1,24 +1,25 @@
 //! Plans one pass over an IndexPlacement: which indices to create, and what is held and why. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use searchcell_crds::{ClusterPhase, ClusterPlacement, DeletionPolicy, Reason, SearchCell};
+use searchcell_crds::{DeletionPolicy, Reason, SearchCell};
 
-use super::{Candidate, Found, PlacementSnapshot, assign, was_created};
-use crate::build;
+use super::change::Changes;
+use super::place::place;
+use super::pooled::{self, Pool, Pooled};
+use super::record::recorded;
+use super::{Found, PlacementSnapshot};
 use crate::domain::{ValidIndex, ValidPlacement};
-use crate::names::{ClusterKey, OWNED_SETTINGS, ZONE_ATTRIBUTE};
-use crate::plan::{WAKE_AT_REST, WAKE_WHILE_BUSY, has_finalizer, setting_text};
-use crate::snapshot::{ElasticFacts, ElasticNode, Reading};
+use crate::names::ClusterKey;
+use crate::plan::{WAKE_AT_REST, WAKE_WHILE_BUSY, has_finalizer};
+use crate::snapshot::Reading;
 use crate::step::{Action, Hold, Plan, Step};
 
 /// How long the deletion of a placement waits for a cluster that cannot be reached, before its indices are left
 /// behind.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-/// Indices created in one pass over one placement.
-const MOST_CREATIONS: usize = 64;
 
 /// Plans one pass over a placement that is not being deleted.
 pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, _now: Timestamp) -> Plan {
@@ -37,13 +38,15 @@ pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, 
         return plan;
     };
 
-    let (missing, mut holds) = compare(placement, snapshot);
+    let Compared { missing, changes, mut holds } = compare(placement, snapshot);
     let all_read = cell
         .spec
         .clusters
         .iter()
         .all(|cluster| snapshot.elastic.get(&cluster.name).is_some_and(|r| r.known().is_some()));
-    let gone = missing.iter().filter(|index| all_read && was_created(snapshot, placement, index));
+    let record = recorded(snapshot);
+    let was_there = |index: &ValidIndex| record.get(index.name.as_str()).is_some_and(|at| at.seen);
+    let gone = missing.iter().filter(|index| all_read && was_there(index));
     holds.extend(gone.map(|index| {
         hold(
             None,
@@ -56,49 +59,67 @@ pub fn plan_placement(placement: &ValidPlacement, snapshot: &PlacementSnapshot, 
         )
     }));
     holds.extend(moved_from_another_cell(placement, snapshot, cell));
-    if missing.is_empty() || !holds.is_empty() {
+    if !holds.is_empty() || missing.is_empty() && changes.is_empty() {
         plan.holds = holds;
         return plan;
     }
-    if cell.spec.suspend {
-        plan.holds.push(hold(
-            None,
-            Reason::Suspended,
-            format!("SearchCell {} is suspended: nothing is created", placement.cell),
-        ));
+    // What the pool holds of one tenant is no reason to keep the others waiting.
+    let pool = Pool::of(snapshot);
+    let compared: Vec<(&ValidIndex, Pooled)> =
+        missing.into_iter().map(|index| (index, pool.has(index))).collect();
+    plan.holds = pooled::holds(&compared);
+    let missing: Vec<&ValidIndex> = (compared.iter())
+        .filter(|(_, pooled)| matches!(pooled, Pooled::None))
+        .map(|(index, _)| *index)
+        .collect();
+    if compared.iter().any(|(_, pooled)| matches!(pooled, Pooled::StillSent)) {
+        plan.wake_after = WAKE_WHILE_BUSY;
+    }
+    if missing.is_empty() && changes.is_empty() {
         return plan;
     }
-    let replicas = wanted_replicas(placement, snapshot, cell);
-    match candidates(placement, snapshot, cell, replicas) {
-        Err(waiting) => {
-            plan.wake_after = WAKE_WHILE_BUSY;
-            plan.holds.push(waiting);
-        }
-        Ok(candidates) => {
-            plan.wake_after = WAKE_WHILE_BUSY;
-            let assignment = assign(&missing, replicas.saturating_add(1), &candidates);
-            for index in missing.iter().take(MOST_CREATIONS) {
-                let Some(cluster) = assignment.get(&index.name) else { continue };
-                let body = build::index_body(placement, index, replicas);
-                let action = Action::CreateIndex { name: index.name.clone(), body };
-                plan.steps.push(step(Some(cluster), "the placement asks for it", action));
-            }
-        }
+    if cell.spec.suspend {
+        let message = format!("SearchCell {} is suspended: nothing is created or changed", placement.cell);
+        plan.holds.push(hold(None, Reason::Suspended, message));
+        return plan;
+    }
+    if !missing.is_empty() {
+        place(placement, snapshot, cell, &missing, &mut plan);
+    }
+    plan.steps.splice(..0, changes.steps(placement));
+    if !plan.steps.is_empty() {
+        plan.wake_after = WAKE_WHILE_BUSY;
     }
     plan
 }
 
-/// Indices that are missing, and why others are not as the spec asks.
-fn compare(placement: &ValidPlacement, snapshot: &PlacementSnapshot) -> (Vec<ValidIndex>, Vec<Hold>) {
+/// What the spec asks for and is not so.
+#[derive(Default)]
+struct Compared<'a> {
+    /// Indices that are not there.
+    missing: Vec<&'a ValidIndex>,
+    /// What of existing ones is to be changed.
+    changes: Changes,
+    /// What is not done, and why.
+    holds: Vec<Hold>,
+}
+
+/// What there is, against what the spec asks for.
+fn compare<'a>(placement: &'a ValidPlacement, snapshot: &PlacementSnapshot) -> Compared<'a> {
     let owned: Vec<Found<'_>> = snapshot.owned_indices();
-    let mut missing = Vec::new();
-    let mut holds = Vec::new();
+    let Compared { mut missing, mut changes, mut holds } = Compared::default();
+    let ours: BTreeSet<&str> = owned.iter().map(|found| found.name).collect();
+    let mut by_name: BTreeMap<&str, Vec<Found<'_>>> = BTreeMap::new();
+    for found in snapshot.indices() {
+        by_name.entry(found.name).or_default().push(found);
+    }
     for index in &placement.indices {
-        let found: Vec<Found<'_>> = snapshot.indices().filter(|found| found.name == index.name).collect();
-        match found.as_slice() {
-            [] => missing.push(index.clone()),
-            [only] if owned.iter().any(|ours| ours.name == only.name) => {
-                holds.extend(changed_in_place(placement, index, only));
+        let found = by_name.get(index.name.as_str()).map(Vec::as_slice).unwrap_or_default();
+        match found {
+            [] => missing.push(index),
+            [only] if ours.contains(only.name) => {
+                let compared = shards(index, only).and_then(|()| changes.compare(placement, index, only));
+                holds.extend(compared.err());
             }
             [only] => holds.push(hold(
                 Some(only.cluster),
@@ -118,8 +139,9 @@ fn compare(placement: &ValidPlacement, snapshot: &PlacementSnapshot) -> (Vec<Val
             }
         }
     }
+    let wanted: BTreeSet<&str> = placement.indices.iter().map(|index| index.name.as_str()).collect();
     for found in &owned {
-        if !placement.indices.iter().any(|index| index.name == found.name) {
+        if !wanted.contains(found.name) {
             holds.push(hold(
                 Some(found.cluster),
                 Reason::NeedsMigration,
@@ -142,44 +164,23 @@ fn compare(placement: &ValidPlacement, snapshot: &PlacementSnapshot) -> (Vec<Val
     }
     holds.sort();
     holds.dedup();
-    (missing, holds)
+    Compared { missing, changes, holds }
 }
 
-/// What the spec asks of an existing index that is not so.
-fn changed_in_place(placement: &ValidPlacement, index: &ValidIndex, found: &Found<'_>) -> Option<Hold> {
-    let cluster = Some(found.cluster);
-    if found.facts.primaries != index.shards {
-        return Some(hold(
-            cluster,
-            Reason::NeedsMigration,
-            format!(
-                "index {} has {} primary shards and the spec asks for {}: that needs a new index and a migration; set \
-                 expectedDocuments or shards back",
-                index.name, found.facts.primaries, index.shards
-            ),
-        ));
+/// The number of shards is fixed when an index is made.
+fn shards(index: &ValidIndex, found: &Found<'_>) -> Result<(), Hold> {
+    if found.facts.primaries == index.shards {
+        return Ok(());
     }
-    if let Some(replicas) = placement.replicas.filter(|replicas| *replicas != found.facts.replicas) {
-        return Some(hold(
-            cluster,
-            Reason::NotSupportedYet,
-            format!(
-                "existing indices have {} replicas and spec.replicas is {replicas}: changing it comes with a later version of the \
-                 operator; set it back to {}",
-                found.facts.replicas, found.facts.replicas
-            ),
-        ));
-    }
-    let inputs = found.mark().map(|mark| mark.inputs.as_str()).unwrap_or_default();
-    if inputs != build::index_inputs(placement) {
-        return Some(hold(
-            None,
-            Reason::NotSupportedYet,
-            "spec.index differs from what existing indices were created with: changing mappings or settings of existing indices \
-             comes with a later version of the operator; set it back",
-        ));
-    }
-    None
+    Err(hold(
+        Some(found.cluster),
+        Reason::NeedsMigration,
+        format!(
+            "index {} has {} primary shards and the spec asks for {}: that needs a new index and a migration; set \
+             expectedDocuments or shards back",
+            index.name, found.facts.primaries, index.shards
+        ),
+    ))
 }
 
 /// Indices of this placement that status remembers on clusters of another cell.
@@ -205,92 +206,16 @@ fn moved_from_another_cell(
 }
 
 /// What the spec says, else what existing indices have, else `min(zones − 1, 2)`.
-fn wanted_replicas(placement: &ValidPlacement, snapshot: &PlacementSnapshot, cell: &SearchCell) -> i32 {
-    let existing = || snapshot.owned_indices().first().map(|found| found.facts.replicas);
-    let zones = i32::try_from(cell.spec.zones.len()).unwrap_or(1);
-    placement.replicas.or_else(existing).unwrap_or((zones - 1).clamp(0, 2))
-}
-
-/// Clusters that may take new indices now, or what that waits for.
-fn candidates(
+pub(super) fn wanted_replicas(
     placement: &ValidPlacement,
     snapshot: &PlacementSnapshot,
     cell: &SearchCell,
-    replicas: i32,
-) -> Result<Vec<Candidate>, Hold> {
-    let zones: Vec<&str> = cell.spec.zones.iter().map(|zone| zone.name.as_str()).collect();
-    let mut candidates = Vec::new();
-    let mut unprepared = None;
-    for cluster in &cell.spec.clusters {
-        let waiting = |message: String| hold(Some(&cluster.name), Reason::CellNotReady, message);
-        // An index that is missing here may exist on a cluster that was not read: without it, nothing is created.
-        let facts = match snapshot.elastic.get(&cluster.name) {
-            Some(Reading::Known(facts)) => facts,
-            Some(Reading::Unavailable(why)) => {
-                return Err(waiting(format!("cluster {} cannot be read: {why}", cluster.name)));
-            }
-            None => return Err(waiting(format!("cluster {} has not been read yet", cluster.name))),
-        };
-        let recorded =
-            cell.status.iter().flat_map(|status| &status.clusters).find(|status| status.name == cluster.name);
-        let is_formed = recorded.is_some_and(|status| {
-            status.uuid.is_some()
-                && status.uuid == facts.uuid
-                && !matches!(status.phase, ClusterPhase::Pending | ClusterPhase::Forming)
-        });
-        if !is_formed {
-            return Err(waiting(format!("cluster {} is still forming", cluster.name)));
-        }
-        if cluster.placement() != ClusterPlacement::Open {
-            continue;
-        }
-        match why_not_prepared(facts, &zones, replicas.saturating_add(1)) {
-            None => candidates.push(Candidate { cluster: cluster.name.clone(), load: load(facts) }),
-            Some(why) => {
-                unprepared = Some(waiting(format!("cluster {} cannot take new indices: {why}", cluster.name)))
-            }
-        }
-    }
-    match (candidates.is_empty(), unprepared) {
-        (false, _) => Ok(candidates),
-        (true, Some(waiting)) => Err(waiting),
-        (true, None) => Err(hold(
-            None,
-            Reason::NoOpenCluster,
-            format!(
-                "every cluster of SearchCell {} is Closed: set the placement of one to Open, or add a cluster",
-                placement.cell
-            ),
-        )),
-    }
-}
-
-/// Copies that are made before awareness is set, or before a zone has nodes, land in the wrong place.
-fn why_not_prepared(facts: &ElasticFacts, zones: &[&str], copies: i32) -> Option<String> {
-    if facts.master.is_none() {
-        return Some("it has no elected master".to_owned());
-    }
-    let attributes = facts.settings.get("cluster.routing.allocation.awareness.attributes").map(setting_text);
-    if attributes.as_deref() != Some(ZONE_ATTRIBUTE) || !facts.settings.contains_key(OWNED_SETTINGS) {
-        return Some("its awareness settings are not in place yet".to_owned());
-    }
-    let count = i32::try_from(zones.len().max(1)).unwrap_or(i32::MAX);
-    let needed = usize::try_from(copies.saturating_add(count - 1) / count).unwrap_or(usize::MAX);
-    let data_nodes = |zone: &str| {
-        let is_there = |node: &&ElasticNode| node.zone.as_deref() == Some(zone) && node.is_data();
-        facts.nodes.values().filter(is_there).count()
-    };
-    // Fewer copies than zones do not need a node in every zone, but they need enough zones.
-    let ready = zones.iter().filter(|zone| data_nodes(zone) >= needed).count();
-    let wanted = zones.len().min(usize::try_from(copies).unwrap_or(usize::MAX));
-    (ready < wanted)
-        .then(|| "it has too few data nodes in its zones for the copies that are asked for".to_owned())
-}
-
-/// Shard copies of managed indices.
-fn load(facts: &ElasticFacts) -> i64 {
-    let managed = facts.indices.values().filter(|index| index.mark.is_some());
-    managed.map(|index| i64::from(index.primaries) * i64::from(index.replicas.saturating_add(1))).sum()
+) -> i32 {
+    let made_with = |found: &Found<'_>| found.mark().and_then(|mark| mark.replicas);
+    let existing =
+        || snapshot.owned_indices().first().map(|found| made_with(found).unwrap_or(found.facts.replicas));
+    let zones = i32::try_from(cell.spec.zones.len()).unwrap_or(1);
+    placement.replicas.or_else(existing).unwrap_or((zones - 1).clamp(0, 2))
 }
 
 /// Plans one pass over a placement that is being deleted, valid or not.
@@ -307,7 +232,15 @@ pub fn plan_placement_deletion(snapshot: &PlacementSnapshot, now: Timestamp) -> 
         plan.steps.push(done());
         return plan;
     };
-    for found in snapshot.owned_indices() {
+    let waited = meta.deletion_timestamp.as_ref().map(|since| now.duration_since(since.0).unsigned_abs());
+    let patience_is_over = waited.is_some_and(|waited| waited >= PATIENCE);
+    let owned = snapshot.owned_indices();
+    if !patience_is_over && owned.iter().any(|found| snapshot.is_published(found)) {
+        let message = "the routing table of the collection still names indices that are to be deleted";
+        plan.holds.push(hold(None, Reason::Deleting, message));
+        return plan;
+    }
+    for found in owned {
         let action = Action::DeleteIndex { name: found.name.to_owned(), uuid: found.facts.uuid.clone() };
         plan.steps.push(step(Some(found.cluster), "spec.deletionPolicy is Delete", action));
     }
@@ -318,8 +251,6 @@ pub fn plan_placement_deletion(snapshot: &PlacementSnapshot, now: Timestamp) -> 
             None => Some((cluster.name.as_str(), "it has not been read yet")),
         })
         .collect();
-    let waited = meta.deletion_timestamp.as_ref().map(|since| now.duration_since(since.0).unsigned_abs());
-    let patience_is_over = waited.is_some_and(|waited| waited >= PATIENCE);
     if patience_is_over || (plan.steps.is_empty() && unread.is_empty()) {
         plan.steps.push(done());
     }
@@ -333,10 +264,10 @@ pub fn plan_placement_deletion(snapshot: &PlacementSnapshot, now: Timestamp) -> 
     plan
 }
 
-fn step(cluster: Option<&str>, why: &str, action: Action) -> Step {
+pub(super) fn step(cluster: Option<&str>, why: &str, action: Action) -> Step {
     Step { cluster: cluster.map(str::to_owned), action, why: why.to_owned() }
 }
 
-fn hold(cluster: Option<&str>, reason: Reason, message: impl Into<String>) -> Hold {
+pub(super) fn hold(cluster: Option<&str>, reason: Reason, message: impl Into<String>) -> Hold {
     Hold { cluster: cluster.map(str::to_owned), reason, message: message.into() }
 }

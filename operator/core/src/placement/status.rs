@@ -3,15 +3,20 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use searchcell_crds::conditions::{DEGRADED, READY};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use searchcell_crds::conditions::{DEGRADED, READY, SHARD_PRESSURE, find};
 use searchcell_crds::{
-    IndexPlacementStatus, LargestShard, PlacementCluster, PlacementTenant, Problem as IndexProblem, Reason,
-    ShardCounts,
+    Forecast, IndexPlacementStatus, LargestShard, PlacementCandidate, PlacementCluster, PlacementTenant,
+    Problem as IndexProblem, Reason, ShardCounts,
 };
 
-use super::{Copies, Found, PlacementSnapshot, verify, was_created};
+use super::candidates::candidates;
+use super::guard::ShardLimits;
+use super::pooled::{Pool, Pooled};
+use super::record::{next_record, recorded};
+use super::{Copies, Found, PlacementSnapshot, guard, verify};
 use crate::domain::{ValidIndex, ValidPlacement};
-use crate::names::ClusterKey;
+use crate::names::{ClusterKey, dedicated_index};
 use crate::snapshot::Reading;
 use crate::status::{Conditions, join, some_of, two_significant_digits};
 use crate::step::{Outcome, Plan};
@@ -42,13 +47,17 @@ pub fn placement_status(
         owned.iter().map(|found| (*found, verify(found.facts, found.elastic, zones, now))).collect();
     let sum = checked.iter().fold(Copies::default(), |sum, (_, copies)| sum.plus(*copies));
     let unread = unread_clusters(snapshot);
+    let record = recorded(snapshot);
     // Gone is what was there; it may also be on a cluster that was not read.
     let (gone, missing): (Vec<String>, Vec<String>) = match valid {
         Ok(valid) => {
             let absent =
                 valid.indices.iter().filter(|index| !owned.iter().any(|found| found.name == index.name));
+            // A tenant that has documents in the pool is served there, by another placement.
+            let pool = Pool::of(snapshot);
+            let absent = absent.filter(|index| !matches!(pool.has(index), Pooled::Some));
             let (gone, missing): (Vec<_>, Vec<_>) =
-                absent.partition(|index| was_created(snapshot, valid, index));
+                absent.partition(|index| record.get(index.name.as_str()).is_some_and(|at| at.seen));
             let names =
                 |indices: Vec<&ValidIndex>| indices.into_iter().map(|index| index.name.clone()).collect();
             (if unread.is_empty() { names(gone) } else { Vec::new() }, names(missing))
@@ -69,6 +78,14 @@ pub fn placement_status(
     let named = |wrong: fn(&Copies) -> bool| -> Vec<String> {
         checked.iter().filter(|(_, copies)| wrong(copies)).map(|(found, _)| found.name.to_owned()).collect()
     };
+    let published = snapshot.table.as_ref().and_then(|published| published.table.as_ref());
+    let unpublished = owned.iter().find(|found| !snapshot.is_published(found));
+    let unpublished = unpublished.filter(|_| meta.deletion_timestamp.is_none()).map(|found| {
+        format!(
+            "the routing table of the collection does not hold this placement yet: {} is missing",
+            found.name
+        )
+    });
     let red = named(Copies::has_lost_primaries);
     let starting = named(|copies| copies.primaries_unstarted > 0);
     if meta.deletion_timestamp.is_some() {
@@ -89,6 +106,8 @@ pub fn placement_status(
             Reason::Progressing,
             format!("indices are not created yet: {}", some_of(&missing)),
         );
+    } else if let (true, Some(hold)) = (owned.is_empty(), plan.holds.first()) {
+        conditions.set(READY, false, hold.reason, "no index has been created");
     } else if !red.is_empty() {
         conditions.set(
             READY,
@@ -99,6 +118,8 @@ pub fn placement_status(
     } else if !starting.is_empty() {
         let message = format!("primaries are being started: {}", some_of(&starting));
         conditions.set(READY, false, Reason::Progressing, message);
+    } else if let Some(waiting) = &unpublished {
+        conditions.set(READY, false, Reason::TableNotReady, waiting.clone());
     } else {
         let notices =
             valid.iter().flat_map(|valid| valid.notices.iter().map(|notice| format!("notice {notice}")));
@@ -106,9 +127,27 @@ pub fn placement_status(
         conditions.set(READY, true, Reason::Serving, join(texts));
     }
     set_degraded(&mut conditions, &checked, &unread);
+    let is_blind = !unread.is_empty() || owned.iter().any(|found| found.elastic.counts.is_none());
+    let large = guard::large(&owned, Some(&previous), snapshot.limits);
+    let growth = guard::sample(&previous, measured(&owned).filter(|_| !is_blind), now);
+    let forecast = match growth == previous.growth {
+        true => previous.forecast.clone(),
+        false => guard::forecast(&growth, snapshot.limits),
+    };
+    let candidates = candidates(snapshot, &owned, &large, &previous, is_blind);
+    set_pressure(
+        &mut conditions,
+        snapshot.limits,
+        &large,
+        &candidates,
+        forecast.as_ref(),
+        find(&previous.conditions, SHARD_PRESSURE).filter(|_| is_blind),
+    );
     let initializing = sum.wanted - sum.started - sum.lost;
     let under_way = if meta.deletion_timestamp.is_some() {
         Some((Reason::Deleting, "indices go as spec.deletionPolicy says".to_owned()))
+    } else if let Some(waiting) = &unpublished {
+        Some((Reason::TableNotReady, waiting.clone()))
     } else if initializing > 0 {
         Some((Reason::Progressing, "copies of shards are being made".to_owned()))
     } else {
@@ -119,7 +158,11 @@ pub fn placement_status(
     IndexPlacementStatus {
         observed_generation: generation,
         conditions: conditions.finish(&previous.conditions),
-        table_generation: previous.table_generation,
+        // A number that was once told is remembered: the next one is higher, also when the table is gone.
+        table_generation: published
+            .filter(|_| unpublished.is_none() && !owned.is_empty())
+            .map(|table| table.generation)
+            .max(previous.table_generation),
         // What was not read is as it was.
         indices: previous.indices.filter(|_| !unread.is_empty()).or(Some(count(owned.len()))),
         shards: previous.shards.clone().filter(|_| !unread.is_empty()).or(Some(ShardCounts {
@@ -132,12 +175,16 @@ pub fn placement_status(
         })),
         documents: documents(&owned).or(previous.documents),
         largest_shard: largest_shard(&owned).or(previous.largest_shard.clone()),
+        growth,
+        forecast,
         clusters: clusters(snapshot, &owned, &unread, &previous),
+        assignments: next_record(snapshot, valid.ok(), &owned, plan),
         tenants: valid
             .ok()
             .map(|valid| tenants(valid, &owned, &previous.tenants))
             .unwrap_or(previous.tenants),
-        problems: problems(&checked, &gone, remembered),
+        problems: problems(&checked, &gone, &large, remembered, snapshot.limits),
+        candidates,
     }
 }
 
@@ -151,6 +198,15 @@ fn unread_clusters(snapshot: &PlacementSnapshot) -> BTreeMap<String, String> {
             None => Some((cluster.name.clone(), "it has not been read yet".to_owned())),
         })
         .collect()
+}
+
+/// What Elasticsearch says of one of the copies that have no node.
+fn explained(checked: &[(Found<'_>, Copies)]) -> String {
+    let lost = checked.iter().filter(|(_, copies)| copies.lost > 0);
+    let told = lost.filter_map(|(found, _)| found.elastic.unassigned.as_ref());
+    told.map(|told| format!("; of {}, Elasticsearch says: {}", told.index, told.explanation))
+        .next()
+        .unwrap_or_default()
 }
 
 fn set_degraded(
@@ -176,7 +232,7 @@ fn set_degraded(
             DEGRADED,
             true,
             Reason::CopiesUnassigned,
-            format!("copies have no node: {}", some_of(&unassigned)),
+            format!("copies have no node: {}{}", some_of(&unassigned), explained(checked)),
         );
     } else if !misplaced.is_empty() {
         conditions.set(
@@ -193,6 +249,49 @@ fn set_degraded(
             "no copy is missing, and none shares a zone that it should not",
         );
     }
+}
+
+/// What is not measured now is as it was said before.
+fn set_pressure(
+    conditions: &mut Conditions,
+    limits: ShardLimits,
+    large: &[(&str, Reason)],
+    candidates: &[PlacementCandidate],
+    forecast: Option<&Forecast>,
+    before: Option<&Condition>,
+) {
+    let growing = forecast.filter(|forecast| guard::is_near(forecast)).map(|_| Reason::ShardGrowing);
+    let worst = large.first().map(|(_, reason)| *reason);
+    let reason = worst.into_iter().chain(growing).max_by_key(|reason| guard::rank(*reason));
+    let known = before.and_then(|before| Reason::all().iter().find(|known| known.as_str() == before.reason));
+    match (reason, known) {
+        (reason, Some(known)) if reason.is_none_or(|reason| guard::rank(reason) <= guard::rank(*known)) => {
+            let message = before.map(|before| before.message.clone()).unwrap_or_default();
+            conditions.set(SHARD_PRESSURE, true, *known, message);
+        }
+        (Some(reason), _) => {
+            let names: Vec<String> =
+                (large.iter()).filter(|(_, of)| *of == reason).map(|(name, _)| (*name).to_owned()).collect();
+            let of = if names.is_empty() { String::new() } else { format!(": {}", some_of(&names)) };
+            let mut tenants: Vec<String> = candidates.iter().map(|tenant| tenant.id.clone()).collect();
+            tenants.sort();
+            let relief = match tenants.as_slice() {
+                [] => String::new(),
+                _ => format!("; give an index of its own (spec.dedicated) to {}", some_of(&tenants)),
+            };
+            let advice = guard::advice(reason, limits);
+            conditions.set(SHARD_PRESSURE, true, reason, format!("{advice}{of}{relief}"));
+        }
+        (None, _) => {}
+    }
+}
+
+/// Documents and bytes of the largest shards.
+fn measured(owned: &[Found<'_>]) -> Option<(i64, i64)> {
+    let counts = owned.iter().filter_map(|found| found.elastic.counts.as_ref()?.get(found.name));
+    counts
+        .map(|counts| (counts.largest_shard_documents, counts.largest_shard_bytes))
+        .reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)))
 }
 
 fn documents(owned: &[Found<'_>]) -> Option<i64> {
@@ -242,12 +341,18 @@ fn clusters(
     by_name.into_iter().map(|(name, indices)| PlacementCluster { name, indices }).collect()
 }
 
-/// Tenants whose index exists, or existed: what was there once is remembered, so that it is never made anew empty.
+/// Tenants whose index exists, or existed; those included that the spec does not name any more and whose index is still
+/// there.
 fn tenants(
     valid: &ValidPlacement,
     owned: &[Found<'_>],
     previous: &[PlacementTenant],
 ) -> Vec<PlacementTenant> {
+    let is_kept = |known: &&PlacementTenant| {
+        let name = dedicated_index(&valid.collection, &known.id, 1);
+        !valid.indices.iter().any(|index| index.name == name) && owned.iter().any(|found| found.name == name)
+    };
+    let kept = previous.iter().filter(is_kept).cloned();
     (valid.indices.iter())
         .filter_map(|index| {
             let id = index.tenant.clone()?;
@@ -256,13 +361,16 @@ fn tenants(
                 None => previous.iter().find(|known| known.id == id).cloned(),
             }
         })
+        .chain(kept)
         .collect()
 }
 
 fn problems(
     checked: &[(Found<'_>, Copies)],
     gone: &[String],
+    large: &[(&str, Reason)],
     remembered: Vec<IndexProblem>,
+    limits: ShardLimits,
 ) -> Vec<IndexProblem> {
     let mut problems: Vec<(u8, IndexProblem)> = remembered.into_iter().map(|problem| (0, problem)).collect();
     let mut add = |rank: u8, index: &str, reason: Reason, message: &str| {
@@ -292,13 +400,17 @@ fn problems(
                 "copies of a shard share a zone: losing it loses more copies than it should",
             );
         } else if copies.lost > 0 {
-            add(
-                3,
-                found.name,
-                Reason::CopiesUnassigned,
-                "copies have no node: waiting for data nodes in the zones that lack one",
+            let told = found.elastic.unassigned.as_ref().filter(|told| told.index == found.name);
+            let message = told.map_or_else(
+                || "copies have no node: waiting for data nodes in the zones that lack one".to_owned(),
+                |told| format!("copies have no node; Elasticsearch says: {}", told.explanation),
             );
+            add(3, found.name, Reason::CopiesUnassigned, &message);
         }
+    }
+    for (index, reason) in large {
+        let advice = guard::advice(*reason, limits);
+        add(if *reason == Reason::ShardFull { 1 } else { 4 }, index, *reason, &advice);
     }
     problems.sort_by(|a, b| (a.0, &a.1.index).cmp(&(b.0, &b.1.index)));
     problems.into_iter().map(|(_, problem)| problem).take(MOST_PROBLEMS).collect()

@@ -1,15 +1,17 @@
 //! For each layer and cluster: from where certificates come, whom nodes trust, and what is proved of it. Pure.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use searchcell_crds::Reason;
 
 use super::security::{Scope, Upkeep, served};
 use crate::drift;
-use crate::names::{ClusterKey, http_authority};
+use crate::names::{ClusterKey, http_authority, http_trust};
 use crate::security::leaf::Workload;
 use crate::security::order::Source;
-use crate::security::{Authority, CertificateFacts, Layer, SecretFacts, Stage, Supplied};
-use crate::snapshot::{CellObjects, role_and_zone};
+use crate::security::{
+    ANNOTATION_STAGE_SINCE, Authority, CertificateFacts, Layer, SecretFacts, Stage, Supplied,
+};
+use crate::snapshot::{CellObjects, annotation, role_and_zone};
 
 /// One layer of one cluster.
 #[derive(Clone, Debug)]
@@ -27,6 +29,16 @@ pub(super) struct LayerPlan {
     pub(super) served: Result<(), String>,
     /// True while any of this is not at rest.
     pub(super) moves: bool,
+}
+
+impl LayerPlan {
+    fn at_rest(
+        source: Option<(Source, CertificateFacts)>,
+        trust: Vec<CertificateFacts>,
+        known: Vec<CertificateFacts>,
+    ) -> Self {
+        Self { source, trust, known, trusted: Ok(()), served: Ok(()), moves: false }
+    }
 }
 
 /// All layers of a cell's clusters.
@@ -50,14 +62,7 @@ impl Layers {
                 plan(scope, Layer::Transport, &[cluster], &name, of, upkeep)
             })
             .collect();
-        let nothing = LayerPlan {
-            source: None,
-            trust: Vec::new(),
-            known: Vec::new(),
-            trusted: Ok(()),
-            served: Ok(()),
-            moves: false,
-        };
+        let nothing = LayerPlan::at_rest(None, Vec::new(), Vec::new());
         Self { http, transport, nothing }
     }
 
@@ -86,16 +91,8 @@ fn plan(
     let live = drift::find(secrets, |secret| &secret.metadata, authority, scope.uid).ours();
     let Some(live) = live else {
         // Until it is there again, nodes go on with what they have.
-        let none = Ok(());
         let moves = !known.is_empty();
-        return LayerPlan {
-            source: None,
-            trust: known.clone(),
-            known,
-            trusted: none.clone(),
-            served: none,
-            moves,
-        };
+        return LayerPlan { moves, ..LayerPlan::at_rest(None, known.clone(), known) };
     };
     let authority = Authority::of(live);
     let issuer = authority.issuer.clone().filter(|issuer| issuer.not_after > scope.now);
@@ -105,6 +102,12 @@ fn plan(
     });
     let moves = authority.stage() != Stage::Steady;
     let trust = authority.trusted.clone();
+    if let Some(source) = source.clone()
+        && known.iter().any(|one| !is_in(one, &trust))
+    {
+        let what = format!("the {layer} authority");
+        return adopt(scope, layer, clusters, source, trust, known, &what, cluster, upkeep);
+    }
     let (trusted, served) = if moves {
         (trusts(scope, layer, clusters, &trust), shows(scope, layer, clusters, source.as_ref()))
     } else {
@@ -113,14 +116,67 @@ fn plan(
     LayerPlan { source, trust, known, trusted, served, moves }
 }
 
+fn is_in(one: &CertificateFacts, all: &[CertificateFacts]) -> bool {
+    all.iter().any(|other| other.fingerprint == one.fingerprint)
+}
+
+/// Nodes have been told to trust others than those whom they are to trust, because certificates came from elsewhere
+/// before: the new ones are first trusted beside the former, then shown, then trusted alone.
+#[allow(clippy::too_many_arguments)]
+fn adopt(
+    scope: &Scope<'_>,
+    layer: Layer,
+    clusters: &[&Cluster],
+    source: (Source, CertificateFacts),
+    mut trust: Vec<CertificateFacts>,
+    known: Vec<CertificateFacts>,
+    what: &str,
+    cluster: Option<&str>,
+    upkeep: &mut Upkeep,
+) -> LayerPlan {
+    let shown = shows(scope, layer, clusters, Some(&source));
+    let mut trusted = trusts(scope, layer, clusters, &trust);
+    if layer == Layer::Http && shown.is_err() && trusted.is_ok() {
+        trusted = clients_know(scope, &trust, upkeep);
+    }
+    if let Err(who) = trusted.as_ref().and(shown.as_ref()) {
+        // Not everybody shows it: who was trusted before is trusted still.
+        let former: Vec<_> = known.iter().filter(|one| !is_in(one, &trust)).cloned().collect();
+        trust.extend(former);
+        let text = format!("{what} is on its way to the nodes: waiting for {who}");
+        upkeep.hold(cluster, Reason::RotatingCertificates, text);
+    }
+    upkeep.rotates = true;
+    LayerPlan { source: trusted.is_ok().then_some(source), trust, known, trusted, served: shown, moves: true }
+}
+
+/// Whether clients of HTTP have been told to trust all of `trust`, and had the time to load it. Nobody can ask them.
+fn clients_know(scope: &Scope<'_>, trust: &[CertificateFacts], upkeep: &mut Upkeep) -> Result<(), String> {
+    let name = http_trust(scope.name);
+    let waits = || "clients, that they load it".to_owned();
+    let maps = &scope.snapshot.objects.config_maps;
+    let live = drift::find(maps, |map| &map.metadata, &name, scope.uid).ours().ok_or_else(waits)?;
+    let published = live.data.as_ref().and_then(|data| data.get("ca.crt")).ok_or_else(waits)?;
+    let since = annotation(&live.metadata, ANNOTATION_STAGE_SINCE);
+    let since = since.and_then(|since| since.parse::<Timestamp>().ok()).ok_or_else(waits)?;
+    let overlap = SignedDuration::try_from(scope.snapshot.lifetimes.overlap).unwrap_or(SignedDuration::MAX);
+    let until = since.checked_add(overlap).map_err(|_| waits())?;
+    if !trust.iter().all(|one| published.contains(&one.pem)) {
+        return Err(waits());
+    }
+    if until > scope.now {
+        upkeep.wake(until);
+        return Err(waits());
+    }
+    Ok(())
+}
+
 /// Whom nodes of these clusters have been told to trust.
 fn known(scope: &Scope<'_>, layer: Layer, clusters: &[&Cluster]) -> Vec<CertificateFacts> {
     let mut known: Vec<CertificateFacts> = Vec::new();
     for secret in clusters.iter().flat_map(|cluster| secrets_of(scope, cluster)) {
         for certificate in secret.1.certificates(layer.trust_file()) {
-            if certificate.not_after > scope.now
-                && !known.iter().any(|found| found.fingerprint == certificate.fingerprint)
-            {
+            if certificate.not_after > scope.now && !is_in(certificate, &known) {
                 known.push(certificate.clone());
             }
         }
@@ -149,11 +205,8 @@ fn trusts(
 ) -> Result<(), String> {
     for cluster in clusters {
         for (_, secret) in secrets_of(scope, cluster) {
-            let has = |wanted: &CertificateFacts| {
-                (secret.certificates(layer.trust_file()).iter())
-                    .any(|found| found.fingerprint == wanted.fingerprint)
-            };
-            if !trust.iter().all(has) {
+            let has = secret.certificates(layer.trust_file());
+            if !trust.iter().all(|wanted| is_in(wanted, has)) {
                 return Err(format!("Secret {}", secret.name()));
             }
         }
@@ -231,16 +284,7 @@ fn supplied(
         let stays =
             if known.is_empty() { "no node starts before it is good" } else { "nodes keep what they have" };
         upkeep.hold(cluster, reason, format!("{path}: Secret {name} {problem}; {stays}"));
-        let done = Ok(());
-        let trust = known.clone();
-        LayerPlan {
-            source: None,
-            trust,
-            known: known.clone(),
-            trusted: done.clone(),
-            served: done,
-            moves: false,
-        }
+        LayerPlan::at_rest(None, known.clone(), known.clone())
     };
     let (facts, untrusted) = match scope.snapshot.supplied.get(&layer) {
         Some(Supplied::Read { facts, untrusted }) => (facts, untrusted),
@@ -265,34 +309,13 @@ fn supplied(
     trust.retain(|authority| !is_over(authority, scope.now));
     let source = Source::Supplied { secret: name.to_owned(), fingerprint: leaf.fingerprint.clone() };
     let source = (source, leaf.clone());
-    let is_in = |one: &CertificateFacts, all: &[CertificateFacts]| {
-        all.iter().any(|other| other.fingerprint == one.fingerprint)
-    };
     // Nodes that trust these authorities and no others: that is the record of a change that came to its end.
     let is_settled = known.iter().all(|one| is_in(one, &trust)) && trust.iter().all(|one| is_in(one, &known));
     if known.is_empty() || is_settled {
-        let done = Ok(());
-        return LayerPlan {
-            source: Some(source),
-            trust,
-            known,
-            trusted: done.clone(),
-            served: done,
-            moves: false,
-        };
+        return LayerPlan::at_rest(Some(source), trust, known);
     }
-    let trusted = trusts(scope, layer, clusters, &trust);
-    let shown = shows(scope, layer, clusters, Some(&source));
-    if let Err(who) = trusted.as_ref().and(shown.as_ref()) {
-        // Not everybody shows it: who was trusted before is trusted still.
-        let former: Vec<_> = known.iter().filter(|one| !is_in(one, &trust)).cloned().collect();
-        trust.extend(former);
-        let text =
-            format!("{path}: the certificate of Secret {name} is on its way to the nodes: waiting for {who}");
-        upkeep.hold(cluster, Reason::RotatingCertificates, text);
-    }
-    upkeep.rotates = true;
-    LayerPlan { source: trusted.is_ok().then_some(source), trust, known, trusted, served: shown, moves: true }
+    let what = format!("{path}: the certificate of Secret {name}");
+    adopt(scope, layer, clusters, source, trust, known, &what, cluster, upkeep)
 }
 
 /// What is wrong with a supplied Secret, and what to do about it.

@@ -1,10 +1,13 @@
 //! From what ought to be and what is to what is done now: a bounded list of steps, the holds, and when to look
 //! again. Pure and infallible.
 //!
-//! `security` (with `layers`) plans certificates and users, `cluster` one cluster of the spec, `workloads` its nodes, `volumes` what they write to, `settings` its cluster settings, `removal` what
+//! `security` (with `layers` and `certificates`) plans certificates and users, `keystore` keystores, `cluster` one
+//! cluster of the spec, `workloads` its nodes, `volumes` what they write to, `settings` its cluster settings, `removal` what
 //! is to go: clusters that left the spec, and whole cells.
 
+mod certificates;
 mod cluster;
+mod keystore;
 mod layers;
 mod removal;
 mod security;
@@ -24,6 +27,7 @@ pub use workloads::master_layout;
 
 use crate::domain::ValidCell;
 use crate::names::FINALIZER;
+use crate::security::keystore::resolve;
 use crate::snapshot::CellSnapshot;
 use crate::step::{Action, Hold, Plan, Step};
 
@@ -62,7 +66,7 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
             action: Action::AddFinalizer,
             why: "volumes are cleaned up as deletionPolicy says before the cell goes".to_owned(),
         };
-        return Plan { steps: vec![step], holds: Vec::new(), wake_after: WAKE_WHILE_BUSY };
+        return Plan { steps: vec![step], wake_after: WAKE_WHILE_BUSY, ..Plan::default() };
     }
     if cell.suspend {
         let hold = Hold {
@@ -70,10 +74,12 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
             reason: Reason::Suspended,
             message: "spec.suspend is true: nothing is changed until it is false".to_owned(),
         };
-        return Plan { steps: Vec::new(), holds: vec![hold], wake_after: WAKE_AT_REST };
+        return Plan { holds: vec![hold], wake_after: WAKE_AT_REST, ..Plan::default() };
     }
 
+    let cell = &resolve(cell, snapshot);
     let mut upkeep = plan_security(Some(cell), snapshot, now);
+    keystore::plan_keystore(cell, snapshot, now, &mut upkeep);
     let mut plan = Plan { steps: std::mem::take(&mut upkeep.steps), ..Plan::default() };
     let mut any_pod_ready = false;
     for cluster in &cell.clusters {
@@ -89,6 +95,7 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
     plan.steps.extend(draft.steps);
     plan.holds.extend(draft.holds);
     plan.holds.append(&mut upkeep.holds);
+    plan.steps.append(&mut upkeep.later);
 
     let unsettled = cell.clusters.iter().any(|cluster| is_unsettled(cell, snapshot, &cluster.name));
     plan.wake_after = match (plan.steps.is_empty() && !unsettled, any_pod_ready) {
@@ -108,7 +115,7 @@ pub fn plan_invalid_cell(snapshot: &CellSnapshot, now: Timestamp, wake_after: Du
     }
     let mut upkeep = plan_security(None, snapshot, now);
     let (steps, holds) = (std::mem::take(&mut upkeep.steps), std::mem::take(&mut upkeep.holds));
-    Plan { steps, holds, wake_after: upkeep.wake_after(now, wake_after) }
+    Plan { steps, holds, wake_after: upkeep.wake_after(now, wake_after), ..Plan::default() }
 }
 
 /// True while Elasticsearch is expected to change by itself: it forms, nodes join, shards start.

@@ -85,7 +85,7 @@ pub fn plan_deletion(snapshot: &CellSnapshot, now: Timestamp) -> Plan {
         let why = "everything is cleaned up".to_owned();
         draft.steps.push(Step { cluster: None, action: Action::RemoveFinalizer, why });
     }
-    Plan { steps: draft.steps, holds: draft.holds, wake_after: WAKE_WHILE_BUSY }
+    Plan { steps: draft.steps, holds: draft.holds, wake_after: WAKE_WHILE_BUSY, ..Plan::default() }
 }
 
 /// A volume that stays must say whose it is, also when the cluster goes right after it formed.

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_crds::{Reason, SearchCell, SecurityMode};
 
 use super::WAKE_WHILE_ROTATING;
+use super::certificates::plan_certificates;
 use super::layers::{LayerPlan, Layers};
 use super::removal::has_workloads;
 use crate::build;
@@ -18,11 +19,11 @@ use crate::drift::{self, Live};
 use crate::names::{ClusterKey, LABEL_CELL, http_authority, http_trust};
 use crate::security::authority::{Authority, Decision, Evidence, bundle, decide};
 use crate::security::gate::rotation_may_advance;
-use crate::security::leaf::{Leaf, Workload, workloads};
-use crate::security::order::{AuthorityOrder, CertificatesOrder, LeafOrder, Order};
+use crate::security::leaf::{Workload, workloads};
+use crate::security::order::{AuthorityOrder, Order};
 use crate::security::users::{self, UsersView};
-use crate::security::{Layer, Stage};
-use crate::snapshot::{CellObjects, CellSnapshot, Reading};
+use crate::security::{ANNOTATION_STAGE_SINCE, Layer, Stage, whole_seconds};
+use crate::snapshot::{CellObjects, CellSnapshot, Reading, annotation};
 use crate::step::{Action, Hold, Kind, Object, Step};
 
 /// What is to be done about security in this pass.
@@ -30,6 +31,8 @@ use crate::step::{Action, Hold, Kind, Object, Step};
 pub struct Upkeep {
     /// In order.
     pub steps: Vec<Step>,
+    /// What is done after everything else: when it fails, nothing else waits for it.
+    pub later: Vec<Step>,
     /// What it waits for.
     pub holds: Vec<Hold>,
     /// When something is due.
@@ -39,7 +42,7 @@ pub struct Upkeep {
 }
 
 impl Upkeep {
-    fn order(&mut self, cluster: Option<&str>, order: Order, why: impl Into<String>) {
+    pub(super) fn order(&mut self, cluster: Option<&str>, order: Order, why: impl Into<String>) {
         let action = Action::Secure(Box::new(order));
         self.steps.push(Step { cluster: cluster.map(str::to_owned), action, why: why.into() });
     }
@@ -60,7 +63,7 @@ impl Upkeep {
         if until.is_positive() { other.min(until.unsigned_abs().max(Duration::from_secs(1))) } else { other }
     }
 
-    fn wake(&mut self, at: Timestamp) {
+    pub(super) fn wake(&mut self, at: Timestamp) {
         self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
     }
 }
@@ -240,13 +243,18 @@ fn publish_trust(scope: &Scope<'_>, layers: &Layers, upkeep: &mut Upkeep) {
         return;
     }
     let name = http_trust(scope.name);
-    let desired = ConfigMap {
-        metadata: scope.metadata(name.clone()),
-        data: Some(BTreeMap::from([("ca.crt".to_owned(), bundle(trust))])),
-        ..ConfigMap::default()
-    };
     let maps = &scope.snapshot.objects.config_maps;
-    let step = match drift::find(maps, |map| &map.metadata, &name, scope.uid) {
+    let live = drift::find(maps, |map| &map.metadata, &name, scope.uid);
+    let data = Some(BTreeMap::from([("ca.crt".to_owned(), bundle(trust))]));
+    let mut metadata = scope.metadata(name.clone());
+    let since = match &live {
+        Live::Ours(found) if found.data == data => annotation(&found.metadata, ANNOTATION_STAGE_SINCE),
+        _ => None,
+    };
+    let since = since.map_or_else(|| whole_seconds(scope.now).to_string(), str::to_owned);
+    metadata.annotations.get_or_insert_default().insert(ANNOTATION_STAGE_SINCE.to_owned(), since);
+    let desired = ConfigMap { metadata, data, ..ConfigMap::default() };
+    let step = match live {
         Live::Missing => Action::Create(Object::ConfigMap(Box::new(desired))),
         Live::Ours(found) if drift::differs(&desired, found) => {
             let target = drift::target(Kind::ConfigMap, &found.metadata);
@@ -296,101 +304,6 @@ fn plan_users(scope: &Scope<'_>, upkeep: &mut Upkeep) {
     if let Some(at) = plan.wake_at {
         upkeep.wake(at);
     }
-}
-
-/// The Secret of one workload: whatever is missing, due or of another source is made anew, the rest stays.
-fn plan_certificates<'a>(
-    scope: &Scope<'_>,
-    key: &ClusterKey,
-    objects: &CellObjects,
-    workload: &Workload,
-    layer: &impl Fn(Layer) -> &'a LayerPlan,
-    upkeep: &mut Upkeep,
-) {
-    let name = workload.secret();
-    let live = match drift::find(&objects.secrets, |secret| &secret.metadata, &name, scope.uid) {
-        Live::Missing => None,
-        Live::Ours(secret) => Some(secret),
-        Live::NotOurs => return not_ours(Some(&key.cluster), &name, upkeep),
-        Live::Terminating => return,
-    };
-    let mut issue = Vec::new();
-    let mut keep = BTreeSet::new();
-    let mut is_complete = true;
-    for leaf in workload.leaves(key) {
-        let plan = layer(leaf.layer);
-        let has = live.is_some_and(|secret| secret.pair(&leaf.file).is_some());
-        let good = match (&plan.source, live) {
-            (Some((source, from)), Some(secret)) => leaf.is_good(secret, source, from, scope.now),
-            _ => false,
-        };
-        match &plan.source {
-            Some((source, _)) if !good => issue.push(LeafOrder { leaf, source: source.clone() }),
-            _ if has => {
-                if let Some(found) = live.and_then(|secret| secret.pair(&leaf.file)).filter(|_| good) {
-                    upkeep.wake(found.renew_at());
-                }
-                keep.extend(files(&leaf));
-            }
-            _ => is_complete = false,
-        }
-    }
-    // A Secret that lacks something serves nobody.
-    if live.is_none() && (!is_complete || issue.is_empty()) {
-        return;
-    }
-    let trust: BTreeMap<String, String> = (Layer::ALL.into_iter())
-        .map(|of| (of.trust_file().to_owned(), bundle(&layer(of).trust)))
-        .filter(|(_, pem)| !pem.is_empty())
-        .collect();
-    let has_trust =
-        live.is_some_and(|secret| trust.iter().all(|(file, pem)| bundle(secret.certificates(file)) == *pem));
-    let has_more = live.is_some_and(|secret| {
-        let wanted = |file: &String| keep.contains(file) || trust.contains_key(file);
-        secret.certificates.keys().chain(secret.keys.keys()).any(|file| !wanted(file))
-    });
-    if issue.is_empty() && has_trust && !has_more {
-        return;
-    }
-    let why = match issue.as_slice() {
-        [] if !has_trust => "whom nodes trust changes".to_owned(),
-        [] => "nodes are gone".to_owned(),
-        [first, ..] => format!(
-            "certificates of {} nodes are missing, due, or of a former authority, {} first",
-            workload.role, first.leaf.file
-        ),
-    };
-    let labels = key.labels(Some(workload.role), workload.zone.as_deref());
-    let order = CertificatesOrder {
-        metadata: build::secret_metadata(&scope.snapshot.cell, name, labels),
-        replaces: live.map(|secret| drift::exact_target(Kind::Secret, &secret.metadata)),
-        issue,
-        keep,
-        trust,
-    };
-    upkeep.order(Some(&key.cluster), Order::Certificates(order), why);
-}
-
-fn files(leaf: &Leaf) -> [String; 2] {
-    [format!("{}.crt", leaf.file), format!("{}.key", leaf.file)]
-}
-
-/// True when a workload has everything that its pods mount: certificates of these nodes, and users.
-pub(super) fn is_equipped(cell: &ValidCell, objects: &CellObjects, workload: &str, nodes: &[String]) -> bool {
-    if !cell.is_secure {
-        return true;
-    }
-    let find = |name: &str| drift::find(&objects.secrets, |o| &o.metadata, name, &cell.uid).ours();
-    let has_users = find(&users::users_secret(&cell.name)).is_some_and(|secret| secret.users.is_some());
-    let certificates = find(&crate::security::leaf::certificates_secret(workload));
-    has_users
-        && certificates.is_some_and(|secret| {
-            let has = |node: &String| {
-                Layer::ALL.iter().all(|layer| secret.pair(&format!("{node}.{layer}")).is_some())
-            };
-            nodes.iter().all(has)
-                && Layer::ALL.iter().all(|layer| !secret.certificates(layer.trust_file()).is_empty())
-        })
 }
 
 /// A node to ask what it shows.

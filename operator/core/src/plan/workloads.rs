@@ -4,19 +4,22 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_crds::Reason;
 
 use super::Draft;
+use super::certificates::is_equipped;
 use super::cluster::{bootstrap_names, name_conflict, plan_simple, terminating};
-use super::security::is_equipped;
 use super::volumes::{self, Volumes};
 use crate::build;
-use crate::domain::{IngestScale, ValidCell, ValidZone};
+use crate::domain::{IngestScale, ValidCell, ValidKeystore, ValidZone};
 use crate::drift::{self, Live};
 use crate::identity::{Identity, highest_version};
 use crate::names::{ANNOTATION_INPUT_HASH, ClusterKey, Role};
+use crate::security::keystore::used_by;
 use crate::security::leaf::SHARED;
 use crate::snapshot::{CellObjects, ElasticFacts, annotation, role_and_zone};
+use crate::status::some_of;
 use crate::step::{Action, Kind, Object};
 
 pub(super) fn plan_workloads(
@@ -139,9 +142,9 @@ fn hold_template_change(
     let Live::Ours(live) = drift::find(&objects.stateful_sets, |o| &o.metadata, &name, &cell.uid) else {
         return false;
     };
-    let wanted = build::input_hash(cell, role, Some(zone));
-    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&wanted) {
-        hold_roll(key, role, draft);
+    let hash = |cell: &ValidCell| build::input_hash(cell, role, Some(zone));
+    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell)) {
+        hold_roll(cell, key, role, &live.metadata, &hash, draft);
         return true;
     }
     if volumes::compare(cell, role, live) == Volumes::Other {
@@ -158,14 +161,51 @@ fn hold_template_change(
     false
 }
 
-fn hold_roll(key: &ClusterKey, role: Role, draft: &mut Draft) {
-    let message = format!(
-        "the {role} nodes run with an earlier spec: applying the change needs a rolling restart, which comes with a later \
-         version of the operator; the running nodes stay as they are, set the spec back to go on"
-    );
+fn hold_roll(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    role: Role,
+    live: &ObjectMeta,
+    hash: &impl Fn(&ValidCell) -> String,
+    draft: &mut Draft,
+) {
+    let used = used_by(live);
+    let former = used.map(|from| ValidKeystore { from: Some(from.to_owned()), ..ValidKeystore::default() });
+    let as_before = hash(&ValidCell { keystore: former, ..cell.clone() });
+    let differs = cell.keystore.as_ref().and_then(|keystore| keystore.from.as_deref()) != used;
+    let message = if differs && annotation(live, ANNOTATION_INPUT_HASH) == Some(&as_before) {
+        hold_keystore(cell, role, used)
+    } else {
+        format!(
+            "the {role} nodes run with an earlier spec: applying the change needs a rolling restart, which comes with a \
+             later version of the operator; the running nodes stay as they are, set the spec back to go on"
+        )
+    };
     if !draft.holds.iter().any(|hold| hold.message == message) {
         draft.hold(&key.cluster, Reason::NotSupportedYet, message);
     }
+}
+
+/// The keystore alone is what keeps a workload from following.
+fn hold_keystore(cell: &ValidCell, role: Role, used: Option<&str>) -> String {
+    let needs = "needs a rolling restart, which comes with a later version of the operator; the running nodes keep what they \
+                 have";
+    let Some(used) = used else {
+        return format!(
+            "spec.secureSettings: a first keystore for the {role} nodes {needs}; take the list out to go on"
+        );
+    };
+    let Some(keystore) = &cell.keystore else {
+        return format!(
+            "spec.secureSettings is gone: taking the keystore from the {role} nodes {needs}; set it back to go on"
+        );
+    };
+    let changed = keystore.pending.get(used).map(Vec::as_slice).unwrap_or_default();
+    format!(
+        "spec.secureSettings: the {role} nodes load {} only when they start, which {needs}; put back in the Secrets what was \
+         there to go on",
+        some_of(changed)
+    )
 }
 
 fn hold_ingest_change(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draft: &mut Draft) -> bool {
@@ -182,9 +222,9 @@ fn hold_ingest_change(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects,
         );
         return true;
     }
-    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&build::input_hash(cell, Role::Ingest, None))
-    {
-        hold_roll(key, Role::Ingest, draft);
+    let hash = |cell: &ValidCell| build::input_hash(cell, Role::Ingest, None);
+    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell)) {
+        hold_roll(cell, key, Role::Ingest, &live.metadata, &hash, draft);
         return true;
     }
     false

@@ -10,7 +10,8 @@ use super::table::{
     Destination, Hash, Override, SCHEMA_VERSION, SlotRange, Table, TableCluster, TableIndex, TenantRules,
     Traffic,
 };
-use crate::names::{ClusterKey, HTTP_PORT};
+use crate::names::{ClusterKey, HTTP_PORT, http_trust};
+use crate::security::users::User;
 
 /// An index that exists, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,12 +20,13 @@ pub struct Located {
     pub name: String,
     /// Its cluster.
     pub cluster: ClusterKey,
-    /// `http` or `https`.
-    pub scheme: &'static str,
+    /// Whether its cluster has TLS and users.
+    pub is_secure: bool,
 }
 
 /// The indices of a pool, in the order of their numbers, every one of them: their count decides which slots are whose.
-pub type Pool = Vec<Located>;
+/// One that is lost is nowhere.
+pub type Pool = Vec<Option<Located>>;
 
 /// What a table is made of.
 #[derive(Clone, Debug)]
@@ -39,8 +41,8 @@ pub struct TableInput {
     pub versioning: Versioning,
     /// Absent: only dedicated tenants have a place.
     pub pool: Option<Pool>,
-    /// Tenants with an index of their own.
-    pub dedicated: BTreeMap<String, Located>,
+    /// Tenants with an index of their own; one whose index is not there yet, or not any more, is nowhere.
+    pub dedicated: BTreeMap<String, Option<Located>>,
 }
 
 /// Why there is no table.
@@ -66,7 +68,7 @@ pub fn build_table(input: &TableInput, generation: i64) -> Result<Table, BuildEr
     };
     let overrides = (input.dedicated.iter())
         .map(|(tenant, located)| {
-            let to = Destination::only(places.index(located, false));
+            let to = places.destination(located.as_ref(), false);
             (tenant.clone(), Override { to, documents_per_second: None, lane: None })
         })
         .collect();
@@ -93,7 +95,7 @@ fn pool_slots(pool: &Pool, places: &mut Places) -> Result<Vec<SlotRange>, BuildE
     let from = |i: u64| Slot::try_from((i * u64::from(SLOTS)).div_ceil(count)).unwrap_or(Slot::MAX);
     Ok((0..count)
         .zip(pool)
-        .map(|(i, located)| SlotRange { from: from(i), to: Destination::only(places.index(located, true)) })
+        .map(|(i, located)| SlotRange { from: from(i), to: places.destination(located.as_ref(), true) })
         .collect())
 }
 
@@ -114,11 +116,17 @@ impl Places {
             clusters.push(TableCluster {
                 name: key.name(),
                 cell: key.cell.clone(),
-                endpoint: key.endpoint(located.scheme),
+                endpoint: key.endpoint(if located.is_secure { "https" } else { "http" }),
                 nodes: format!("{}.{}.svc:{HTTP_PORT}", key.http_service(), key.namespace),
+                credential_secret: located.is_secure.then(|| User::Router.secret(&key.cell)),
+                ca_config_map: located.is_secure.then(|| http_trust(&key.cell)),
             });
             next
         })
+    }
+
+    fn destination(&mut self, located: Option<&Located>, routed: bool) -> Destination {
+        located.map_or_else(Destination::nowhere, |located| Destination::only(self.index(located, routed)))
     }
 
     fn index(&mut self, located: &Located, routed: bool) -> u32 {

@@ -8,7 +8,7 @@ use crate::names::{dedicated_index, pool_index};
 use crate::routing::{MAX_ENCODED_BYTES, decode, encode, slot_of};
 
 fn located(name: String, cell: &str, cluster: &str) -> Located {
-    Located { name, cluster: ClusterKey::new("search", cell, cluster), scheme: "https" }
+    Located { name, cluster: ClusterKey::new("search", cell, cluster), is_secure: true }
 }
 
 fn input(pool: i32, tenants: &[String]) -> TableInput {
@@ -19,16 +19,16 @@ fn input(pool: i32, tenants: &[String]) -> TableInput {
         tenant: TenantRules { field: "guild_id".into(), fan_out: false, id_scope: IdScope::Tenant },
         versioning: Versioning::External,
         pool: (pool > 0).then(|| {
-            (0..pool).map(|i| located(pool_index("messages", i, 1), "guilds", cluster(i))).collect()
+            (0..pool).map(|i| Some(located(pool_index("messages", i, 1), "guilds", cluster(i)))).collect()
         }),
         dedicated: (tenants.iter())
-            .map(|tenant| (tenant.clone(), located(dedicated_index("messages", tenant, 1), "bfg", "a")))
+            .map(|tenant| (tenant.clone(), Some(located(dedicated_index("messages", tenant, 1), "bfg", "a"))))
             .collect(),
     }
 }
 
 fn name<'a>(table: &'a Table, tenant: &str) -> Option<&'a str> {
-    let (index, _) = table.index(table.lookup(tenant)?.read)?;
+    let (index, _) = table.index(table.lookup(tenant)?.read?)?;
     Some(&index.name)
 }
 
@@ -36,13 +36,33 @@ fn name<'a>(table: &'a Table, tenant: &str) -> Option<&'a str> {
 fn a_dedicated_tenant_is_in_its_own_index_and_all_others_are_in_the_pool() {
     let table = build_table(&input(12, &["42".into()]), 7).unwrap();
     table.check().unwrap();
-    let (index, cluster) = table.index(table.lookup("42").unwrap().read).unwrap();
+    let (index, cluster) = table.index(table.lookup("42").unwrap().read.unwrap()).unwrap();
     assert_eq!((index.name.as_str(), index.routed), ("messages.t.42.g1", false));
     assert_eq!((cluster.name.as_str(), cluster.cell.as_str()), ("bfg-a", "bfg"));
     assert_eq!(cluster.nodes, "bfg-a-http.search.svc:9200");
-    let (index, _) = table.index(table.lookup("43").unwrap().read).unwrap();
+    assert_eq!(cluster.endpoint, "https://bfg-a.search.svc:9200");
+    assert_eq!(cluster.credential_secret.as_deref(), Some("bfg-router"));
+    assert_eq!(cluster.ca_config_map.as_deref(), Some("bfg-http-ca-public"));
+    let (index, _) = table.index(table.lookup("43").unwrap().read.unwrap()).unwrap();
     assert!(index.name.starts_with("messages.p0") && index.routed);
     assert_eq!(table.clusters.len(), 3);
+}
+
+#[test]
+fn who_has_lost_an_index_is_nowhere_and_the_others_stay_where_they_are() {
+    let whole = build_table(&input(12, &["42".into()]), 7).unwrap();
+    let mut input = input(12, &["42".into()]);
+    input.pool.as_mut().unwrap()[3] = None;
+    input.dedicated.insert("42".into(), None);
+    let table = build_table(&input, 8).unwrap();
+    table.check().unwrap();
+    assert!(table.lookup("42").unwrap().is_nowhere(), "and not in the pool");
+    assert!(!table.names("messages.p003.g1", "guilds-b") && !table.names("messages.t.42.g1", "bfg-a"));
+    let lost = |slot: u16| (4_096..5_462).contains(&slot);
+    for tenant in (0..1_000).map(|n: u32| n.to_string()).filter(|tenant| tenant != "42") {
+        let expected = name(&whole, &tenant).filter(|_| !lost(slot_of(&tenant)));
+        assert_eq!(name(&table, &tenant), expected, "{tenant}");
+    }
 }
 
 #[test]

@@ -33,23 +33,33 @@ pub enum CodecError {
 
 /// The table as it is published. Deterministic: no time and no file name in the gzip header.
 pub fn encode(table: &Table) -> Result<Vec<u8>, CodecError> {
-    let json = serde_json::to_vec(table).map_err(CodecError::Json)?;
+    pack(&to_json(table)?)
+}
+
+/// The same text for the same table.
+pub(super) fn to_json(table: &Table) -> Result<Vec<u8>, CodecError> {
+    serde_json::to_vec(table).map_err(CodecError::Json)
+}
+
+pub(super) fn pack(json: &[u8]) -> Result<Vec<u8>, CodecError> {
     let mut encoder = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
-    let bytes = encoder.write_all(&json).and_then(|()| encoder.finish()).map_err(CodecError::Gzip)?;
+    let bytes = encoder.write_all(json).and_then(|()| encoder.finish()).map_err(CodecError::Gzip)?;
     if bytes.len() > MAX_ENCODED_BYTES { Err(CodecError::TooLarge { bytes: bytes.len() }) } else { Ok(bytes) }
 }
 
 /// A table that can be looked up in, from gzip or from plain JSON.
 pub fn decode(bytes: &[u8]) -> Result<Table, CodecError> {
-    let mut unpacked = Vec::new();
-    let json = if bytes.starts_with(&[0x1f, 0x8b]) {
-        let mut reader = GzDecoder::new(bytes).take(MAX_DECODED_BYTES);
-        reader.read_to_end(&mut unpacked).map_err(CodecError::Gzip)?;
-        unpacked.as_slice()
-    } else {
-        bytes
-    };
-    let table: Table = serde_json::from_slice(json).map_err(CodecError::Json)?;
+    let table: Table = serde_json::from_slice(&unpack(bytes)?).map_err(CodecError::Json)?;
     table.check()?;
     Ok(table)
+}
+
+pub(super) fn unpack(bytes: &[u8]) -> Result<Vec<u8>, CodecError> {
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(bytes.to_vec());
+    }
+    let mut unpacked = Vec::new();
+    let mut reader = GzDecoder::new(bytes).take(MAX_DECODED_BYTES);
+    reader.read_to_end(&mut unpacked).map_err(CodecError::Gzip)?;
+    Ok(unpacked)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use searchcell_crds::{IdScope, Versioning};
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,7 @@ use super::slots::{SEED, SLOTS, Slot, slot_of};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// The routing table of one collection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Table {
     /// [`SCHEMA_VERSION`] of its writer.
@@ -42,7 +43,7 @@ pub struct Table {
 }
 
 /// How a document's tenant and id are found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantRules {
     /// Top-level field of the document.
@@ -54,7 +55,7 @@ pub struct TenantRules {
 }
 
 /// The function from tenant to slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Hash {
     /// `xxh3-64`: the slot is the upper 14 bits.
@@ -72,7 +73,7 @@ impl Default for Hash {
 }
 
 /// A cluster, and how to talk to it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TableCluster {
     /// `<cell>-<cluster>`.
@@ -83,10 +84,16 @@ pub struct TableCluster {
     pub endpoint: String,
     /// Host and port of the headless Service, whose addresses are the nodes that take requests.
     pub nodes: String,
+    /// Secret of the same namespace with `username` and `password`; absent: the cluster asks for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_secret: Option<String>,
+    /// ConfigMap of the same namespace with the authorities to trust, under `ca.crt`; absent: there is no TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_config_map: Option<String>,
 }
 
 /// An index.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TableIndex {
     /// Name of the index.
@@ -101,7 +108,7 @@ pub struct TableIndex {
 }
 
 /// Whether writes go to an index now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Traffic {
     /// They do.
     #[default]
@@ -116,12 +123,14 @@ impl Traffic {
     }
 }
 
-/// Where reads and writes go: positions in `indices`. A migration writes to two and reads from one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Where reads and writes go: positions in `indices`. A migration writes to two and reads from one. Without both it
+/// is nowhere: its index is not there yet, or lost. Writes wait, and searches have no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Destination {
     /// Where searches go.
-    pub read: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<u32>,
     /// Where every write goes; absent: where searches go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub write: Vec<u32>,
@@ -130,17 +139,27 @@ pub struct Destination {
 impl Destination {
     /// Reads and writes go to one index.
     pub fn only(index: u32) -> Self {
-        Self { read: index, write: Vec::new() }
+        Self { read: Some(index), write: Vec::new() }
+    }
+
+    /// There is no index now.
+    pub fn nowhere() -> Self {
+        Self { read: None, write: Vec::new() }
+    }
+
+    /// True when there is no index now.
+    pub fn is_nowhere(&self) -> bool {
+        self.writes().is_empty()
     }
 
     /// Every index that a write goes to.
     pub fn writes(&self) -> &[u32] {
-        if self.write.is_empty() { std::slice::from_ref(&self.read) } else { &self.write }
+        if self.write.is_empty() { self.read.as_slice() } else { &self.write }
     }
 }
 
 /// Neighbouring slots with one destination; the range ends where the next one begins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SlotRange {
     /// First slot.
@@ -151,7 +170,7 @@ pub struct SlotRange {
 }
 
 /// A tenant that is not where its slot says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Override {
     /// Where it is.
@@ -205,7 +224,7 @@ impl Table {
         let destinations = (self.slots.iter().map(|range| ("slots", &range.to)))
             .chain(self.overrides.iter().map(|(tenant, o)| (tenant.as_str(), &o.to)));
         for (from, to) in destinations {
-            let lost = to.writes().iter().chain([&to.read]).find(|i| at(&self.indices, **i).is_none());
+            let lost = to.writes().iter().chain(&to.read).find(|i| at(&self.indices, **i).is_none());
             if let Some(position) = lost {
                 return dangling(from, *position);
             }
@@ -216,7 +235,7 @@ impl Table {
         if ascend && begins && ends { Ok(()) } else { Err(TableError::Slots) }
     }
 
-    /// Where the tenant is; absent: nowhere, because there is no pool.
+    /// Where the tenant is; absent: nowhere, because there is no pool. A destination may be nowhere, too.
     pub fn lookup(&self, tenant: &str) -> Option<&Destination> {
         if let Some(found) = self.overrides.get(tenant) {
             return Some(&found.to);
@@ -224,6 +243,12 @@ impl Table {
         let slot = slot_of(tenant);
         let after = self.slots.partition_point(|range| range.from <= slot);
         self.slots.get(after.checked_sub(1)?).map(|range| &range.to)
+    }
+
+    /// True when it names the index, on the cluster of this name (`<cell>-<cluster>`).
+    pub fn names(&self, index: &str, cluster: &str) -> bool {
+        let on = |position| at(&self.clusters, position).is_some_and(|found| found.name == cluster);
+        self.indices.iter().any(|found| found.name == index && on(found.cluster))
     }
 
     /// An index by its position, and its cluster.

@@ -1,17 +1,20 @@
 //! What may be known of a Secret: nothing that is secret. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::keystore::KeystoreFacts;
 
 /// The public side of a Secret.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SecretFacts {
     /// Name, UID, resource version, labels, annotations, owner.
     pub metadata: ObjectMeta,
-    /// Certificates by key (`*.crt`), in their order.
-    pub certificates: BTreeMap<String, Vec<CertificateFacts>>,
+    /// Certificates by key (`*.crt`), in their order. Shared: every pass copies the facts.
+    pub certificates: BTreeMap<String, Arc<Vec<CertificateFacts>>>,
     /// Fingerprint of the public key that belongs to each private key, by key (`*.key`).
     pub keys: BTreeMap<String, String>,
     /// Keys that do not hold what their names promise.
@@ -22,6 +25,8 @@ pub struct SecretFacts {
     pub standby: BTreeMap<String, CredentialFacts>,
     /// The file realm.
     pub users: Option<UsersFacts>,
+    /// The keystore of nodes.
+    pub keystore: Option<KeystoreFacts>,
 }
 
 impl SecretFacts {
@@ -39,7 +44,7 @@ impl SecretFacts {
 
     /// All certificates under a key.
     pub fn certificates(&self, key: &str) -> &[CertificateFacts] {
-        self.certificates.get(key).map(Vec::as_slice).unwrap_or_default()
+        self.certificates.get(key).map(|found| found.as_slice()).unwrap_or_default()
     }
 }
 

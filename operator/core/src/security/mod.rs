@@ -3,17 +3,21 @@
 //! Secrets come in as facts that are public (`facts`): fingerprints, names, lifetimes, who signed what. Nothing here
 //! ever sees a private key, a password or a hash; what has to be made anew is asked for in orders (`order`), which an
 //! effect carries out. `authority` is the life of a certificate authority, `leaf` says which certificate each node
-//! needs, `users` who there is, `roles` what they may do, and `gate` keeps rotations and disruptions apart.
+//! needs, `users` who there is, `roles` what they may do, and `gate` keeps rotations and disruptions apart. `keystore` is
+//! for cells without security, too.
 
 pub mod authority;
 pub mod facts;
 pub mod gate;
+pub mod keystore;
 pub mod leaf;
 pub mod order;
 pub mod roles;
 pub mod users;
 
 use std::time::Duration;
+
+use jiff::Timestamp;
 
 pub use authority::{Authority, Stage};
 pub use facts::{CertificateFacts, CredentialFacts, SecretFacts, Served, Supplied, UsersFacts};
@@ -40,8 +44,8 @@ pub const ANNOTATION_ROTATED: &str = "searchcell.dev/rotated";
 /// changed last.
 pub const ANNOTATION_STAGE_SINCE: &str = "searchcell.dev/stage-since";
 
-/// Whether a Secret of the cell's namespace is for its nodes or its operator alone: authorities, certificates, users, and
-/// what the operator logs in with. Those of routers, exporters and administrators are for whoever needs them.
+/// Whether a Secret of the cell's namespace is for its nodes or its operator alone: authorities, certificates, users,
+/// keystores, and what the operator logs in with. Those of routers, exporters and administrators are for whoever needs them.
 pub fn is_operators_alone(cell: &str, secret: &str) -> bool {
     let Some(rest) = secret.strip_prefix(cell).and_then(|rest| rest.strip_prefix('-')) else { return false };
     let of_cell =
@@ -59,7 +63,12 @@ pub fn is_operators_alone(cell: &str, secret: &str) -> bool {
             || rest == certificates_secret(&key.ingest())
             || [Role::Master, Role::Data].into_iter().any(of_zones)
     });
-    of_cell.iter().any(|own| own == secret) || of_cluster
+    of_cell.iter().any(|own| own == secret) || of_cluster || keystore::slot_of(cell, secret).is_some()
+}
+
+/// A time as annotations have it.
+pub fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 /// How long certificates live, and how long an overlap lasts for clients that nobody can ask.
@@ -71,7 +80,7 @@ pub struct Lifetimes {
     pub authority: Duration,
     /// How long clients have to load a new authority of the HTTP layer before any node presents its certificates.
     pub overlap: Duration,
-    /// How long the former user of a router or an exporter stays valid after its successor was made.
+    /// How long the former user of a router, an exporter or the administrator stays valid after its successor was made.
     pub credential_grace: Duration,
 }
 
@@ -139,6 +148,7 @@ mod tests {
             "guilds-a-ingest-certificates",
             "guilds-a-master-a-certificates",
             "guilds-a-data-rack-7-certificates",
+            "guilds-keystore-1",
         ] {
             assert!(is_operators_alone("guilds", name), "{name}");
         }
@@ -148,6 +158,7 @@ mod tests {
             "guilds-exporter",
             "guilds",
             "guilds-certificates",
+            "guilds-keystore",
             "guilds-http-certificates",
             "guilds-a-data-certificates",
             "guildsx-http-ca",

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Layer;
+use super::keystore::Wanted;
 use super::leaf::Leaf;
 use crate::step::Target;
 
@@ -29,6 +30,8 @@ pub enum Order {
     Standby(StandbyOrder),
     /// The file realm.
     Users(UsersOrder),
+    /// The keystore of nodes.
+    Keystore(KeystoreOrder),
 }
 
 impl Order {
@@ -41,6 +44,7 @@ impl Order {
             Order::Hash { target, .. } => &target.name,
             Order::Standby(order) => name_of(&order.metadata),
             Order::Users(order) => name_of(&order.metadata),
+            Order::Keystore(order) => name_of(&order.metadata),
         }
     }
 
@@ -53,6 +57,7 @@ impl Order {
             Order::Hash { .. } => "HashPassword",
             Order::Standby(_) => "RenewStandby",
             Order::Users(_) => "RenderUsers",
+            Order::Keystore(_) => "RenderKeystore",
         }
     }
 }
@@ -202,6 +207,23 @@ pub struct UserLine {
     pub standby: Option<String>,
     /// Fingerprint of the hash, as observed.
     pub hash: String,
+}
+
+/// The keystore of nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeystoreOrder {
+    /// Of the Secret.
+    pub metadata: ObjectMeta,
+    /// The Secret that changes, exactly; absent: it is created.
+    pub replaces: Option<Target>,
+    /// Entries that stay as the Secret has them.
+    pub keep: BTreeSet<String>,
+    /// Entries that are taken from Secrets of the user, as observed.
+    pub take: BTreeMap<String, Wanted>,
+    /// Nodes run with it: they are to be told.
+    pub is_running: bool,
+    /// UIDs of the cell's pods, as observed. What nobody has is not written over when there are others by now.
+    pub pods: BTreeSet<String>,
 }
 
 /// A layer and where its certificates come from, in words for a person.

@@ -16,10 +16,13 @@ pub fn roles(placements: &[IndexPlacement]) -> String {
     let roles = [
         (
             User::Operator,
-            json!(["monitor", "cluster:admin/settings/update"]),
+            json!(["monitor", "cluster:admin/settings/update", "cluster:admin/nodes/reload_secure_settings"]),
             json!([
                 {"names": ["*"], "privileges": ["monitor", "view_index_metadata"]},
-                {"names": [MANAGED], "privileges": ["create_index", "delete_index"]},
+                {"names": [MANAGED], "privileges": [
+                    "create_index", "delete_index", "indices:admin/mapping/put", "indices:admin/settings/update",
+                    "indices:data/read/search", "indices:admin/refresh*",
+                ]},
             ]),
         ),
         (

@@ -269,7 +269,7 @@ impl Of<'_> {
         name: String,
         plan: &mut UsersPlan,
     ) {
-        let standby = match self.stands_by() {
+        let (username, standby) = match self.stands_by() {
             Some((standby, hash)) => {
                 // Nodes that do not know it yet would refuse it. Who has the former password mounted still has it.
                 let is_in =
@@ -282,14 +282,10 @@ impl Of<'_> {
                     _ => {}
                 }
                 let (secret, role) = (standby_secret(view.cell), self.user.as_str().to_owned());
-                let standby_of = Standby { secret, role, hash: hash.clone() };
-                Some((standby.username.clone(), standby_of))
+                (standby.username.clone(), Some(Standby { secret, role, hash: hash.clone() }))
             }
+            // Somebody is to stand by first.
             None if file.is_some() => return,
-            None => None,
-        };
-        let (username, standby) = match standby {
-            Some((username, standby)) => (username, Some(standby)),
             None => (self.free_slot(), None),
         };
         let order = CredentialOrder { metadata: (view.metadata)(name), username, standby };

@@ -15,6 +15,7 @@ use crate::identity::{Identity, identity};
 use crate::names::ClusterKey;
 use crate::placement::{Copies, verify};
 use crate::plan::has_workloads;
+use crate::security::keystore::resolve;
 use crate::snapshot::{CellSnapshot, ElasticFacts, Reading, is_ready};
 use crate::step::{Outcome, Plan};
 use crate::validate::Problem;
@@ -31,6 +32,8 @@ pub fn cell_status(
     let previous = snapshot.cell.status.clone().unwrap_or_default();
     let generation = snapshot.cell.metadata.generation;
     let is_deleting = snapshot.cell.metadata.deletion_timestamp.is_some();
+    let resolved = valid.map(|cell| resolve(cell, snapshot));
+    let valid = resolved.as_ref().map_err(|problems| *problems);
     let in_spec: Vec<&str> =
         valid.iter().flat_map(|cell| &cell.clusters).map(|cluster| cluster.name.as_str()).collect();
     // With an invalid spec, and for a cluster that left it, what was there before goes on being reported.

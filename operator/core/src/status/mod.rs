@@ -59,8 +59,11 @@ pub fn waits_for_a_person(reason: Reason) -> bool {
             | Reason::IndexMissing
             | Reason::StorageClassFixed
             | Reason::NoOpenCluster
+            | Reason::NoCapacity
             | Reason::InvalidCertificate
             | Reason::InvalidSecret
+            | Reason::InvalidSecureSettings
+            | Reason::KeystoreRefused
             | Reason::CellNotFound
     )
 }

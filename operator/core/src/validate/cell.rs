@@ -78,14 +78,12 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
         deletion_policy: spec.deletion_policy,
         suspend: spec.suspend,
         is_secure: spec.security_mode() == SecurityMode::Managed,
+        keystore: security::keystore(spec),
     })
 }
 
 /// Fields that the API has and this version of the operator does not act on.
 fn not_supported_yet(spec: &SearchCellSpec, problems: &mut Problems) {
-    if !spec.secure_settings.is_empty() {
-        problems.not_yet("spec.secureSettings", "is not supported yet: remove it");
-    }
     for zone in spec.zones.iter().filter(|zone| zone.is_retiring()) {
         problems.not_yet(
             format!("spec.zones[{}].state", zone.name),

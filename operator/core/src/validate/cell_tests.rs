@@ -18,7 +18,6 @@ macro_rules! refused {
 
 refused! {
     // Not in this version.
-    secure_settings: "/spec/secureSettings" = [{"secretName": "s3"}] => NotSupportedYet at "spec.secureSettings", "remove";
     zone_retiring: "/spec/zones/0/state" = "Retiring" => NotSupportedYet at "spec.zones[c].state", "Active";
     cluster_drain: "/spec/clusters/1/placement" = "Drain" => NotSupportedYet at "spec.clusters[a].placement", "Closed";
     cluster_disposable: "/spec/clusters/1/disposable" = true => NotSupportedYet at "spec.clusters[a].disposable", "remove";
@@ -171,9 +170,9 @@ fn supported_choices_are_accepted() {
 fn all_problems_come_at_once_sorted_by_path() {
     let mut value = with(good_cell(), "/spec/version", json!("6.0.0"));
     value = with(value, "/spec/nodes/master/count", json!(4));
-    value = with(value, "/spec/secureSettings", json!([{"secretName": "s3"}]));
+    value = with(value, "/spec/secureSettings", json!([{"secretName": "S3"}]));
     let paths: Vec<String> = cell_problems(value).into_iter().map(|problem| problem.path).collect();
-    assert_eq!(paths, ["spec.nodes.master.count", "spec.secureSettings", "spec.version"]);
+    assert_eq!(paths, ["spec.nodes.master.count", "spec.secureSettings[0].secretName", "spec.version"]);
 }
 
 #[test]

@@ -28,6 +28,7 @@ mod test_support;
 use searchcell_crds::Reason;
 
 pub use cell::validate_cell;
+pub(crate) use placement::age;
 pub use placement::validate_placement;
 
 /// One thing that is wrong with a spec.

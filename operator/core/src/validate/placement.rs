@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use searchcell_crds::index_placement::{
-    DEFAULT_MAX_DOCUMENTS_PER_SHARD, LUCENE_MAX_DOCUMENTS, MAX_EXPECTED_DOCUMENTS_PER_SHARD, MAX_SHARDS,
+    DEFAULT_MAX_DOCUMENTS_PER_SHARD, LUCENE_MAX_DOCUMENTS, MANY_DOCUMENTS, MAX_EXPECTED_DOCUMENTS_PER_SHARD,
+    MAX_SHARDS, VERY_MANY_DOCUMENTS,
 };
 use searchcell_crds::{Dedicated, DedicatedTenant, IdScope, IndexPlacement, Reason, SearchCell, Settings};
 use serde_json::Value;
@@ -13,10 +15,6 @@ use crate::build::DELETED_FIELD;
 use crate::domain::{ValidIndex, ValidPlacement};
 use crate::names::{dedicated_index, pool_index};
 
-/// Above this many documents expected of a shard, a notice says so; Elasticsearch advises to stay below.
-const MANY_DOCUMENTS: i64 = 200_000_000;
-/// Above this many, another one.
-const VERY_MANY_DOCUMENTS: i64 = 1_000_000_000;
 /// The first generation of an index. Only a migration makes others.
 const FIRST_GENERATION: i32 = 1;
 
@@ -49,7 +47,7 @@ pub fn validate_placement(
         ),
     }
 
-    let mut notices = Vec::new();
+    let mut notices = refused_siblings(placement, &siblings);
     let indices = match (&spec.pool, &spec.dedicated) {
         (Some(pool), None) => pool_indices(&spec.collection, pool.indices, &mut problems),
         (None, Some(dedicated)) => {
@@ -90,11 +88,13 @@ fn is_sibling(placement: &IndexPlacement, other: &IndexPlacement) -> bool {
 
 /// Older by creation, then by name. An object that was never created is the youngest.
 fn is_older(other: &IndexPlacement, than: &IndexPlacement) -> bool {
-    let age = |placement: &IndexPlacement| {
-        let created = placement.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        (created.is_none(), created, placement.metadata.name.clone())
-    };
     age(other) < age(than)
+}
+
+/// Sorts placements from the oldest to the youngest.
+pub(crate) fn age(placement: &IndexPlacement) -> (bool, Option<Timestamp>, Option<String>) {
+    let created = placement.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    (created.is_none(), created, placement.metadata.name.clone())
 }
 
 fn name(placement: &IndexPlacement) -> &str {
@@ -173,6 +173,23 @@ fn against_siblings(placement: &IndexPlacement, siblings: &[&IndexPlacement], pr
             }
         }
     }
+}
+
+/// What younger placements are refused because of this one: both sides of a conflict are told of it.
+fn refused_siblings(placement: &IndexPlacement, siblings: &[&IndexPlacement]) -> Vec<String> {
+    let mut notices = Vec::new();
+    for younger in siblings.iter().filter(|sibling| is_older(placement, sibling)) {
+        let mut problems = Problems::default();
+        against_siblings(younger, &[placement], &mut problems);
+        let told = problems.sorted();
+        notices.extend(told.iter().map(|problem| {
+            format!(
+                "this placement is in force, and the younger placement {} is refused: {problem}",
+                name(younger)
+            )
+        }));
+    }
+    notices
 }
 
 /// What the user states must fit; what is computed at creation always does.

@@ -118,6 +118,18 @@ fn one_pool_per_collection_the_older_wins() {
 }
 
 #[test]
+fn both_sides_of_a_conflict_are_told_and_the_older_stays_in_force() {
+    let older = with(good_pool(), "/metadata/name", json!("zzz"));
+    let older = placement(with(older, "/metadata/creationTimestamp", json!("2026-01-01T00:00:00Z")));
+    let younger = with(good_pool(), "/spec/tenant/field", json!("user_id"));
+    let cell = cell(good_cell());
+    let valid = validate_placement(&older, Some(&cell), &[placement(younger)]).unwrap();
+    let told = valid.notices.join("; ");
+    assert!(told.contains("is refused: spec.pool") && told.contains("is refused: spec.tenant"), "{told}");
+    assert!(validate_placement(&older, Some(&cell), &[]).unwrap().notices.is_empty());
+}
+
+#[test]
 fn of_two_pools_of_one_second_the_first_by_name_wins() {
     let other = with(good_pool(), "/metadata/name", json!("aaa"));
     assert_one(

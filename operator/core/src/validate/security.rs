@@ -1,12 +1,15 @@
-//! The rules of `spec.security`, and which Secrets a spec may name. Pure.
+//! The rules of `spec.security` and `spec.secureSettings`, and which Secrets a spec may name. Pure.
+
+use std::collections::BTreeSet;
 
 use searchcell_crds::{Reason, SearchCellSpec, SecurityMode};
 use serde_json::Value;
 
 use super::{Problems, is_dns_label};
-use crate::domain::EsVersion;
+use crate::domain::{EsVersion, ValidKeystore};
 use crate::names::Role;
 use crate::security::is_operators_alone;
+use crate::security::keystore::MOST_SECRETS;
 
 /// Whether the mode fits the version, Secrets have names, and none of them is the operator's. `cell`: the cell's name.
 pub(super) fn check(cell: &str, spec: &SearchCellSpec, version: Option<EsVersion>, problems: &mut Problems) {
@@ -21,7 +24,8 @@ pub(super) fn check(cell: &str, spec: &SearchCellSpec, version: Option<EsVersion
             ),
         );
     }
-    if is_secure {
+    secure_settings(cell, spec, problems);
+    if is_secure || !spec.secure_settings.is_empty() {
         templates(cell, spec, problems);
     }
     let certificates = spec.security.as_ref().and_then(|security| security.certificates.as_ref());
@@ -33,18 +37,43 @@ pub(super) fn check(cell: &str, spec: &SearchCellSpec, version: Option<EsVersion
     for (layer, from) in [("http", &certificates.http), ("transport", &certificates.transport)] {
         let Some(from) = from else { continue };
         let path = format!("{path}.{layer}.secretName");
-        let is_name = from.secret_name.len() <= 253
-            && !from.secret_name.is_empty()
-            && from.secret_name.split('.').all(|part| is_dns_label(part, 253));
-        if !is_name {
-            problems.invalid(
-                path,
-                "is not the name of a Secret: write lower-case letters, digits, dashes and dots",
-            );
-        } else if is_operators_alone(cell, &from.secret_name) {
-            problems.invalid(path, "is a Secret of the operator: name one of yours");
-        }
+        secret_name(cell, path, &from.secret_name, problems);
     }
+}
+
+/// A Secret of the user.
+fn secret_name(cell: &str, path: String, name: &str, problems: &mut Problems) {
+    let is_name =
+        name.len() <= 253 && !name.is_empty() && name.split('.').all(|part| is_dns_label(part, 253));
+    if !is_name {
+        problems
+            .invalid(path, "is not the name of a Secret: write lower-case letters, digits, dashes and dots");
+    } else if is_operators_alone(cell, name) {
+        problems.invalid(path, "is a Secret of the operator: name one of yours");
+    }
+}
+
+/// The Secrets of `spec.secureSettings`.
+fn secure_settings(cell: &str, spec: &SearchCellSpec, problems: &mut Problems) {
+    let list = &spec.secure_settings;
+    if list.len() > MOST_SECRETS {
+        let text = format!("has more than {MOST_SECRETS} Secrets: put entries together in fewer");
+        problems.invalid("spec.secureSettings", text);
+    }
+    let mut names = BTreeSet::new();
+    for (number, from) in list.iter().enumerate() {
+        let path = format!("spec.secureSettings[{number}].secretName");
+        if !names.insert(&from.secret_name) {
+            problems.invalid(&path, "is there twice: name each Secret once");
+        }
+        secret_name(cell, path, &from.secret_name, problems);
+    }
+}
+
+/// What the spec says of the keystore.
+pub(super) fn keystore(spec: &SearchCellSpec) -> Option<ValidKeystore> {
+    let secrets: Vec<String> = spec.secure_settings.iter().map(|from| from.secret_name.clone()).collect();
+    (!secrets.is_empty()).then(|| ValidKeystore { secrets, ..ValidKeystore::default() })
 }
 
 /// Secrets that pod templates name. Who could mount those of the nodes elsewhere would go around the rule that other

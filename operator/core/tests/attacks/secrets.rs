@@ -6,7 +6,8 @@ use super::pods::{node, sidecar, template};
 use super::{Attack, On, attack, merged};
 
 /// Secrets that no pod template may name.
-const CLOSED: [&str; 7] = [
+const CLOSED: [&str; 8] = [
+    "guilds-keystore-1",
     "guilds-http-ca",
     "guilds-a-transport-ca",
     "guilds-users",
@@ -160,6 +161,31 @@ fn supplied(all: &mut Vec<Attack>) {
         all.push(secure(&format!("certificates from {name}"), from(name), "is a Secret of the operator"));
     }
     all.push(secure("certificates of its own", from("mine"), ""));
+    secure_settings(all);
     let both = json!({"security": {"mode": "Disabled", "certificates": {"http": {"secretName": "mine"}}}});
     all.push(attack(On::Cell, "certificates without security", both, "spec.security.certificates"));
+}
+
+/// Entries of the keystore from Secrets that are not the user's to show, on cells with and without security.
+fn secure_settings(all: &mut Vec<Attack>) {
+    let from = |names: &[&str]| {
+        let list: Vec<Value> = names.iter().map(|name| json!({"secretName": name})).collect();
+        json!({"secureSettings": list})
+    };
+    for name in ["../x", "other/secret", "a\nb", "Upper", "", "guilds\u{202e}"] {
+        let name_of = format!("secure settings from {name:?}");
+        all.push(attack(On::Cell, &name_of, from(&[name]), "spec.secureSettings[0].secretName"));
+    }
+    for name in CLOSED {
+        let name_of = format!("secure settings from {name}");
+        all.push(attack(On::Cell, &name_of, from(&[name]), "is a Secret of the operator"));
+    }
+    all.push(attack(On::Cell, "a Secret twice", from(&["mine", "mine"]), "is there twice"));
+    let many: Vec<String> = (0..17).map(|number| format!("mine-{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    all.push(attack(On::Cell, "many Secrets", from(&many), "more than 16"));
+    all.push(attack(On::Cell, "secure settings of its own", from(&["mine"]), ""));
+    let volume = json!([{"name": "mine", "secret": {"secretName": "guilds-keystore-1"}}]);
+    let spec = merged(from(&["mine"]), &template(json!({"spec": {"volumes": volume}})));
+    all.push(attack(On::Cell, "a keystore in another volume", spec, "is a Secret of the operator"));
 }

@@ -1,7 +1,10 @@
 //! The plan of a cell, and the status that goes with it, from nothing to rest and through every change.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod keystore;
 mod world;
+
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION};
@@ -435,7 +438,7 @@ fn masters_and_data_nodes_may_be_evicted_only_while_the_cluster_is_whole() {
     assert_eq!(of(&world), ["1", "1", "1"], "whole");
     let Some(Reading::Known(facts)) = world.snapshot.elastic.get_mut("a") else { unreachable!() };
     let index = searchcell_core::snapshot::IndexFacts { primaries: 1, replicas: 2, ..Default::default() };
-    facts.indices.insert("messages".into(), index);
+    Arc::make_mut(&mut facts.indices).insert("messages".into(), index);
     world.settle();
     assert_eq!(of(&world), ["0", "0", "1"], "copies are missing");
     world.snapshot.elastic.insert("a".into(), Reading::Unavailable("no answer".into()));

@@ -9,7 +9,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use searchcell_core::domain::ValidCell;
 use searchcell_core::names::{FINALIZER, LABEL_ZONE};
 use searchcell_core::plan::{plan_cell, plan_deletion, wanted_settings};
-use searchcell_core::security::Lifetimes;
+use searchcell_core::security::keystore::ANNOTATION_SINCE;
+use searchcell_core::security::order::Order;
+use searchcell_core::security::{Lifetimes, SecretFacts};
 use searchcell_core::snapshot::{CellObjects, CellSnapshot, ElasticFacts, ElasticNode, Reading, label};
 use searchcell_core::status::cell_status;
 use searchcell_core::step::{Action, Object, Outcome, Plan};
@@ -45,6 +47,7 @@ pub fn cell_object() -> SearchCell {
 
 pub struct World {
     pub snapshot: CellSnapshot,
+    pub now: Timestamp,
     counter: u64,
 }
 
@@ -57,10 +60,11 @@ impl World {
             placements: vec![],
             served: BTreeMap::new(),
             supplied: BTreeMap::new(),
+            secure_settings: BTreeMap::new(),
             lifetimes: Lifetimes::default(),
             operator_namespace: "searchcell-system".to_owned(),
         };
-        Self { snapshot, counter: 0 }
+        Self { snapshot, now: now(), counter: 0 }
     }
 
     pub fn valid(&self) -> ValidCell {
@@ -69,8 +73,8 @@ impl World {
 
     pub fn plan(&self) -> Plan {
         match self.snapshot.cell.metadata.deletion_timestamp {
-            Some(_) => plan_deletion(&self.snapshot, now()),
-            None => plan_cell(&self.valid(), &self.snapshot, now()),
+            Some(_) => plan_deletion(&self.snapshot, self.now),
+            None => plan_cell(&self.valid(), &self.snapshot, self.now),
         }
     }
 
@@ -84,7 +88,7 @@ impl World {
     pub fn status(&self) -> SearchCellStatus {
         let plan = self.plan();
         let outcomes = vec![Outcome::Done; plan.steps.len()];
-        cell_status(&self.snapshot, Ok(&self.valid()), &plan, &outcomes, now())
+        cell_status(&self.snapshot, Ok(&self.valid()), &plan, &outcomes, self.now)
     }
 
     /// Plan, apply, publish, until the plan is empty; returns the names of all actions.
@@ -139,11 +143,11 @@ impl World {
     pub fn apply(&mut self, action: Action) {
         let objects = &mut self.snapshot.objects;
         self.counter += 1;
-        let number = self.counter;
+        let (number, now) = (self.counter, self.now);
         let stamp = |meta: &mut ObjectMeta| {
             meta.uid.get_or_insert_with(|| format!("uid-{number}"));
             meta.resource_version = Some(number.to_string());
-            meta.creation_timestamp.get_or_insert_with(|| Time(now()));
+            meta.creation_timestamp.get_or_insert(Time(now));
         };
         match action {
             Action::AddFinalizer => self.snapshot.cell.metadata.finalizers = Some(vec![FINALIZER.into()]),
@@ -241,8 +245,34 @@ impl World {
                     }
                 }
             }
-            Action::Secure(_) => unreachable!("these cells have no security: see tests/security"),
-            Action::CreateIndex { .. } | Action::DeleteIndex { .. } => unreachable!("no step of a cell"),
+            Action::Secure(order) => match *order {
+                Order::Keystore(order) => {
+                    let keystore = crate::keystore::carried_out(&order, &self.snapshot, number);
+                    let secrets = &mut self.snapshot.objects.secrets;
+                    let mut metadata = order.metadata.clone();
+                    if let Some(found) = secrets.iter().find(|s| s.metadata.name == order.metadata.name) {
+                        metadata = found.metadata.clone();
+                    }
+                    let annotations = metadata.annotations.get_or_insert_default();
+                    annotations.remove(ANNOTATION_SINCE);
+                    if order.is_running {
+                        annotations.insert(ANNOTATION_SINCE.to_owned(), now.to_string());
+                    }
+                    stamp(&mut metadata);
+                    secrets.retain(|s| s.metadata.name != order.metadata.name);
+                    secrets.push(SecretFacts {
+                        metadata,
+                        keystore: Some(keystore),
+                        ..SecretFacts::default()
+                    });
+                }
+                other => unreachable!("these cells have no security: see tests/security: {other:?}"),
+            },
+            Action::ReloadKeystore(_) => unreachable!("see keystore"),
+            Action::CreateIndex { .. }
+            | Action::PutMapping { .. }
+            | Action::PutIndexSettings { .. }
+            | Action::DeleteIndex { .. } => unreachable!("no step of a cell"),
         }
     }
 
@@ -290,7 +320,12 @@ impl World {
 }
 
 fn named(name: &str, workload: &ObjectMeta) -> ObjectMeta {
-    ObjectMeta { name: Some(name.to_owned()), labels: workload.labels.clone(), ..Default::default() }
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        labels: workload.labels.clone(),
+        annotations: workload.annotations.clone(),
+        ..Default::default()
+    }
 }
 
 fn pod(name: &str, workload: &ObjectMeta) -> Pod {

@@ -7,11 +7,12 @@ mod users;
 mod world;
 
 use searchcell_core::names::ClusterKey;
-use searchcell_core::plan::plan_invalid_cell;
+use searchcell_core::plan::{plan_cell, plan_invalid_cell};
 use searchcell_core::security::{
     ANNOTATION_ROTATE, Authority, Layer, Stage, disruption_may_start, rotation_in_flight,
 };
 use searchcell_core::snapshot::Reading;
+use searchcell_core::step::{Action, Object};
 use searchcell_crds::{ClusterStatus, Operation, OperationKind, Reason, SearchCellStatus};
 use world::{DAY, World, annotate};
 
@@ -219,4 +220,26 @@ fn a_secret_of_somebody_else_is_reported_and_left_alone() {
     let plan = world.plan();
     assert!(plan.holds.iter().any(|hold| hold.reason == Reason::NameConflict));
     assert_eq!(plan.steps.len(), 13);
+}
+
+/// A cell that is made again under its name: whom clients trust is still what the former one said, until the garbage
+/// collector comes to it. No node shows them a certificate that they cannot know.
+#[test]
+fn no_node_starts_before_clients_can_know_whom_to_trust() {
+    let mut world = World::new();
+    world.settle();
+    let workloads = |world: &World| {
+        let plan = plan_cell(&world.valid(), &world.snapshot, world.now);
+        plan.steps.iter().filter(|step| matches!(step.action, Action::Create(Object::StatefulSet(_)))).count()
+    };
+    assert_eq!(workloads(&world), 2 * (3 + 3));
+    let maps = &mut world.snapshot.objects.config_maps;
+    let map =
+        maps.iter_mut().find(|map| map.metadata.name.as_deref() == Some("guilds-http-ca-public")).unwrap();
+    map.metadata.owner_references.as_mut().unwrap()[0].uid = "of-the-former-cell".to_owned();
+    assert_eq!(workloads(&world), 0);
+    world.snapshot.objects.config_maps.clear();
+    assert_eq!(workloads(&world), 0);
+    world.settle();
+    assert_eq!(workloads(&world), 2 * (3 + 3));
 }

@@ -20,7 +20,7 @@ fn good(world: &mut World) -> SecretFacts {
 
 fn secret(authority: CertificateFacts, leaf: CertificateFacts) -> SecretFacts {
     let mut secret = SecretFacts::default();
-    secret.certificates.insert("ca.crt".into(), vec![authority]);
+    secret.certificates.insert("ca.crt".into(), vec![authority].into());
     put_pair(&mut secret, "tls", leaf);
     secret
 }
@@ -133,4 +133,54 @@ fn another_authority_is_trusted_first_and_the_former_goes_last() {
     world.serve(None);
     world.settle();
     assert!(world.plan().holds.is_empty(), "{:?}", world.plan().holds);
+}
+
+/// On HTTP, nobody can ask clients whom they trust: they are given time, and only then nodes show what is new. The way
+/// back to the operator's authority is the same.
+#[test]
+fn clients_have_time_to_load_another_authority_there_and_back() {
+    let mut world = World::new();
+    world.settle();
+    world.run_pods();
+    let node = |world: &World| {
+        let secret = world.secret("guilds-a-data-a-certificates");
+        let leaf = secret.pair("guilds-a-data-a-0.http").unwrap().fingerprint.clone();
+        (secret.certificates("http-ca.crt").len(), leaf)
+    };
+    let published = |world: &World| {
+        let maps = &world.snapshot.objects.config_maps;
+        let map =
+            maps.iter().find(|map| map.metadata.name.as_deref() == Some("guilds-http-ca-public")).unwrap();
+        map.data.as_ref().unwrap()["ca.crt"].lines().count()
+    };
+    let own = node(&world).1;
+    let facts = good(&mut world);
+    let theirs = facts.pair("tls").unwrap().fingerprint.clone();
+    supply(&mut world, Layer::Http, facts);
+    for (is_theirs, before) in [(true, own.clone()), (false, theirs)] {
+        if is_theirs {
+            managed_by_user(&mut world, Layer::Http);
+        } else {
+            world.edit(|cell| cell["spec"]["security"] = json!({}));
+        }
+        world.pass();
+        world.serve(None);
+        world.settle();
+        assert_eq!((node(&world), published(&world)), ((2, before.clone()), 2), "both are trusted");
+        let wake = world.plan().wake_at.unwrap().duration_since(world.now).as_secs();
+        assert_eq!(wake, 600);
+        world.pass_time(599);
+        assert!(world.pass().is_empty());
+        world.pass_time(1);
+        world.pass();
+        let (trusted, leaf) = node(&world);
+        assert!(trusted == 2 && leaf != before);
+        world.serve(Some("guilds-b-data-a-0"));
+        world.settle();
+        assert_eq!(published(&world), 2, "a node shows the former one");
+        world.serve(None);
+        world.settle();
+        assert_eq!((node(&world).0, published(&world)), (1, 1));
+        assert!(world.plan().holds.is_empty(), "{:?}", world.plan().holds);
+    }
 }

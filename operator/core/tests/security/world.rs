@@ -59,6 +59,7 @@ impl World {
             placements: Vec::new(),
             served: BTreeMap::new(),
             supplied: BTreeMap::new(),
+            secure_settings: BTreeMap::new(),
             lifetimes: Lifetimes::default(),
             operator_namespace: "searchcell-system".to_owned(),
         };
@@ -143,7 +144,7 @@ impl World {
                     AuthorityChange::Found { trusted } => {
                         self.put_authority(&mut secret, "next");
                         let known = self.by_pem(&trusted);
-                        secret.certificates.insert("trusted.crt".into(), known);
+                        secret.certificates.insert("trusted.crt".into(), known.into());
                     }
                     AuthorityChange::Introduce { asked } => {
                         self.put_authority(&mut secret, "next");
@@ -152,13 +153,13 @@ impl World {
                         }
                     }
                     AuthorityChange::Switch => {
-                        let mut trusted = secret.certificates.remove("ca.crt").unwrap_or_default();
-                        trusted.extend(secret.certificates.remove("trusted.crt").unwrap_or_default());
+                        let mut trusted = secret.certificates("ca.crt").to_vec();
+                        trusted.extend_from_slice(secret.certificates("trusted.crt"));
                         let next = secret.certificates.remove("next.crt").unwrap();
                         let key = secret.keys.remove("next.key").unwrap();
                         secret.certificates.insert("ca.crt".into(), next);
                         secret.keys.insert("ca.key".into(), key);
-                        secret.certificates.insert("trusted.crt".into(), trusted);
+                        secret.certificates.insert("trusted.crt".into(), trusted.into());
                     }
                     AuthorityChange::Finish => {
                         secret.certificates.remove("trusted.crt").unwrap();
@@ -172,7 +173,7 @@ impl World {
                 secret.certificates.retain(|key, _| order.keep.contains(key));
                 secret.keys.retain(|key, _| order.keep.contains(key));
                 for (file, pem) in &order.trust {
-                    secret.certificates.insert(file.clone(), self.by_pem(pem));
+                    secret.certificates.insert(file.clone(), self.by_pem(pem).into());
                 }
                 for wanted in order.issue {
                     let certificate = match &wanted.source {
@@ -221,6 +222,7 @@ impl World {
                     self.snapshot.objects.secrets.iter_mut().find(|s| s.name() == target.name).unwrap();
                 secret.credential.as_mut().unwrap().hash = Some(hash);
             }
+            Order::Keystore(order) => panic!("{order:?}"),
             Order::Users(order) => {
                 let mut secret = self.take(&order.metadata, order.replaces.is_some());
                 let users = order.users.into_iter().map(|line| (line.username, line.hash)).collect();
@@ -284,7 +286,7 @@ impl World {
             _ => None,
         });
         let all: Vec<&CertificateFacts> = (self.snapshot.objects.secrets.iter().chain(supplied))
-            .flat_map(|secret| secret.certificates.values().flatten())
+            .flat_map(|secret| secret.certificates.values().flat_map(|found| found.iter()))
             .collect();
         pem.lines()
             .map(|line| all.iter().find(|found| found.pem.trim() == line).copied().cloned().unwrap())
@@ -351,7 +353,7 @@ impl World {
 
 pub fn put_pair(secret: &mut SecretFacts, stem: &str, certificate: CertificateFacts) {
     secret.keys.insert(format!("{stem}.key"), certificate.public_key.clone());
-    secret.certificates.insert(format!("{stem}.crt"), vec![certificate]);
+    secret.certificates.insert(format!("{stem}.crt"), vec![certificate].into());
 }
 
 pub fn annotate(secret: &mut SecretFacts, key: &str, value: String) {

@@ -1,0 +1,89 @@
+//! Secure settings reach nodes without a restart where Elasticsearch can load them, and wait for one where it cannot.
+
+use http::Method;
+use searchcell_e2e::objects::{annotation, condition, items};
+use searchcell_e2e::wait::{LIMIT, ensure};
+use searchcell_e2e::{Cell, Level, Scenario, run, wait_for};
+use serde_json::{Value, json};
+
+/// Known by every distribution since 8.14; nothing connects to that cluster.
+const ENTRY: &str = "cluster.remote.other.credentials";
+const LOADED: &str = "searchcell.dev/keystore-loaded-a";
+
+fn secret(entries: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "remote"}, "stringData": entries})
+}
+
+/// What each node says when it is told to load its keystore: names of entries.
+async fn entries(t: &Scenario) -> Vec<Vec<String>> {
+    let path = "/_nodes/reload_secure_settings";
+    let said = t.elastic("cell", "a").json(Method::POST, path, None).await.expect("an answer");
+    let names = |node: &Value| {
+        assert!(node.get("reload_exception").is_none(), "{node}");
+        let names = items(node, "/secure_setting_names").iter().filter_map(Value::as_str);
+        let mut names: Vec<String> = names.map(str::to_owned).collect();
+        names.sort();
+        names
+    };
+    said["nodes"].as_object().into_iter().flatten().map(|(_, node)| names(node)).collect()
+}
+
+/// An entry is there when nodes start; another value reaches them without a restart, and they are told once. What only a
+/// restart would load, and what cannot be used, is named, and nodes keep what they have.
+#[test]
+fn secure_settings_reach_running_nodes() {
+    run("secure_settings_reach_running_nodes", Level::Full, async |t| {
+        let _operator = t.start_operator().await;
+        let cell =
+            Cell { extra: json!({"secureSettings": [{"secretName": "remote"}]}), ..Cell::mini("cell") };
+        // without the Secret no node starts, and the cell says why
+        t.apply(&cell.object()).await;
+        t.condition("searchcells", "cell", "Stalled", "True", "InvalidSecureSettings").await;
+        assert!(t.workloads("searchcell.dev/cell=cell").await.is_empty());
+        t.apply(&secret(&json!({ENTRY: "the-first-secret-value"}))).await;
+        t.cell_ready(&cell).await;
+        let pods = t.pods("searchcell.dev/cell=cell").await;
+        for names in entries(t).await {
+            assert_eq!(names, [ENTRY, "keystore.seed"]);
+        }
+        let keystore = t.objects.expect("secrets", "cell-keystore-1").await;
+        assert_eq!(annotation(&keystore, LOADED), "", "nodes started with it");
+
+        t.apply(&secret(&json!({ENTRY: "another-secret-value"}))).await;
+        wait_for("every node has loaded the other value", LIMIT, async || {
+            let keystore = t.objects.get("secrets", "cell-keystore-1").await?.ok_or("it is gone")?;
+            let record: Value = serde_json::from_str(annotation(&keystore, LOADED))
+                .map_err(|_| "nobody was told yet".to_owned())?;
+            // this version says which file it has read
+            ensure(record.get("waiting").is_none() && record.get("refused").is_none(), || record.to_string())
+        })
+        .await;
+        let object = t.cell_ready(&cell).await;
+        assert!(!object.to_string().contains("-value"), "{object:#}");
+
+        // a restart would load it: it waits, and the message names it
+        t.apply(&secret(
+            &json!({ENTRY: "another-secret-value", "xpack.watcher.encryption_key": "the-key-value"}),
+        ))
+        .await;
+        let stalled = t.condition("searchcells", "cell", "Stalled", "True", "NotSupportedYet").await;
+        let (_, _, message) = condition(&stalled, "Stalled").unwrap();
+        assert!(message.contains("xpack.watcher.encryption_key"), "{message}");
+        for names in entries(t).await {
+            assert_eq!(names, [ENTRY, "keystore.seed"]);
+        }
+        // what cannot be an entry is named as well; taken out, all is as before
+        let patch =
+            json!({"data": {"xpack.watcher.encryption_key": null}, "stringData": {"README": "no-value"}});
+        t.objects.merge("secrets", "remote", &patch).await.unwrap();
+        let stalled = t.condition("searchcells", "cell", "Stalled", "True", "InvalidSecureSettings").await;
+        let (_, _, message) = condition(&stalled, "Stalled").unwrap();
+        assert!(message.contains("README") && message.contains("Secret remote"), "{message}");
+        t.objects.merge("secrets", "remote", &json!({"data": {"README": null}})).await.unwrap();
+        t.cell_ready(&cell).await;
+        assert_eq!(t.pods("searchcell.dev/cell=cell").await, pods, "a pod has restarted");
+        for event in t.objects.list("events", "").await.unwrap() {
+            assert!(!event.to_string().contains("-value"), "{event}");
+        }
+    });
+}
