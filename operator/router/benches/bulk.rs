@@ -40,14 +40,14 @@ fn routes(indices: u32) -> Routes {
     let located = |number: u32| Located {
         name: format!("messages.p{number:03}.g1"),
         cluster: ClusterKey::new("search", "guilds", "a"),
-        scheme: "http",
+        is_secure: false,
     };
     let input = TableInput {
         namespace: "search".into(),
         collection: "messages".into(),
         tenant: TenantRules { field: "guild_id".into(), fan_out: false, id_scope: IdScope::Tenant },
         versioning: Versioning::External,
-        pool: Some((0..indices).map(located).collect()),
+        pool: Some((0..indices).map(located).map(Some).collect()),
         dedicated: BTreeMap::new(),
     };
     [("messages".to_owned(), Arc::new(Route::new(build_table(&input, 1).unwrap())))].into()

@@ -10,14 +10,14 @@ fn table(generation: i64) -> Table {
     let located = Located {
         name: "messages.p000.g1".into(),
         cluster: ClusterKey::new("ns", "guilds", "a"),
-        scheme: "http",
+        is_secure: false,
     };
     let input = TableInput {
         namespace: "ns".into(),
         collection: "messages".into(),
         tenant: TenantRules { field: "guild_id".into(), fan_out: false, id_scope: IdScope::Tenant },
         versioning: Versioning::None,
-        pool: Some(vec![located]),
+        pool: Some(vec![Some(located)]),
         dedicated: BTreeMap::new(),
     };
     build_table(&input, generation).unwrap()

@@ -45,7 +45,13 @@ impl Failure {
         Self::new(StatusCode::NOT_FOUND, "index_not_found_exception", format!("no such index [{name}]"))
     }
 
-    /// 429: there is no memory for this now.
+    /// 404: a collection that has a table, and no pool for this tenant to be in.
+    pub fn no_place(collection: &str, tenant: &str) -> Self {
+        let reason = format!("[{collection}] has no place for tenant [{tenant}]");
+        Self::new(StatusCode::NOT_FOUND, "index_not_found_exception", reason)
+    }
+
+    /// 429: this cannot be taken now.
     pub fn overloaded(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "es_rejected_execution_exception", reason)
     }

@@ -241,15 +241,20 @@ impl<'a> Plan<'a> {
                     ids::MAX_ID_BYTES
                 )));
             }
-            let place: &Destination = route.table.lookup(&tenant).ok_or_else(|| {
-                Failure::new(
-                    StatusCode::NOT_FOUND,
-                    "index_not_found_exception",
-                    format!("[{index}] has no place for tenant [{tenant}]"),
-                )
-            })?;
+            let place: &Destination =
+                route.table.lookup(&tenant).ok_or_else(|| Failure::no_place(index, &tenant))?;
+            // Of this operation alone: a request is not to wait for the index of one of its tenants, which may be lost
+            // for hours. Without a copy to be written, nobody may be told that it is.
+            let nowhere = || {
+                Failure::overloaded(format!(
+                    "[{index}] has no index for tenant [{tenant}] now: send it again later"
+                ))
+            };
+            if place.is_nowhere() {
+                return Err(nowhere());
+            }
             for position in place.writes() {
-                let Some(to) = route.place(*position) else { continue };
+                let to = route.place(*position).ok_or_else(nowhere)?;
                 self.paused |= to.paused;
                 let start = self.actions.len();
                 write_action(

@@ -11,15 +11,15 @@ fn route(versioning: Versioning, fan_out: bool, id_scope: IdScope) -> Routes {
     let at = |name: &str| Located {
         name: name.into(),
         cluster: ClusterKey::new("ns", "guilds", "a"),
-        scheme: "http",
+        is_secure: false,
     };
     let input = TableInput {
         namespace: "ns".into(),
         collection: "messages".into(),
         tenant: TenantRules { field: "guild_id".into(), fan_out, id_scope },
         versioning,
-        pool: Some(vec![at("messages.p000.g1"), at("messages.p001.g1")]),
-        dedicated: [("big".to_owned(), at("messages.t.big.g1"))].into(),
+        pool: Some(vec![Some(at("messages.p000.g1")), Some(at("messages.p001.g1"))]),
+        dedicated: [("big".to_owned(), Some(at("messages.t.big.g1")))].into(),
     };
     [("messages".to_owned(), Arc::new(Route::new(build_table(&input, 1).unwrap())))].into()
 }
@@ -135,6 +135,24 @@ fn each_participant_gets_a_copy_once() {
 }
 
 #[test]
+fn a_tenant_that_is_nowhere_is_told_to_come_again_and_holds_up_nobody() {
+    let mut table = route(Versioning::None, true, IdScope::Tenant)["messages"].table.clone();
+    table.overrides.get_mut("big").unwrap().to = Destination::nowhere();
+    let routes = [("messages".to_owned(), Arc::new(Route::new(table)))].into();
+    let planned = plan(
+        &routes,
+        "{\"index\":{\"_id\":\"1\"}}\n{\"guild_id\":\"big\"}\n{\"index\":{\"_id\":\"1\"}}\n{\"guild_id\":7}\n\
+         {\"index\":{\"_id\":\"2\"}}\n{\"guild_id\":[7,\"big\"]}\n{\"delete\":{\"_id\":\"1\",\"routing\":\"big\"}}\n",
+    );
+    let outcome = |item: &Result<Vec<String>, Failure>| match item {
+        Ok(copies) => (200, copies.len()),
+        Err(failure) => (failure.status, 0),
+    };
+    // A copy for one of two tenants would be half of a document.
+    assert_eq!(planned.iter().map(outcome).collect::<Vec<_>>(), [(429, 0), (200, 1), (429, 0), (429, 0)]);
+}
+
+#[test]
 fn segments_are_of_one_destination_and_no_larger_than_a_bulk() {
     let routes = route(Versioning::None, false, IdScope::Tenant);
     let body: String = (0..100)
@@ -161,7 +179,7 @@ fn segments_are_of_one_destination_and_no_larger_than_a_bulk() {
         let body = parcel.segment.body();
         for action in bulk::parse(&body).unwrap() {
             let tenant = action.meta.routing.unwrap().0;
-            let place = route.place(route.table.lookup(&tenant).unwrap().read).unwrap();
+            let place = route.place(route.table.lookup(&tenant).unwrap().read.unwrap()).unwrap();
             assert_eq!(place.index, parcel.index);
         }
     }

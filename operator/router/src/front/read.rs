@@ -112,9 +112,12 @@ impl App {
             Failure::new(StatusCode::BAD_REQUEST, "routing_missing_exception", reason)
         })?;
         check_tenant(tenant)?;
-        let place = route.table.lookup(tenant).and_then(|to| route.place(to.read)).ok_or_else(|| {
-            let reason = format!("[{collection}] has no place for tenant [{tenant}]");
-            Failure::new(StatusCode::NOT_FOUND, "index_not_found_exception", reason)
+        let to = route.table.lookup(tenant).ok_or_else(|| Failure::no_place(collection, tenant))?;
+        // Not "not found": its documents are somewhere, and nobody can look there now.
+        let place = to.read.and_then(|position| route.place(position)).ok_or_else(|| {
+            Failure::unavailable(format!(
+                "[{collection}] has no index for tenant [{tenant}] now: ask again later"
+            ))
         })?;
         Ok(Spot { route: Arc::clone(route), place: place.clone(), tenant: tenant.to_owned() })
     }

@@ -19,14 +19,14 @@ fn table(address: SocketAddr, run: &str, collection: &str, versioning: Versionin
     let located = |number: u32| Located {
         name: format!("{collection}.p{number:03}.{run}"),
         cluster: ClusterKey::new("ns", "guilds", "a"),
-        scheme: "http",
+        is_secure: false,
     };
     let input = TableInput {
         namespace: "ns".into(),
         collection: collection.into(),
         tenant: TenantRules { field: "guild_id".into(), fan_out: false, id_scope: IdScope::Tenant },
         versioning,
-        pool: Some((0..3).map(located).collect()),
+        pool: Some((0..3).map(located).map(Some).collect()),
         dedicated: BTreeMap::new(),
     };
     let mut table = build_table(&input, 7).unwrap();
