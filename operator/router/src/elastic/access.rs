@@ -23,9 +23,18 @@ pub struct Access {
     /// Value of the header `Authorization`; absent: none is sent.
     pub authorization: Option<Hidden>,
     /// For `https`; absent: there is no `ca.crt`, so nobody is trusted.
-    pub tls: Option<Arc<ClientConfig>>,
+    pub trust: Option<Trust>,
     /// Changes whenever one of the files does: connections made with other files are not used any more.
     pub edition: u64,
+}
+
+/// Whom to trust.
+#[derive(Clone)]
+pub struct Trust {
+    /// For connections.
+    pub config: Arc<ClientConfig>,
+    /// Where the authorities were read, for whoever has to put it right.
+    pub file: Arc<Path>,
 }
 
 /// Why files cannot be used. Never says what is in them.
@@ -83,7 +92,7 @@ impl Accesses {
 
     fn read(&self, cluster: &str, cell: &str, before: Option<&Access>) -> Result<Access, AccessError> {
         let Some(root) = &self.directory else {
-            return Ok(Access { authorization: None, tls: None, edition: 0 });
+            return Ok(Access { authorization: None, trust: None, edition: 0 });
         };
         let own = root.join(cluster);
         let directory = if own.is_dir() { own } else { root.join(cell) };
@@ -109,8 +118,8 @@ impl Accesses {
         if let Some(before) = before.filter(|before| before.edition == edition) {
             return Ok(before.clone());
         }
-        let tls = authorities.map(|pem| trust(pem.reveal(), &path)).transpose()?;
-        Ok(Access { authorization, tls, edition })
+        let trust = authorities.map(|pem| trust(pem.reveal(), &path)).transpose()?;
+        Ok(Access { authorization, trust, edition })
     }
 }
 
@@ -122,7 +131,7 @@ fn optional(path: &Path) -> Result<Option<Hidden>, AccessError> {
     }
 }
 
-fn trust(pem: &str, path: &Path) -> Result<Arc<ClientConfig>, AccessError> {
+fn trust(pem: &str, path: &Path) -> Result<Trust, AccessError> {
     let unusable = || AccessError::Authority(path.to_owned());
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
@@ -137,7 +146,7 @@ fn trust(pem: &str, path: &Path) -> Result<Arc<ClientConfig>, AccessError> {
         .map_err(|_| unusable())?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    Ok(Arc::new(config))
+    Ok(Trust { config: Arc::new(config), file: Arc::from(path) })
 }
 
 #[cfg(test)]

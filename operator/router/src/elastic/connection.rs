@@ -1,18 +1,21 @@
 //! One connection to one node. Effects: network.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
+
+use super::access::Trust;
 
 /// How long a connection may take to be there, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -39,7 +42,7 @@ impl Connection {
 /// Connects. The error is text for people.
 pub async fn connect(
     address: SocketAddr,
-    tls: Option<(Arc<rustls::ClientConfig>, ServerName<'static>)>,
+    tls: Option<(Trust, ServerName<'static>)>,
     edition: u64,
 ) -> Result<Connection, String> {
     let connecting = async {
@@ -47,9 +50,9 @@ pub async fn connect(
         stream.set_nodelay(true).map_err(|error| error.to_string())?;
         match tls {
             None => shake_hands(stream).await,
-            Some((config, name)) => {
-                let stream = TlsConnector::from(config).connect(name, stream).await;
-                shake_hands(stream.map_err(|error| error.to_string())?).await
+            Some((Trust { config, file }, name)) => {
+                let stream = TlsConnector::from(config).connect(name.clone(), stream).await;
+                shake_hands(stream.map_err(|error| no_tls(&error, &name, &file))?).await
             }
         }
     };
@@ -67,4 +70,23 @@ where
     // Ends when the sender is dropped or the other side closes; errors reach whoever waits for an answer.
     tokio::spawn(connection);
     Ok(sender)
+}
+
+/// Why there is no TLS, in words that name what has to be put right.
+fn no_tls(error: &std::io::Error, name: &ServerName<'_>, authorities: &Path) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(wrong)) = inner else { return format!("no TLS: {error}") };
+    match wrong {
+        // An authority of the same name, with another key, is the usual one after it was made again.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            format!("its certificate is not of an authority in {}", authorities.display())
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("its certificate is not for {}", name.to_str())
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "its certificate has expired".to_owned()
+        }
+        _ => format!("its certificate cannot be used: {error}"),
+    }
 }

@@ -1,4 +1,5 @@
-//! Requests to clusters, and whether they were sent at all when they fail. Effects: network.
+//! Requests to clusters, and whether they were sent at all when they fail. Effects: network, and a line in the log for
+//! a cluster that cannot be reached.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -25,6 +26,9 @@ const NODES_TRIED: usize = 3;
 /// Most bytes of an answer for each operation of a bulk, and for the rest of it.
 const ANSWER_PER_ITEM: usize = 4 << 10;
 const ANSWER_BASE: usize = 64 << 10;
+
+/// How often it is said that a cluster cannot be reached: clients are told only that their time is over.
+const TOLD_EVERY: Duration = Duration::from_secs(30);
 
 /// A request to a cluster.
 #[derive(Clone, Debug)]
@@ -71,6 +75,8 @@ pub struct ElasticHttp {
     directory: Arc<Directory>,
     accesses: Accesses,
     clusters: Mutex<HashMap<String, Arc<Nodes>>>,
+    /// Clusters that cannot be reached, and when that was last said.
+    unreachable: Mutex<HashMap<String, Instant>>,
 }
 
 /// A part of a path, encoded.
@@ -81,14 +87,14 @@ pub fn encode(part: &str) -> impl std::fmt::Display + '_ {
 impl ElasticHttp {
     /// Finds clusters in the tables of `directory`.
     pub fn new(directory: Arc<Directory>, accesses: Accesses) -> Self {
-        Self { directory, accesses, clusters: Mutex::default() }
+        Self { directory, accesses, clusters: Mutex::default(), unreachable: Mutex::default() }
     }
 
     /// Sends a request to one of the cluster's nodes.
     pub async fn send(&self, cluster: &str, request: Request) -> Result<Response, SendError> {
         let until = Instant::now() + request.timeout;
         let mut sent = None;
-        match timeout_at(until, self.attempt(cluster, &request, &mut sent)).await {
+        let result = match timeout_at(until, self.attempt(cluster, &request, &mut sent)).await {
             Ok(result) => result,
             Err(_) => match sent {
                 Some(node) => {
@@ -97,6 +103,27 @@ impl ElasticHttp {
                 }
                 None => Err(SendError::NotSent("no connection in time".to_owned())),
             },
+        };
+        self.tell(cluster, &result);
+        result
+    }
+
+    fn tell(&self, cluster: &str, result: &Result<Response, SendError>) {
+        let Ok(mut unreachable) = self.unreachable.lock() else { return };
+        match result {
+            Err(SendError::NotSent(error)) => {
+                let told = unreachable.get(cluster);
+                if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+                    tracing::warn!(cluster, %error, "a cluster cannot be reached");
+                    unreachable.insert(cluster.to_owned(), Instant::now());
+                }
+            }
+            Err(_) => {}
+            Ok(_) => {
+                if unreachable.remove(cluster).is_some() {
+                    tracing::info!(cluster, "the cluster is reached again");
+                }
+            }
         }
     }
 
@@ -118,11 +145,11 @@ impl ElasticHttp {
         let access = access.map_err(|error| SendError::NotSent(error.to_string()))?;
         let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host).to_owned();
         let tls = if scheme == "https" {
-            let config = access.tls.clone();
-            let config =
-                config.ok_or_else(|| SendError::NotSent(format!("there is no ca.crt for {cluster}")))?;
+            let trust = access.trust.clone();
+            let trust =
+                trust.ok_or_else(|| SendError::NotSent(format!("there is no ca.crt for {cluster}")))?;
             let name = ServerName::try_from(host);
-            Some((config, name.map_err(|error| SendError::NotSent(error.to_string()))?))
+            Some((trust, name.map_err(|error| SendError::NotSent(error.to_string()))?))
         } else {
             None
         };

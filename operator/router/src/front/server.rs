@@ -43,6 +43,9 @@ pub fn tls(files: &FrontTls) -> Result<Arc<ServerConfig>, TlsError> {
         .map_err(|error| wrong(&files.certificate, &error))?
         .collect();
     let chain = chain.map_err(|error| wrong(&files.certificate, &error))?;
+    if chain.is_empty() {
+        return Err(wrong(&files.certificate, &"no certificate"));
+    }
     // What a key's file has is not for logs.
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|_| wrong(&files.key, &"no private key"))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());

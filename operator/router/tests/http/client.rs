@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub struct Got {
@@ -14,7 +14,16 @@ pub struct Got {
 }
 
 pub async fn send(to: SocketAddr, method: &str, path: &str, headers: &str, body: &[u8]) -> Got {
-    let mut stream = TcpStream::connect(to).await.unwrap();
+    exchange(TcpStream::connect(to).await.unwrap(), method, path, headers, body).await
+}
+
+pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> Got {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: router\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
         body.len()

@@ -10,8 +10,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 #[derive(Default)]
 struct Store {
@@ -19,24 +22,58 @@ struct Store {
     documents: BTreeMap<(String, String), (i64, Option<String>, Value)>,
 }
 
-pub async fn start() -> SocketAddr {
+/// What it asks of clients, as it is when they connect or ask.
+#[derive(Clone, Default)]
+pub struct Guard {
+    /// Absent: no TLS.
+    pub tls: Option<Arc<Mutex<Arc<ServerConfig>>>>,
+    /// The only header `Authorization` that it takes; absent: it takes whoever comes.
+    pub authorization: Arc<Mutex<Option<String>>>,
+}
+
+pub async fn start(guard: Guard) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let store = Arc::new(Mutex::new(Store::default()));
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let store = Arc::clone(&store);
+            let (store, authorization) = (Arc::clone(&store), Arc::clone(&guard.authorization));
+            let tls = guard.tls.as_ref().map(|tls| Arc::clone(&tls.lock().unwrap()));
             tokio::spawn(async move {
-                let service = service_fn(move |request| answer(Arc::clone(&store), request));
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service)
-                    .await
-                    .ok();
+                match tls {
+                    None => serve(stream, store, authorization).await,
+                    Some(config) => {
+                        if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                            serve(stream, store, authorization).await;
+                        }
+                    }
+                }
             });
         }
     });
     address
+}
+
+async fn serve<S>(stream: S, store: Arc<Mutex<Store>>, authorization: Arc<Mutex<Option<String>>>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let wanted = authorization.lock().unwrap().clone();
+        let said = request.headers().get("authorization").and_then(|value| value.to_str().ok());
+        let welcome = wanted.is_none() || wanted.as_deref() == said;
+        let store = Arc::clone(&store);
+        async move {
+            if welcome {
+                return answer(store, request).await;
+            }
+            let body =
+                json!({"error": {"type": "security_exception", "reason": "who are you?"}, "status": 401});
+            Ok(Response::builder().status(401).body(Full::new(body.to_string().into())).unwrap())
+        }
+    });
+    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await.ok();
 }
 
 async fn answer(

@@ -15,11 +15,17 @@ use serde_json::{Value, json};
 use super::client::{json, send};
 
 /// A table of a pool of three indices on the Elasticsearch at `address`.
-fn table(address: SocketAddr, run: &str, collection: &str, versioning: Versioning) -> Vec<u8> {
+pub fn table(
+    scheme: &str,
+    address: SocketAddr,
+    run: &str,
+    collection: &str,
+    versioning: Versioning,
+) -> Vec<u8> {
     let located = |number: u32| Located {
         name: format!("{collection}.p{number:03}.{run}"),
         cluster: ClusterKey::new("ns", "guilds", "a"),
-        is_secure: false,
+        is_secure: scheme == "https",
     };
     let input = TableInput {
         namespace: "ns".into(),
@@ -30,7 +36,7 @@ fn table(address: SocketAddr, run: &str, collection: &str, versioning: Versionin
         dedicated: BTreeMap::new(),
     };
     let mut table = build_table(&input, 7).unwrap();
-    table.clusters[0].endpoint = format!("http://{address}");
+    table.clusters[0].endpoint = format!("{scheme}://{address}");
     table.clusters[0].nodes = address.to_string();
     encode(&table).unwrap()
 }
@@ -47,7 +53,8 @@ impl Day {
         let root = std::env::temp_dir().join(format!("searchcell-router-http-{run}"));
         std::fs::create_dir_all(&root).unwrap();
         for (collection, versioning) in [("messages", Versioning::None), ("numbered", Versioning::External)] {
-            std::fs::write(root.join(collection), table(address, &run, collection, versioning)).unwrap();
+            std::fs::write(root.join(collection), table("http", address, &run, collection, versioning))
+                .unwrap();
             for number in 0..3 {
                 let body = json!({"settings": {"number_of_shards": 1, "number_of_replicas": 0},
                     "mappings": {"_routing": {"required": true}, "properties": {"n": {"type": "long"}, "guild_id": {"type": "keyword"}}}});

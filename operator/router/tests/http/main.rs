@@ -6,12 +6,13 @@
 mod client;
 mod elastic;
 mod journey;
+mod tls;
 
 use std::net::SocketAddr;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clients_day_with_an_elasticsearch_of_ours() {
-    let address = elastic::start().await;
+    let address = elastic::start(elastic::Guard::default()).await;
     journey::all(address).await;
 }
 
