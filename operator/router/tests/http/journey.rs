@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use percent_encoding::NON_ALPHANUMERIC;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::routing::{Located, TableInput, TenantRules, build_table, encode};
 use searchcell_crds::{IdScope, Versioning};
@@ -92,6 +93,7 @@ pub async fn all(address: SocketAddr) {
     let day = Day::begin(address).await;
     handshake(&day).await;
     write_and_read(&day).await;
+    ids_of_tenants_never_meet(&day).await;
     what_is_wrong_is_told_item_by_item(&day).await;
     external_versions(&day).await;
     searches(&day).await;
@@ -154,6 +156,30 @@ async fn write_and_read(day: &Day) {
     let got = json(day.to, "GET", &format!("/messages/_doc/{id}?routing=5"), "").await;
     assert_eq!(got.body["_source"]["n"], 9);
     json(day.to, "DELETE", &format!("/messages/_doc/{id}?routing=5&refresh=true"), "").await;
+}
+
+/// Tenants and ids that would be stored as one if they were only put together.
+async fn ids_of_tenants_never_meet(day: &Day) {
+    let pairs =
+        [("a", "b~c"), ("a~b", "c"), ("a%7Eb", "c"), ("a%b", "c"), ("a%25b", "c"), ("~", "~"), ("%", "%7E")];
+    let path = |(tenant, id): &(&str, &str)| {
+        let encode = |text: &str| percent_encoding::utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        format!("/messages/_doc/{}?refresh=true&routing={}", encode(id), encode(tenant))
+    };
+    for (n, pair) in pairs.iter().enumerate() {
+        let made = json(day.to, "PUT", &path(pair), &json!({"n": n}).to_string()).await;
+        assert_eq!((made.status, &made.body["_id"]), (201, &json!(pair.1)), "{pair:?}: {}", made.text);
+    }
+    for (n, pair) in pairs.iter().enumerate() {
+        let got = json(day.to, "GET", &path(pair).replace("refresh=true&", ""), "").await;
+        assert_eq!((&got.body["_source"]["n"], &got.body["_id"]), (&json!(n), &json!(pair.1)), "{pair:?}");
+        let found = path(pair).split_once("routing=").unwrap().1.to_owned();
+        let found = json(day.to, "GET", &format!("/messages/_search?routing={found}"), "").await.body;
+        let ids: Vec<&Value> =
+            found["hits"]["hits"].as_array().unwrap().iter().map(|hit| &hit["_id"]).collect();
+        assert_eq!(ids, [&json!(pair.1)], "{pair:?}");
+        assert_eq!(json(day.to, "DELETE", &path(pair), "").await.body["result"], "deleted");
+    }
 }
 
 async fn what_is_wrong_is_told_item_by_item(day: &Day) {
