@@ -285,7 +285,7 @@ impl Cluster {
             } else {
                 flying.destination..flying.destination + 1
             };
-            self.end(which, &Why::Blocked(block), step);
+            self.end(which, &Why::Blocked(block), |item| item.deadline.is_some(), step);
         }
         self.look(flying.destination, step);
     }
@@ -302,19 +302,30 @@ impl Cluster {
 
     /// Time is up: what waits is answered; what is on its way stays so.
     pub fn stop(&mut self, step: &mut Step<'_>) {
-        for destination in &mut self.destinations {
+        self.end(0..self.destinations.len(), &Why::Stopping, |_| true, step);
+    }
+
+    fn end(
+        &mut self,
+        which: std::ops::Range<usize>,
+        why: &Why,
+        mut whose: impl FnMut(&Item) -> bool,
+        step: &mut Step<'_>,
+    ) {
+        for position in which {
+            let flying = self.soonest_flying(position);
+            let Some(destination) = self.destinations.get_mut(position) else { continue };
             let before = destination.cost;
-            destination.end(&Why::Stopping, |_| true, step);
+            destination.end(why, &mut whose, step);
             self.cost -= (before - destination.cost.min(before)).min(self.cost);
+            // It knows of what waits; who waits for what is on its way has a deadline, too.
+            destination.soonest = destination.soonest.into_iter().chain(flying).min();
         }
     }
 
-    fn end(&mut self, which: std::ops::Range<usize>, why: &Why, step: &mut Step<'_>) {
-        for destination in self.destinations.get_mut(which).into_iter().flatten() {
-            let before = destination.cost;
-            destination.end(why, |item| item.deadline.is_some(), step);
-            self.cost -= (before - destination.cost.min(before)).min(self.cost);
-        }
+    fn soonest_flying(&self, position: usize) -> Option<Instant> {
+        let flying = self.flying.values().filter(|flying| flying.destination == position);
+        flying.filter_map(|flying| flying.segment.deadline()).min()
     }
 
     fn allowed(&self, now: Instant) -> usize {
@@ -366,10 +377,10 @@ impl Cluster {
             let Some(destination) = self.destinations.get_mut(position) else { continue };
             destination.wake = None;
             if destination.soonest.is_some_and(|soonest| soonest <= step.now) {
-                let before = destination.cost;
-                destination.expire(step);
-                self.cost -= (before - destination.cost.min(before)).min(self.cost);
                 self.expire_flying(position, step);
+                let now = step.now;
+                let late = |item: &Item| item.deadline.is_some_and(|deadline| deadline <= now);
+                self.end(position..position + 1, &Why::Timeout, late, step);
             }
             self.look(position, step);
         }
@@ -377,17 +388,12 @@ impl Cluster {
 
     /// What is on its way and late is answered; it keeps its bytes and its place until it is known what became of it.
     fn expire_flying(&mut self, position: usize, step: &mut Step<'_>) {
-        let mut soonest = None;
         for flying in self.flying.values_mut().filter(|flying| flying.destination == position) {
             for item in flying.segment.items_mut() {
                 if item.deadline.is_some_and(|deadline| deadline <= step.now) {
                     step.answer(item, Answer::Unknown(Why::Timeout));
                 }
             }
-            soonest = soonest.into_iter().chain(flying.segment.deadline()).min();
-        }
-        if let Some(destination) = self.destinations.get_mut(position) {
-            destination.soonest = destination.soonest.into_iter().chain(soonest).min();
         }
     }
 }

@@ -277,12 +277,6 @@ impl Destination {
             (self.waiting.iter().chain(self.held.values().flatten())).filter_map(Segment::deadline).min();
     }
 
-    /// Ends what waits and is late.
-    pub fn expire(&mut self, step: &mut Step<'_>) {
-        let now = step.now;
-        self.end(&Why::Timeout, |item| item.deadline.is_some_and(|deadline| deadline <= now), step);
-    }
-
     /// Lets what waits go at once: nothing more comes.
     pub fn hurry(&mut self) {
         for segment in &mut self.waiting {

@@ -140,6 +140,35 @@ async fn a_destination_that_hangs_leaves_room_for_its_neighbours() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_is_told_in_time_although_another_bulk_found_its_destination_blocked() {
+    let setup = Setup::new(Limits::default());
+    let operation = |number: u64| Operation {
+        number,
+        cluster: "c".to_owned(),
+        index: "i".to_owned(),
+        id: format!("d{number}"),
+        delete: false,
+        version: Some(1),
+        poison: None,
+        deadline: Some(Instant::now() + Duration::from_secs(1)),
+        padding: 10,
+    };
+    weather(&setup, "c", Weather { hangs: 100, ..Weather::default() });
+    offer(&setup.core, &setup.record, vec![operation(1)]);
+    sleep(Duration::from_millis(10)).await;
+    weather(&setup, "c", Weather { read_only: 100, ..Weather::default() });
+    offer(&setup.core, &setup.record, vec![operation(2)]);
+    // Long before the bulk that hangs is given up.
+    settle(&setup.core, &setup.record, Duration::from_millis(1_100)).await;
+    let record = setup.record.lock().unwrap();
+    let answers = record.answers.lock().unwrap();
+    assert_eq!(answers[&1].0, Answer::Unknown(Why::Timeout));
+    assert!(
+        matches!(&answers[&2].0, Answer::Refused(refused) if &*refused.kind == "cluster_block_exception")
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_poison_document_sinks_nobody_else_wherever_it_is() {
     for position in 0..33_u64 {
         let setup = Setup::new(Limits::default());
