@@ -206,8 +206,12 @@ impl Elastic {
         for line in &lines {
             *self.world.lock().unwrap().sent.entry(line.operation).or_default() += 1;
         }
+        let max_body = self.world.lock().unwrap().max_body;
+        let too_large = bulk.body.len() > max_body;
+        let refused = lines.iter().any(|line| line.poison.as_deref() == Some("request"));
         if self.chance(weather.hangs) {
-            let done = self.chance(50);
+            // What is refused as a whole is not done either when nobody waits for the refusal.
+            let done = self.chance(50) && !too_large && !refused;
             sleep(bulk.timeout).await;
             if done {
                 self.all(bulk, &lines, Weather::default());
@@ -215,7 +219,6 @@ impl Elastic {
             return Reply::Lost("timeout".to_owned());
         }
         sleep(Duration::from_micros(500 + self.roll(20_000))).await;
-        let max_body = self.world.lock().unwrap().max_body;
         if self.chance(weather.lost_before) {
             return Reply::Lost("reset".to_owned());
         }
@@ -228,10 +231,10 @@ impl Elastic {
         if self.chance(weather.unauthorized) {
             return error(401, "security_exception");
         }
-        if bulk.body.len() > max_body {
+        if too_large {
             return Reply::Answered { status: 413, body: Bytes::new() };
         }
-        if lines.iter().any(|line| line.poison.as_deref() == Some("request")) {
+        if refused {
             return error(400, "illegal_argument_exception");
         }
         if self.chance(weather.lost_late) {
