@@ -112,27 +112,23 @@ pub fn offer(core: &Core, record: &Arc<Mutex<Record>>, operations: Vec<Operation
 /// Lets time pass until everything that was accepted has been answered.
 pub async fn settle(core: &Core, record: &Arc<Mutex<Record>>, longest: Duration) {
     let started = Instant::now();
-    loop {
-        let answered = {
-            let record = record.lock().unwrap();
-            let answered = record.answers.lock().unwrap().len();
-            answered == record.accepted.len()
-        };
-        if answered {
-            return;
-        }
-        let late = started.elapsed() >= longest;
-        // Looked for only to be told: there may be many.
-        let open: Vec<Operation> = if !late {
-            Vec::new()
-        } else {
-            let record = record.lock().unwrap();
-            let answers = record.answers.lock().unwrap();
-            record.accepted.values().filter(|o| !answers.contains_key(&o.number)).cloned().collect()
-        };
-        if late {
-            panic!("no answer after {longest:?}: {open:#?}, {:#?}", core.views().await);
+    while !settled(record) {
+        if started.elapsed() >= longest {
+            panic!("no answer after {longest:?}: {:#?}, {:#?}", open(record), core.views().await);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// By their number: paused time is over in no time, so this is asked thousands of times, of thousands of operations.
+fn settled(record: &Mutex<Record>) -> bool {
+    let record = record.lock().unwrap();
+    let answered = record.answers.lock().unwrap().len();
+    answered == record.accepted.len()
+}
+
+fn open(record: &Mutex<Record>) -> Vec<Operation> {
+    let record = record.lock().unwrap();
+    let answers = record.answers.lock().unwrap();
+    record.accepted.values().filter(|o| !answers.contains_key(&o.number)).cloned().collect()
 }
