@@ -10,6 +10,7 @@ use crate::admin::Admin;
 use crate::elastic::ElasticHttp;
 use crate::elastic::access::Accesses;
 use crate::flow::Core;
+use crate::flow::budget::Budget;
 use crate::front::refresh::Refresher;
 use crate::front::server::{self, TlsError};
 use crate::front::{App, auth::Users};
@@ -67,9 +68,11 @@ impl Router {
         let accesses = Accesses::new(settings.elasticsearch.directory.clone());
         let elastic = Arc::new(ElasticHttp::new(Arc::clone(&directory), accesses));
         let sizes = settings.limits.clone();
+        let limits = sizes.limits();
+        let pauses = Budget::new(limits.share(limits.sick_share));
         let core = Core::start(
             Arc::clone(&elastic),
-            sizes.limits(),
+            limits,
             Arc::clone(&meters),
             sizes.owners,
             sizes.bulk_timeout,
@@ -78,6 +81,7 @@ impl Router {
         let app = Arc::new(App {
             directory: Arc::clone(&directory),
             core,
+            pauses,
             elastic,
             refresher: Refresher::default(),
             sizes,

@@ -30,6 +30,7 @@ use self::params::Params;
 use self::refresh::Refresher;
 use crate::elastic::ElasticHttp;
 use crate::flow::Core;
+use crate::flow::budget::Budget;
 use crate::ids::Minter;
 use crate::meters::{Meters, PerRequest};
 use crate::routes::Directory;
@@ -41,6 +42,8 @@ pub struct App {
     pub directory: Arc<Directory>,
     /// Writes.
     pub core: Core,
+    /// Room for requests that wait for another table: a part of the budget, so that they leave some to the others.
+    pub pauses: Arc<Budget>,
     /// Reads.
     pub elastic: Arc<ElasticHttp>,
     /// Refreshes.

@@ -124,18 +124,27 @@ impl App {
         read: impl for<'b> Fn(&'b [u8]) -> Result<Vec<Action<'b>>, Failure> + Sync,
     ) -> Result<Outcome, Failure> {
         let mut changes = self.directory.changes();
+        let paused = |why| {
+            Failure::overloaded(format!("writes to a destination are paused{why}: send it again later"))
+        };
+        let mut room = None;
         let submitted = loop {
             changes.mark_unchanged();
             if let Some(submitted) = self.submit(&held, index, routing, may_write, patience, &read)? {
                 break submitted;
             }
-            // A migration: the next table says where to. What waits is this request, not the flow.
+            // A migration: the next table says where to. What waits is this request, with its body and not in the
+            // flow, which would keep it to its share.
+            if room.is_none() {
+                let taken = self.pauses.take(held.cost());
+                room = Some(taken.ok_or_else(|| paused(", and too much waits for that"))?);
+            }
             if !matches!(timeout_at(patience.until, changes.changed()).await, Ok(Ok(()))) {
-                return Err(Failure::overloaded("writes to a destination are paused: send it again later"));
+                return Err(paused(""));
             }
         };
         // Everything has been copied: what the client sent is no longer needed.
-        drop(held);
+        drop((held, room));
         let answers = submitted.pending.all().await;
         if patience.refresh {
             self.refresher.refresh(&self.elastic, submitted.places).await;

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use percent_encoding::NON_ALPHANUMERIC;
 use searchcell_core::names::ClusterKey;
-use searchcell_core::routing::{Located, TableInput, TenantRules, build_table, encode};
+use searchcell_core::routing::{Located, Table, TableInput, TenantRules, build_table, encode};
 use searchcell_crds::{IdScope, Versioning};
 use searchcell_router::run::Router;
 use searchcell_router::settings::Settings;
@@ -22,7 +22,7 @@ pub fn table(
     run: &str,
     collection: &str,
     versioning: Versioning,
-) -> Vec<u8> {
+) -> Table {
     let located = |number: u32| Located {
         name: format!("{collection}.p{number:03}.{run}"),
         cluster: ClusterKey::new("ns", "guilds", "a"),
@@ -39,7 +39,7 @@ pub fn table(
     let mut table = build_table(&input, 7).unwrap();
     table.clusters[0].endpoint = format!("{scheme}://{address}");
     table.clusters[0].nodes = address.to_string();
-    encode(&table).unwrap()
+    table
 }
 
 struct Day {
@@ -54,8 +54,8 @@ impl Day {
         let root = std::env::temp_dir().join(format!("searchcell-router-http-{run}"));
         std::fs::create_dir_all(&root).unwrap();
         for (collection, versioning) in [("messages", Versioning::None), ("numbered", Versioning::External)] {
-            std::fs::write(root.join(collection), table("http", address, &run, collection, versioning))
-                .unwrap();
+            let table = table("http", address, &run, collection, versioning);
+            std::fs::write(root.join(collection), encode(&table).unwrap()).unwrap();
             for number in 0..3 {
                 let body = json!({"settings": {"number_of_shards": 1, "number_of_replicas": 0},
                     "mappings": {"_routing": {"required": true}, "properties": {"n": {"type": "long"}, "guild_id": {"type": "keyword"}}}});

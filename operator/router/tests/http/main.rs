@@ -6,6 +6,8 @@
 mod client;
 mod elastic;
 mod journey;
+mod mount;
+mod paused;
 mod tls;
 
 use std::net::SocketAddr;

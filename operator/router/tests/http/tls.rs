@@ -1,7 +1,6 @@
 //! Certificates, authorities and credentials that change while the router runs.
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use super::client::{self, Got};
 use super::elastic::{self, Guard};
 use super::journey;
+use super::mount::Mount;
 
 /// An authority; all have the same name, as one has that was made again.
 struct Authority {
@@ -65,49 +65,6 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// A directory that is mounted: files are replaced whole, as the kubelet does.
-struct Mount(PathBuf);
-
-impl Mount {
-    fn new(name: &str) -> Self {
-        let root = std::env::temp_dir().join(format!("searchcell-router-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&root).unwrap();
-        Self(root)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    fn put(&self, name: &str, content: impl AsRef<[u8]>) {
-        let (path, new) = (self.path(name), self.path(".new"));
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&new, content).unwrap();
-        std::fs::rename(new, path).unwrap();
-    }
-
-    /// A router for the Elasticsearch there, with whatever else it is to have.
-    async fn router(&self, address: SocketAddr, scheme: &str, front: Value) -> Router {
-        self.put("table", journey::table(scheme, address, "g1", "messages", Versioning::None));
-        let settings: Settings = serde_json::from_value(json!({
-            "listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "front": front,
-            "elasticsearch": {"directory": self.path("es")},
-            "collections": [{"name": "messages", "table": self.path("table")}]}))
-        .unwrap();
-        let router = Router::start(settings).await.unwrap();
-        while client::json(router.admin, "GET", "/readyz", "").await.status != 200 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        router
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
-}
-
 /// Lets time pass for the router, while nothing is under way.
 async fn later(time: Duration) {
     tokio::time::pause();
@@ -135,7 +92,8 @@ async fn authorities_and_credentials_of_a_cluster_are_taken_up_when_they_change(
     mount.put("es/guilds/ca.crt", &second.pem);
     mount.put("es/guilds/username", "u");
     mount.put("es/guilds/password", "hunter1");
-    let router = mount.router(address, "https", json!({})).await;
+    let router =
+        mount.router(&journey::table("https", address, "g1", "messages", Versioning::None), json!({})).await;
 
     // A wrong authority: not a byte of the password leaves, nothing is written, and it is said what to look at.
     let authorities = mount.path("es/guilds/ca.crt").display().to_string();
@@ -210,7 +168,12 @@ async fn the_fronts_certificate_is_taken_up_when_it_changes() {
     let address = elastic::start(Guard::default()).await;
     let mount = Mount::new("front-tls");
     put_pair(&mount, &old);
-    let router = mount.router(address, "http", front(&mount)).await;
+    let router = mount
+        .router(
+            &journey::table("http", address, "g1", "messages", Versioning::None),
+            json!({"front": front(&mount)}),
+        )
+        .await;
     let a_minute = Duration::from_secs(61);
     assert_eq!(ask(&router, first.client()).await.unwrap().status, 200);
     let refused = ask(&router, second.client()).await.map(|got| got.status).unwrap_err();
