@@ -255,7 +255,7 @@ fn readable(table: &Table) -> Value {
         table.index(position).map(|(index, cluster)| (index.name.clone(), cluster.name.clone()))
     };
     let indices: Map<String, Value> =
-        (0..).map_while(|position| place(position)).map(|(index, cluster)| (index, cluster.into())).collect();
+        (0..).map_while(place).map(|(index, cluster)| (index, cluster.into())).collect();
     let tenants = table.overrides.iter().map(|(tenant, chosen)| {
         let index = chosen.to.read.and_then(place).map_or_else(|| "nowhere".to_owned(), |(index, _)| index);
         (tenant.clone(), Value::from(index))
@@ -267,6 +267,6 @@ fn readable(table: &Table) -> Value {
     let mut readable = Map::new();
     readable.insert("indices".to_owned(), indices.into());
     readable.insert("tenants".to_owned(), Map::from_iter(tenants).into());
-    readable.insert("slots from".to_owned(), table.slots.iter().map(of_pool).collect::<Map<_, _>>().into());
+    readable.insert("slots".to_owned(), table.slots.iter().map(of_pool).collect::<Map<_, _>>().into());
     Value::Object(readable)
 }
