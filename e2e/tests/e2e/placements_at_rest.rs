@@ -1,0 +1,143 @@
+//! What placements cost at rest: nothing is written, and how often a cluster is asked depends on the number of objects
+//! that are looked at, not on the number of indices.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use searchcell_e2e::audit::AuditLog;
+use searchcell_e2e::cells::{merged, placement};
+use searchcell_e2e::objects::number;
+use searchcell_e2e::wait::{LIMIT, ensure};
+use searchcell_e2e::{Cell, Level, Operator, Scenario, run, say, wait_for};
+use serde_json::json;
+
+const WATCHED: Duration = Duration::from_secs(120);
+const MANY: i64 = 200;
+/// An object is looked at this often, and each look asks each cluster once; those that come within a second of each other
+/// ask it together.
+const LOOK_EVERY_S: u64 = 30;
+/// Documents and disks are read this often, with a request each; the state with its settings and nodes more seldom.
+const SIZES_EVERY_S: u64 = 300;
+const SIZES: [&str; 2] = ["stats", "disks"];
+const DETAILS: [&str; 3] = ["state", "settings", "nodes"];
+/// Requests to the API server a minute, watches that begin anew included.
+const TO_KUBERNETES: u64 = 24;
+
+/// What a stretch of rest has cost.
+#[derive(Debug)]
+struct Cost {
+    /// Requests to the cluster, by operation.
+    elastic: BTreeMap<String, u64>,
+    /// Requests to the API server, by verb and resource; absent where there is no audit log.
+    kubernetes: Option<BTreeMap<String, u64>>,
+    seconds: u64,
+}
+
+impl Cost {
+    fn of(&self, operations: &[&str]) -> u64 {
+        let count = |of: &&str| self.elastic.get(*of).copied().unwrap_or_default();
+        operations.iter().map(count).sum()
+    }
+
+    fn to_elastic(&self) -> u64 {
+        self.elastic.values().sum()
+    }
+
+    /// The bound for a number of objects: it knows nothing of indices. One more of each is the edge of the stretch.
+    fn check(&self, what: &str, objects: u64) {
+        let times = |every: u64| self.seconds.div_ceil(every) + 1;
+        let asked = self.of(&["summary"]);
+        assert!((1..=objects * times(LOOK_EVERY_S)).contains(&asked), "{what}: {self:?}");
+        for operation in SIZES.iter().chain(&DETAILS) {
+            assert!(self.of(&[operation]) <= times(SIZES_EVERY_S), "{what}: {operation}: {self:?}");
+        }
+        let known = asked + self.of(&SIZES) + self.of(&DETAILS) + self.of(&["handshake"]);
+        assert_eq!(self.to_elastic(), known, "{what}: what else is asked or written? {self:?}");
+        let Some(kubernetes) = &self.kubernetes else { return };
+        let most = TO_KUBERNETES * self.seconds.div_ceil(60);
+        assert!(kubernetes.values().sum::<u64>() <= most, "{what}: {self:?}");
+        let of_verb =
+            |verb: &str| kubernetes.keys().filter(|request| request.starts_with(verb)).collect::<Vec<_>>();
+        assert!(of_verb("list ").is_empty(), "{what}: {self:?}");
+        for write in ["create ", "patch ", "delete", "update "] {
+            let others: Vec<_> =
+                of_verb(write).into_iter().filter(|request| !request.ends_with(" leases")).collect();
+            assert!(others.is_empty(), "{what}: {others:?} in {self:?}");
+        }
+    }
+}
+
+/// Waits until all that is slow to be known is known, and then counts.
+async fn rest(t: &Scenario, operator: &Operator, what: &str, placements: &[&str]) -> Cost {
+    for name in placements {
+        t.placement_ready(name).await;
+        wait_for(&format!("the sizes of {name}"), LIMIT, async || {
+            let object = t.objects.get("indexplacements", name).await?.ok_or("no placement")?;
+            ensure(number(&object, "/status/documents") >= 0, || "not measured yet".to_owned())
+        })
+        .await;
+    }
+    let objects = placements.len() as u64;
+    operator.looks("placement", objects, 3).await;
+    let log = AuditLog::mark(t.env).await;
+    let (began, before) = (Instant::now(), requests(operator).await);
+    tokio::time::sleep(WATCHED).await;
+    let after = requests(operator).await;
+    let seconds = began.elapsed().as_secs();
+    let elastic = after.into_iter().map(|(operation, count)| {
+        let since = count - before.get(&operation).copied().unwrap_or_default();
+        (operation, since)
+    });
+    let kubernetes = log.map(|log| {
+        let mut by_kind = BTreeMap::new();
+        for request in log.requests_of(&operator.user) {
+            *by_kind.entry(format!("{} {}", request.verb, request.resource)).or_default() += 1;
+        }
+        by_kind
+    });
+    let cost = Cost { elastic: elastic.filter(|(_, count)| *count > 0).collect(), kubernetes, seconds };
+    let minutes = cost.seconds as f64 / 60.0;
+    let to_kubernetes = cost.kubernetes.iter().flat_map(BTreeMap::values).sum::<u64>() as f64 / minutes;
+    say(format!(
+        "{what}: {:.1} requests a minute to Elasticsearch, {to_kubernetes:.1} to the API server; {cost:?}",
+        cost.to_elastic() as f64 / minutes
+    ));
+    cost
+}
+
+/// Requests to Elasticsearch so far, by operation, however they ended.
+async fn requests(operator: &Operator) -> BTreeMap<String, u64> {
+    let mut requests = BTreeMap::new();
+    for (labels, count) in operator.counts("searchcell_es_requests_total").await {
+        let operation = labels.split("op=\"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        *requests.entry(operation.to_owned()).or_default() += count;
+    }
+    requests
+}
+
+/// One idle index, two hundred and one in two placements, two hundred in one: the same bound where the objects are as many,
+/// and no write but the Lease.
+#[test]
+fn idle_indices_cost_no_requests() {
+    run("idle_indices_cost_no_requests", Level::Full, async |t| {
+        let operator = t.start_operator().await;
+        let cell = Cell::small("cell");
+        t.apply(&cell.object()).await;
+        t.cell_ready(&cell).await;
+        t.apply(&placement("one", "cell", json!({"pool": {"indices": 1}}), 0)).await;
+        let one = rest(t, &operator, "one index", &["one"]).await;
+        one.check("one index", 2);
+
+        let other = json!({"spec": {"collection": "idle"}});
+        t.apply(&merged(placement("many", "cell", json!({"pool": {"indices": MANY}}), 0), &other)).await;
+        let both = rest(t, &operator, "201 indices of two placements", &["one", "many"]).await;
+        both.check("201 indices of two placements", 3);
+
+        t.objects.delete("indexplacements", "one").await.unwrap();
+        t.gone_one("indexplacements", "one").await;
+        let many = rest(t, &operator, "200 indices", &["many"]).await;
+        let object = t.objects.expect("indexplacements", "many").await;
+        assert_eq!(number(&object, "/status/indices"), MANY);
+        many.check("200 indices", 2);
+    });
+}
