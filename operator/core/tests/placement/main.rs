@@ -97,7 +97,11 @@ fn a_full_disk_and_unknown_disks_take_nothing() {
     world.0.cell.as_mut().unwrap().spec.nodes.data.options.settings =
         serde_json::from_value(json!({"cluster.routing.allocation.disk.watermark.low": "1mb"})).unwrap();
     assert_eq!(world.plan().assign.len(), 1, "as the settings say");
-    world.facts("a").disks = None;
+    let disks = world.facts("a").disks.take();
+    assert_eq!((world.plan().assign.len(), world.reasons()), (0, vec![Reason::CellNotReady]));
+    // Measured before the node of a zone had joined.
+    world.facts("a").disks = disks;
+    world.facts("a").disks.as_mut().unwrap().remove("data-b");
     assert_eq!((world.plan().assign.len(), world.reasons()), (0, vec![Reason::CellNotReady]));
 }
 
