@@ -28,6 +28,7 @@ mod settled;
 mod shards;
 mod sim_elastic;
 mod sim_kube;
+mod specs;
 mod steps;
 mod store;
 mod tenants;
