@@ -1,6 +1,7 @@
 //! The operator under test, two ways: as a process of this computer that a test can kill at any moment, with account and
 //! rights of the namespaced overlay; or deployed from its image by the shipped manifests.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 use tokio::process::{Child, Command};
 
 use crate::objects::text;
-use crate::{Elastic, Env, say, shell};
+use crate::wait::{LIMIT, ensure};
+use crate::{Elastic, Env, say, shell, wait_for};
 
 /// Name of ServiceAccount, ClusterRole and Deployment in the shipped manifests.
 pub const OPERATOR: &str = "searchcell-operator";
@@ -131,6 +133,32 @@ impl Operator {
         let (status, body) = answer.expect("/metrics");
         assert_eq!(status, 200, "/metrics");
         String::from_utf8_lossy(&body).into_owned()
+    }
+
+    /// A counter of its metrics, by its labels as they are written there.
+    pub async fn counts(&self, name: &str) -> BTreeMap<String, u64> {
+        let metrics = self.metrics().await;
+        let lines = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+        let pair = |line: &str| {
+            let (labels, count) = line.rsplit_once("} ")?;
+            Some((labels.to_owned(), count.parse().ok()?))
+        };
+        lines.filter_map(pair).collect()
+    }
+
+    /// Waits until it has looked at everything of a kind (`cell`, `placement`, `table`) so many times more.
+    pub async fn looks(&self, kind: &str, objects: u64, times: u64) {
+        let finished = async || {
+            let all = self.counts("searchcell_reconciliations_total").await;
+            let label = format!("controller=\"{kind}\"");
+            all.iter().filter(|(labels, _)| labels.contains(&label)).map(|(_, count)| count).sum::<u64>()
+        };
+        let wanted = finished().await + objects * times;
+        wait_for(&format!("{times} more looks at each {kind}"), LIMIT, async || {
+            let seen = finished().await;
+            ensure(seen >= wanted, || format!("{seen} of {wanted}"))
+        })
+        .await;
     }
 
     /// SIGKILL, and wait for the end.

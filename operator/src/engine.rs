@@ -172,6 +172,8 @@ pub struct Engine<K, E> {
     pub(crate) decide: Arc<dyn Decide>,
     pub(crate) observer: Arc<dyn Observer>,
     failures: Mutex<BTreeMap<Key, (Class, u32)>>,
+    /// Number of the last table that was published, by its key.
+    pub(crate) tables: Mutex<BTreeMap<Key, i64>>,
 }
 
 impl<K: KubeApi, E: SearchApi> Engine<K, E> {
@@ -195,6 +197,7 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
             decide: Arc::new(Core),
             observer: Arc::new(Silent),
             failures: Mutex::default(),
+            tables: Mutex::default(),
         }
     }
 
@@ -265,6 +268,7 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
     /// The object is gone: nothing is remembered of it.
     pub(crate) fn forget(&self, key: &Key) -> Next {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         if let Key::Cell(namespace, name) = key {
             self.reader.forget(namespace, name);
         }

@@ -1,8 +1,12 @@
 //! One pass over the routing table of a collection: observe, plan, execute. It reads Kubernetes alone: the placements'
 //! status says where indices are. Effects: through the seam to Kubernetes.
 
+use std::sync::PoisonError;
+
+use searchcell_core::names::ANNOTATION_TABLE_GENERATION;
 use searchcell_core::routing::{TableSnapshot, controller_of};
-use searchcell_core::step::Step;
+use searchcell_core::snapshot::annotation;
+use searchcell_core::step::{Action, Step};
 use tokio::time::Instant;
 
 use crate::engine::{Engine, Key, Next, TablePass};
@@ -40,16 +44,28 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
             })
             .collect();
         let (namespace, collection) = (namespace.to_owned(), collection.to_owned());
-        let snapshot = TableSnapshot { namespace, collection, placements, cells, published };
+        let last = self.tables.lock().unwrap_or_else(PoisonError::into_inner).get(&key).copied();
+        let snapshot = TableSnapshot { namespace, collection, placements, cells, published, last };
         let plan = self.decide.plan_table(&snapshot, self.clock.now());
         let controller = controller_of(&snapshot);
         let steps = TableSteps { engine: self, namespace: &snapshot.namespace, controller: &controller };
         let Executed { outcomes, worst: failed, .. } = run(&plan.steps, &self.leadership, 1, &steps).await;
+        // Also when no answer came: it may be there.
+        if let Some(generation) = plan.steps.iter().filter_map(generation).max() {
+            let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            tables.insert(key.clone(), generation);
+        }
         let took = started.elapsed();
         let (plan, outcomes) = (&plan, outcomes.as_slice());
         self.observer.table(&TablePass { snapshot: &snapshot, plan, outcomes, failed, took });
         self.next(&key, failed, plan.wake_after, None)
     }
+}
+
+/// The number of the table that a step publishes.
+fn generation(step: &Step) -> Option<i64> {
+    let (Action::Create(object) | Action::Apply { object, .. }) = &step.action else { return None };
+    annotation(object.metadata(), ANNOTATION_TABLE_GENERATION)?.parse().ok()
 }
 
 /// Does the one step of a table.

@@ -221,6 +221,57 @@ async fn the_client_believes_the_cells_authority_and_checks_names() {
     assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
 }
 
+/// A proxy that tunnels every connection to one port, whatever the name; and which names it was asked for.
+async fn proxy(to: u16) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/", listener.local_addr().unwrap());
+    let asked: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = asked.clone();
+    tokio::spawn(async move {
+        while let Ok((mut from, _)) = listener.accept().await {
+            let log = log.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    assert!(from.read_buf(&mut head).await.unwrap() > 0);
+                }
+                let head = String::from_utf8(head).unwrap();
+                log.lock().unwrap().push(head.lines().next().unwrap().to_owned());
+                from.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+                let mut to = tokio::net::TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            });
+        }
+    });
+    (address, asked)
+}
+
+/// Where a cluster is reached through a tunnel, its name and its authority are verified as ever.
+#[tokio::test]
+async fn a_tunnel_does_not_take_the_place_of_the_name() {
+    let forge = Forge::default();
+    let authority = forge.authority("guilds HTTP", DAY, Timestamp::now()).unwrap();
+    let other = forge.authority("guilds HTTP", DAY, Timestamp::now()).unwrap();
+    let (port, seen) =
+        server(&issue(&forge, &authority, &["guilds-a.search.svc"], DAY), &["b25lOnNlY3JldA=="]).await;
+    let (proxy, asked) = proxy(port).await;
+    let client = |trust: &Pair| {
+        let access = Access::Secured { trust: trust.certificate.clone(), credential: Some(user("one")) };
+        let client = ElasticHttp::new(Arc::new(Fixed(access)), Arc::new(|_, _| {})).unwrap();
+        client.through(proxy.parse().unwrap())
+    };
+    let summary = client(&authority).summary(&cluster()).await.unwrap();
+    assert_eq!(summary.known_as.as_deref(), Some("one"));
+    for (cluster, trust) in [(ClusterKey::new("search", "guilds", "b"), &authority), (cluster(), &other)] {
+        let error = client(trust).summary(&cluster).await.unwrap_err().to_string();
+        assert_eq!(error, "its certificate is not one that the operator trusts", "{cluster}");
+    }
+    assert_eq!(seen.lock().unwrap().len(), 1);
+    let asked = asked.lock().unwrap();
+    assert!(asked[0].starts_with("CONNECT guilds-a.search.svc:9200 "), "{asked:?}");
+    assert!(asked[1].starts_with("CONNECT guilds-b.search.svc:9200 "), "{asked:?}");
+}
+
 /// While nodes learn of a new user one after another, the one that was known before does.
 #[tokio::test]
 async fn a_node_that_does_not_know_the_new_user_is_asked_as_the_former_one() {

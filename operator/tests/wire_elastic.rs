@@ -371,3 +371,35 @@ async fn a_reload_is_one_request_and_each_node_speaks_for_itself() {
     let line = seen.lock().unwrap()[0].line.clone();
     assert!(line.starts_with("POST /_nodes/reload_secure_settings?timeout=20s"), "{line}");
 }
+
+#[tokio::test]
+async fn documents_of_tenants_are_counted_and_none_is_asked_for() {
+    let answer = |buckets: Value| json!({"timed_out": false, "_shards": {"failed": 0}, "aggregations": {"tenants": {"buckets": buckets}}});
+    let (elastic, seen) = server(vec![
+        Answer::Json(200, json!({"_shards": {"failed": 0}})),
+        Answer::Json(200, answer(json!({"0": {"doc_count": 3}, "1": {"doc_count": 0}}))),
+        Answer::Json(200, json!({"_shards": {"failed": 1}})),
+        Answer::Json(200, answer(json!([{"key": 42, "doc_count": 7}]))),
+    ])
+    .await;
+    let tenants = ["42".to_owned(), "a b".to_owned()];
+    let count = async || elastic.documents_of(&key(), "messages.p000.g1", &tenants, true).await;
+    let expected = [("42".to_owned(), 3), ("a b".to_owned(), 0)];
+    assert_eq!(count().await.unwrap(), BTreeMap::from(expected));
+    assert!(matches!(count().await, Err(SearchError::Unreachable(_))), "a copy was not refreshed");
+    let largest = elastic.largest_tenants(&key(), "messages.p000.g1", "guild_id").await.unwrap();
+    assert_eq!(largest, [("42".to_owned(), 7)]);
+
+    let seen = seen.lock().unwrap();
+    let paths: Vec<&str> =
+        seen.iter().map(|request| request.line.split(['?', ' ']).nth(1).unwrap()).collect();
+    let (refresh, search) = ("/messages.p000.g1/_refresh", "/messages.p000.g1/_search");
+    assert_eq!(paths, [refresh, search, refresh, search]);
+    assert!(seen[1].line.contains("allow_partial_search_results=false"), "{}", seen[1].line);
+    for request in [&seen[1], &seen[3]] {
+        let body: Value = serde_json::from_str(&request.body).unwrap();
+        assert_eq!(body["size"], 0, "{body}");
+    }
+    let body: Value = serde_json::from_str(&seen[1].body).unwrap();
+    assert_eq!(body["query"], json!({"terms": {"_routing": tenants}}));
+}

@@ -15,7 +15,7 @@ use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
 use serde_json::{Value, json};
 
 /// Index name → cluster, as a placement's status has it.
-async fn places(t: &Scenario, name: &str) -> BTreeMap<String, String> {
+pub async fn places(t: &Scenario, name: &str) -> BTreeMap<String, String> {
     let object = t.objects.expect("indexplacements", name).await;
     let mut places = BTreeMap::new();
     for at in items(&object, "/status/assignments") {
@@ -26,12 +26,12 @@ async fn places(t: &Scenario, name: &str) -> BTreeMap<String, String> {
     places
 }
 
-fn on(places: &BTreeMap<String, String>, cluster: &str) -> usize {
+pub fn on(places: &BTreeMap<String, String>, cluster: &str) -> usize {
     places.values().filter(|at| *at == cluster).count()
 }
 
 /// The table of the collection, with its bytes as they are published.
-pub(crate) async fn table(t: &Scenario) -> Result<(Table, Vec<u8>), String> {
+pub async fn table(t: &Scenario) -> Result<(Table, Vec<u8>), String> {
     let map = t.objects.get("configmaps", "routes-messages").await?.ok_or("no table")?;
     let bytes = serde_json::from_value::<k8s_openapi::ByteString>(map["binaryData"]["table.json.gz"].clone());
     let bytes = bytes.map_err(|error| error.to_string())?.0;
@@ -150,7 +150,7 @@ fn one_table_over_two_cells_comes_back_with_a_higher_number() {
 
 /// What of an index would show that it was made anew, or that its documents were touched: UUID, documents, sequence
 /// number of the last operation.
-async fn identity(elastic: &Elastic, index: &str) -> Result<(String, i64, i64), String> {
+pub async fn identity(elastic: &Elastic, index: &str) -> Result<(String, i64, i64), String> {
     let settings = elastic.get(&format!("/{index}/_settings?flat_settings=true")).await?;
     let uuid = settings[index]["settings"]["index.uuid"].as_str().unwrap_or_default().to_owned();
     let stats = elastic.get(&format!("/{index}/_stats/docs?level=shards")).await?;

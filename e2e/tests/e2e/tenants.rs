@@ -1,12 +1,18 @@
 //! Tenants that outgrow the pool, and those that get an index of their own.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Method;
+use searchcell_core::names::ClusterKey;
+use searchcell_core::routing::{
+    Destination, Located, Override, Table, TableInput, TenantRules, build_table, encode,
+};
+use searchcell_crds::{IdScope, Versioning};
 use searchcell_e2e::cells::placement;
 use searchcell_e2e::objects::{condition, items, text};
+use searchcell_e2e::shell;
 use searchcell_e2e::wait::{LIMIT, ensure};
-use searchcell_e2e::{Cell, Level, Scenario, run, wait_for};
+use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
 use serde_json::{Value, json};
 
 use crate::placements::table;
@@ -100,5 +106,58 @@ fn tenants_with_documents_stay_in_the_pool_until_they_have_none() {
         })
         .await;
         t.placement_ready("big").await;
+    });
+}
+
+/// Ten thousand indices and twenty thousand tenants with a place of their own, as ids are: without an order.
+fn largest_table(namespace: &str) -> Table {
+    let tenant = |n: u64| ((n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 1).to_string();
+    let at = |name: String, cell: &str, n: u64| Located {
+        name,
+        cluster: ClusterKey::new(namespace, cell, format!("c{}", n % 40)),
+        is_secure: true,
+    };
+    let pool = (0..1_000).map(|n| Some(at(format!("messages.p{n:03}.g1"), "guilds", n)));
+    let own = |n: u64| (tenant(n), Some(at(format!("messages.t.{}.g1", tenant(n)), "bfg", n)));
+    let input = TableInput {
+        namespace: namespace.to_owned(),
+        collection: "messages".to_owned(),
+        tenant: TenantRules { field: "guild_id".to_owned(), fan_out: false, id_scope: IdScope::Tenant },
+        versioning: Versioning::External,
+        pool: Some(pool.collect()),
+        dedicated: (0..9_000).map(own).collect(),
+    };
+    let mut table = build_table(&input, 1).unwrap();
+    for n in 9_000..20_000_u32 {
+        let to = Destination::only(n % 1_000);
+        table.overrides.insert(tenant(n.into()), Override { to, documents_per_second: None, lane: None });
+    }
+    table
+}
+
+/// The API server takes the largest table that is promised, and the command reads it back.
+#[test]
+fn the_largest_table_is_stored_and_read_back() {
+    run("the_largest_table_is_stored_and_read_back", Level::Smoke, async |t| {
+        let table = largest_table(&t.namespace);
+        assert_eq!((table.indices.len(), table.overrides.len()), (10_000, 20_000));
+        let bytes = encode(&table).unwrap();
+        let size = bytes.len();
+        let map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "routes-messages"},
+            "binaryData": {"table.json.gz": k8s_openapi::ByteString(bytes)},
+        });
+        let started = Instant::now();
+        t.objects.create(&map).await.unwrap();
+        let stored = started.elapsed();
+        let source = format!("{}/messages", t.namespace);
+        let (tenant, to) = table.overrides.last_key_value().unwrap();
+        let (index, cluster) = table.index(to.to.read.unwrap()).unwrap();
+        let arguments = ["table", &source, "lookup", tenant];
+        let started = Instant::now();
+        let answer = shell::run(&t.env.operator_binary, &arguments, None, LIMIT).await.unwrap();
+        say(format!("{size} bytes stored in {stored:.1?}, read back in {:.1?}", started.elapsed()));
+        let expected = format!("{} on {}", index.name, cluster.name);
+        assert!(answer.code == 0 && answer.stdout.contains(&expected), "{expected}: {}", answer.stdout);
     });
 }

@@ -92,7 +92,7 @@ fn is_subset(desired: &Value, live: &Value) -> bool {
 }
 
 /// The API server drops what is empty.
-fn is_empty(value: &Value) -> bool {
+pub fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Object(map) => map.is_empty(),

@@ -91,6 +91,8 @@ struct Entry {
     details: Option<(Instant, ClusterSummary, ClusterDetails)>,
     sizes: Option<ClusterSizes>,
     sizes_due: Option<Instant>,
+    /// Nodes that there were when sizes were last asked for.
+    sized: BTreeSet<String>,
     unassigned: Option<Unassigned>,
     explain_due: Option<Instant>,
     /// By index, until when it stays.
@@ -224,6 +226,7 @@ impl<E: SearchApi> ElasticReader<E> {
             details: None,
             sizes: None,
             sizes_due: None,
+            sized: BTreeSet::new(),
             unassigned: None,
             explain_due: None,
             tenants: BTreeMap::new(),
@@ -291,9 +294,13 @@ impl<E: SearchApi> ElasticReader<E> {
 
     /// When they cannot be read the older ones stay, and the reading is good all the same: they change slowly.
     async fn refresh_sizes(&self, cluster: &ClusterKey, entry: &mut Entry) {
-        if entry.sizes_due.is_some_and(|due| Instant::now() < due) {
+        // A node that has joined since has a disk that nobody has looked at: without it, nothing is placed in its zone.
+        let Some((_, Reading::Known(facts))) = &entry.last else { return };
+        let has_joined = facts.nodes.keys().any(|node| !entry.sized.contains(node));
+        if !has_joined && entry.sizes_due.is_some_and(|due| Instant::now() < due) {
             return;
         }
+        entry.sized = facts.nodes.keys().cloned().collect();
         let read = timeout(self.tuning.deadline, self.api.sizes(cluster)).await;
         let now = Instant::now();
         match read {

@@ -19,6 +19,8 @@ struct Fake {
     sizes: AtomicUsize,
     explained: AtomicUsize,
     counted: AtomicUsize,
+    /// Nodes of the cluster.
+    nodes: AtomicUsize,
     /// Indices, each with a copy that has no node.
     lost: AtomicUsize,
     /// 0 answers, 1 refuses the connection, 2 hangs, 3 answers without sizes
@@ -62,7 +64,9 @@ impl SearchApi for Fake {
         let index = IndexFacts { mark: Some(mark), copies: vec![lost], ..IndexFacts::default() };
         let indices =
             (0..self.lost.load(Ordering::SeqCst)).map(|n| (format!("i{n:03}"), index.clone())).collect();
-        Ok(ClusterDetails { indices: Arc::new(indices), ..ClusterDetails::default() })
+        let node = |n: usize| (format!("n{n}"), searchcell_core::snapshot::ElasticNode::default());
+        let nodes = (0..self.nodes.load(Ordering::SeqCst)).map(node).collect();
+        Ok(ClusterDetails { nodes, indices: Arc::new(indices), ..ClusterDetails::default() })
     }
     async fn sizes(&self, _: &ClusterKey) -> Result<ClusterSizes, SearchError> {
         self.sizes.fetch_add(1, Ordering::SeqCst);
@@ -193,6 +197,25 @@ async fn details_are_read_when_the_state_changed_and_every_ten_minutes() {
     tokio::time::advance(Duration::from_secs(600)).await;
     reader.read(&a, SECOND).await;
     assert_eq!(counts(), (5, 4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_joins_has_its_disk_looked_at_soon() {
+    let (fake, reader) = reader();
+    let a = ask("a", &["p"]);
+    let look = async |nodes: usize, version: i64| {
+        fake.nodes.store(nodes, Ordering::SeqCst);
+        fake.version.store(version, Ordering::SeqCst);
+        tokio::time::advance(SECOND).await;
+        reader.read(&a, SECOND).await;
+        fake.sizes.load(Ordering::SeqCst)
+    };
+    assert_eq!((look(1, 1).await, look(1, 2).await), (1, 1));
+    assert_eq!((look(2, 3).await, look(2, 4).await), (2, 2));
+    assert_eq!((look(1, 5).await, look(2, 6).await), (2, 2), "it was looked at before");
+    // Not more often than others when it cannot be looked at.
+    fake.mode.store(3, Ordering::SeqCst);
+    assert_eq!((look(3, 7).await, look(3, 8).await), (3, 3));
 }
 
 #[tokio::test(start_paused = true)]

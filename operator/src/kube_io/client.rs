@@ -53,6 +53,14 @@ pub fn tuned(mut config: Config) -> Config {
     config
 }
 
+/// Why a request failed, in the API server's own words where it said anything.
+pub fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        error => error.to_string(),
+    }
+}
+
 impl KubeIo {
     /// Reads from these caches, writes with this client, and says that it runs in this namespace.
     pub fn new(

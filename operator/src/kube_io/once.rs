@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use super::cache::{Cache, Feed};
+use super::client::words;
 use super::fanout::{Caches, OnUnreadable, maps_of_cells, ours, reference, tables, told};
 use super::tolerant::{Tolerant, readable};
 use super::trim::Trim;
@@ -27,7 +28,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug, thiserror::Error)]
 pub enum ListError {
     /// The API server says no, or nothing.
-    #[error("{kind} of namespace {namespace} cannot be listed: {source}")]
+    #[error("{kind} of namespace {namespace} cannot be listed: {}", words(.source))]
     Kube {
         /// Which kind.
         kind: String,

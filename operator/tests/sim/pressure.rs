@@ -6,19 +6,17 @@ use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
 use kube::client::Body;
+use searchcell_crds::Forecast;
 use searchcell_crds::conditions::{SHARD_PRESSURE, find};
-use searchcell_crds::{
-    Cluster, DataNodes, Forecast, IndexPlacementSpec, MasterNodes, NodeOptions, Nodes, Pool, Quantity,
-    SearchCellSpec, Security, SecurityMode, Storage, Tenant, Zone,
-};
 use searchcell_operator::engine::{Observer, PlacementPass};
 use searchcell_operator::report::{Metrics, Report as Telling};
 use serde_json::Value;
 
-use crate::acts::{Act, CELL};
+use crate::acts::Act;
 use crate::driver::{self, Report};
 use crate::rng::Rng;
 use crate::scenario::{Expect, Kind, Scenario};
+use crate::specs::{plain_cell, plain_pool};
 
 /// Sizes are read every minute, and a placement is looked at twice in it.
 const SEEN_WITHIN_S: u64 = 200;
@@ -87,28 +85,8 @@ fn events(told: Arc<Mutex<Vec<Told>>>) -> kube::Client {
 
 /// One index on one node, which has so many documents from its first seconds on, and what becomes of it.
 fn growth(documents: i64, later: Vec<(u64, Act)>) -> Scenario {
-    let storage = Storage { size: Quantity("10Gi".to_owned()), storage_class_name: None };
-    let options = NodeOptions::default();
-    let cell = SearchCellSpec {
-        version: "9.5.3".to_owned(),
-        topology_key: "topology.kubernetes.io/zone".to_owned(),
-        zones: vec![Zone { name: "a".to_owned(), ..Zone::default() }],
-        clusters: vec![Cluster { name: "a".to_owned(), ..Cluster::default() }],
-        nodes: Nodes {
-            master: MasterNodes { count: 1, storage: storage.clone(), options: options.clone() },
-            ingest: None,
-            data: DataNodes { per_zone: 1, storage, options },
-        },
-        security: Some(Security { mode: Some(SecurityMode::Disabled), ..Security::default() }),
-        ..SearchCellSpec::default()
-    };
-    let placement = IndexPlacementSpec {
-        cell: CELL.to_owned(),
-        collection: "messages".to_owned(),
-        tenant: Tenant { field: "guild_id".to_owned(), ..Tenant::default() },
-        pool: Some(Pool { indices: 1 }),
-        ..IndexPlacementSpec::default()
-    };
+    let cell = plain_cell(&["a"], &["a"], 1);
+    let placement = plain_pool(1);
     let mut acts = vec![
         (1, Act::CreateCell(Box::new(cell))),
         (2, Act::CreatePlacement("messages".to_owned(), Box::new(placement))),

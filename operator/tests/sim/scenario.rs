@@ -1,16 +1,10 @@
 //! From a seed to a schedule: a cell, what its users do with it, and what goes wrong meanwhile.
 
-use std::collections::BTreeMap;
-
-use searchcell_crds::{
-    Cluster, DataNodes, Dedicated, DedicatedTenant, DeletionPolicy, IndexPlacementSpec, IngestNodes,
-    MasterNodes, NodeOptions, Nodes, Pool, Quantity, Resources, SearchCellSpec, SecureSettings, Security,
-    SecurityMode, Storage, Tenant, Zone,
-};
+use searchcell_crds::{Dedicated, DeletionPolicy, IndexPlacementSpec, Pool, SearchCellSpec, Tenant};
 
 use crate::acts::{Act, CELL, Change, Edit, Meddling};
-use crate::keystore;
 use crate::rng::Rng;
+use crate::specs::{cell_spec, dedicated_tenants};
 use crate::tenants::{COLLECTION, TENANTS};
 
 /// What must come of it in the end.
@@ -557,63 +551,5 @@ impl<'a> Story<'a> {
         let rest = if rng.chance(4) { 7_200 } else { 300 };
         let zones = spec.zones.iter().map(|zone| zone.name.clone()).collect();
         Scenario { kind, zones, acts, expect, elastic_stays_down, rest, later: Vec::new() }
-    }
-}
-
-fn dedicated_tenants() -> Vec<DedicatedTenant> {
-    let [small, big] = TENANTS;
-    let tenant = |id: &str, expected_documents| DedicatedTenant {
-        id: id.to_owned(),
-        expected_documents,
-        shards: None,
-    };
-    vec![tenant(big, 2_500_000_000), tenant(small, 10)]
-}
-
-fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
-    let zones = if rng.chance(85) { 3 } else { 1 };
-    let clusters = match kind {
-        Kind::Placing => 2 + usize::from(rng.chance(40)),
-        Kind::Removal => 2,
-        // Two might start with different entries: then there is nothing to put back.
-        Kind::Keystore => 1,
-        _ => 1 + usize::from(rng.chance(35)),
-    };
-    let storage = Storage { size: Quantity("10Gi".to_owned()), storage_class_name: None };
-    let cpu = BTreeMap::from([("cpu".to_owned(), Quantity("1".to_owned()))]);
-    let options = NodeOptions {
-        resources: Some(Resources { requests: cpu, limits: BTreeMap::new() }),
-        ..NodeOptions::default()
-    };
-    let ingest = (kind == Kind::Ingest || rng.chance(25)).then(|| IngestNodes {
-        replicas: Some(2),
-        autoscaling: None,
-        options: options.clone(),
-    });
-    let masters = if zones == 1 || kind == Kind::LostMaster || rng.chance(10) { 1 } else { 3 };
-    let per_zone = if rng.chance(80) { 1 } else { 2 };
-    let secure = kind == Kind::Rotation || rng.chance(40);
-    SearchCellSpec {
-        version: "9.5.3".to_owned(),
-        topology_key: "topology.kubernetes.io/zone".to_owned(),
-        zones: ["a", "b", "c"][..zones]
-            .iter()
-            .map(|zone| Zone { name: (*zone).to_owned(), ..Zone::default() })
-            .collect(),
-        clusters: ["a", "b", "c"][..clusters]
-            .iter()
-            .map(|name| Cluster { name: (*name).to_owned(), ..Cluster::default() })
-            .collect(),
-        nodes: Nodes {
-            master: MasterNodes { count: masters, storage: storage.clone(), options: options.clone() },
-            ingest,
-            data: DataNodes { per_zone, storage, options },
-        },
-        secure_settings: (kind == Kind::Keystore)
-            .then(|| SecureSettings { secret_name: keystore::SECRET.to_owned() })
-            .into_iter()
-            .collect(),
-        security: (!secure).then(|| Security { mode: Some(SecurityMode::Disabled), ..Security::default() }),
-        ..SearchCellSpec::default()
     }
 }

@@ -6,16 +6,13 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::ConfigMap;
 use searchcell_core::names::{pool_index, routing_table};
 use searchcell_core::routing::Published;
-use searchcell_crds::{
-    Cluster, DataNodes, IndexPlacementSpec, MasterNodes, NodeOptions, Nodes, Pool, Quantity, SearchCellSpec,
-    Security, SecurityMode, Storage, Tenant, Zone,
-};
 use searchcell_operator::engine::Silent;
 
-use crate::acts::{Act, CELL};
+use crate::acts::Act;
 use crate::driver::{self, Report};
 use crate::rng::Rng;
 use crate::scenario::{Expect, Kind, Scenario};
+use crate::specs::{plain_cell, plain_pool};
 use crate::world::World;
 
 /// Indices of the pool.
@@ -26,30 +23,8 @@ const SETTLED_S: u64 = 300;
 /// A cell of two clusters, and a pool on it, in the making of which the operator dies: when it has made so many writes,
 /// before or after the last one has its effect.
 fn creation(writes: u64, with_effect: bool) -> Scenario {
-    let storage = Storage { size: Quantity("10Gi".to_owned()), storage_class_name: None };
-    let options = NodeOptions::default();
-    let zone = |name: &str| Zone { name: name.to_owned(), ..Zone::default() };
-    let cluster = |name: &str| Cluster { name: name.to_owned(), ..Cluster::default() };
-    let cell = SearchCellSpec {
-        version: "9.5.3".to_owned(),
-        topology_key: "topology.kubernetes.io/zone".to_owned(),
-        zones: ["a", "b", "c"].map(zone).into(),
-        clusters: ["a", "b"].map(cluster).into(),
-        nodes: Nodes {
-            master: MasterNodes { count: 3, storage: storage.clone(), options: options.clone() },
-            ingest: None,
-            data: DataNodes { per_zone: 1, storage, options },
-        },
-        security: Some(Security { mode: Some(SecurityMode::Disabled), ..Security::default() }),
-        ..SearchCellSpec::default()
-    };
-    let placement = IndexPlacementSpec {
-        cell: CELL.to_owned(),
-        collection: "messages".to_owned(),
-        tenant: Tenant { field: "guild_id".to_owned(), ..Tenant::default() },
-        pool: Some(Pool { indices: INDICES }),
-        ..IndexPlacementSpec::default()
-    };
+    let cell = plain_cell(&["a", "b", "c"], &["a", "b"], 3);
+    let placement = plain_pool(INDICES);
     let zones = cell.zones.iter().map(|zone| zone.name.clone()).collect();
     Scenario {
         kind: Kind::Placing,

@@ -168,7 +168,15 @@ fn why_not_prepared(facts: &ElasticFacts, zones: &[&str], copies: i32) -> Option
     if ready < wanted {
         return Some("it has too few data nodes in its zones for the copies that are asked for".to_owned());
     }
-    facts.disks.is_none().then(|| "its disks have not been measured yet".to_owned())
+    // A zone none of whose disks is known looks full, and is not.
+    let is_measured = |name: &String| facts.disks.as_ref().is_some_and(|disks| disks.contains_key(name));
+    let is_unmeasured = |zone: &&&str| {
+        let of_zone =
+            || facts.nodes.iter().filter(|(_, node)| node.zone.as_deref() == Some(**zone) && node.is_data());
+        of_zone().next().is_some() && !of_zone().any(|(name, _)| is_measured(name))
+    };
+    let unmeasured = facts.disks.is_none() || zones.iter().any(|zone| is_unmeasured(&zone));
+    unmeasured.then(|| "its disks have not been measured yet".to_owned())
 }
 
 /// What lies on a cluster besides managed indices.

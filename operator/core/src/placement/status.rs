@@ -65,14 +65,10 @@ pub fn placement_status(
         Err(_) => Default::default(),
     };
 
-    // What was gone before a cluster stopped to answer is not forgotten.
-    let missing_before = |problem: &IndexProblem| problem.reason == Reason::IndexMissing.as_str();
-    let remembered: Vec<IndexProblem> = previous
-        .problems
-        .iter()
-        .filter(|problem| !unread.is_empty() && missing_before(problem))
-        .cloned()
-        .collect();
+    // What was said of indices before their cluster stopped to answer is not forgotten.
+    let is_unseen = |problem: &&IndexProblem| !owned.iter().any(|found| found.name == problem.index);
+    let before = previous.problems.iter().filter(|_| !unread.is_empty());
+    let remembered: Vec<IndexProblem> = before.filter(is_unseen).cloned().collect();
     let mut conditions = Conditions::new(generation, now);
     let previous_total = previous.indices.unwrap_or(0);
     let named = |wrong: fn(&Copies) -> bool| -> Vec<String> {
@@ -126,7 +122,9 @@ pub fn placement_status(
         let texts = ["every shard has a started primary".to_owned()].into_iter().chain(notices);
         conditions.set(READY, true, Reason::Serving, join(texts));
     }
-    set_degraded(&mut conditions, &checked, &unread);
+    // Indices of clusters that were not read are there all the same.
+    let has_indices = !checked.is_empty() || previous_total > 0;
+    set_degraded(&mut conditions, &checked, &unread, has_indices);
     let is_blind = !unread.is_empty() || owned.iter().any(|found| found.elastic.counts.is_none());
     let large = guard::large(&owned, Some(&previous), snapshot.limits);
     let growth = guard::sample(&previous, measured(&owned).filter(|_| !is_blind), now);
@@ -213,13 +211,14 @@ fn set_degraded(
     conditions: &mut Conditions,
     checked: &[(Found<'_>, Copies)],
     unread: &BTreeMap<String, String>,
+    has_indices: bool,
 ) {
     let named = |wrong: fn(&Copies) -> bool| -> Vec<String> {
         checked.iter().filter(|(_, copies)| wrong(copies)).map(|(found, _)| found.name.to_owned()).collect()
     };
     let unassigned = named(|copies| copies.lost > 0);
     let misplaced = named(|copies| copies.misplaced > 0);
-    if !unread.is_empty() && !checked.is_empty() {
+    if !unread.is_empty() && has_indices {
         let names: Vec<String> = unread.keys().cloned().collect();
         conditions.set(
             DEGRADED,
@@ -372,7 +371,10 @@ fn problems(
     remembered: Vec<IndexProblem>,
     limits: ShardLimits,
 ) -> Vec<IndexProblem> {
-    let mut problems: Vec<(u8, IndexProblem)> = remembered.into_iter().map(|problem| (0, problem)).collect();
+    let is_missing = |problem: &IndexProblem| problem.reason == Reason::IndexMissing.as_str();
+    let rank = |problem: &IndexProblem| if is_missing(problem) { 0 } else { 4 };
+    let mut problems: Vec<(u8, IndexProblem)> =
+        remembered.into_iter().map(|problem| (rank(&problem), problem)).collect();
     let mut add = |rank: u8, index: &str, reason: Reason, message: &str| {
         let problem = IndexProblem {
             index: index.to_owned(),

@@ -36,6 +36,8 @@ pub struct TableSnapshot {
     pub cells: BTreeMap<String, SearchCell>,
     /// What is published.
     pub published: Option<Published>,
+    /// The number of the last table that this process has published: who deletes it at once leaves no other trace of it.
+    pub last: Option<i64>,
 }
 
 /// The object that a table lies in.
@@ -278,7 +280,7 @@ fn publication(snapshot: &TableSnapshot, input: &TableInput, now: Timestamp) -> 
         Some(_) if live.is_some_and(is_labelled) => return Ok(None),
         Some((current, same)) => (current, same, "its labels, annotation or owners differ"),
         None => {
-            let generation = next_generation(current.max(told), now);
+            let generation = next_generation(current.max(told).max(snapshot.last), now);
             (generation, json(&table(generation)?)?, "where tenants are has changed")
         }
     };

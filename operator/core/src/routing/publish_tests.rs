@@ -52,6 +52,7 @@ fn world() -> TableSnapshot {
         (name.into(), serde_json::from_value(cell).unwrap())
     };
     TableSnapshot {
+        last: None,
         namespace: "search".into(),
         collection: "messages".into(),
         placements: vec![pool, bfg],
@@ -103,6 +104,19 @@ fn a_collection_over_two_cells_is_one_table() {
     assert_eq!(meta.name.as_deref(), Some("routes-messages"));
     assert_eq!(label(meta, LABEL_COLLECTION), Some("messages"));
     assert_eq!(controller_of(&world), "uid-pool");
+}
+
+#[test]
+fn a_number_that_was_told_to_nobody_but_clients_is_not_used_twice() {
+    let mut world = world();
+    let first = publish(&mut world, NOW).unwrap().generation;
+    // Deleted before any status has its number, with other places since.
+    (world.published, world.last) = (None, Some(first));
+    assign(&mut world.placements[0], "guilds-a", |at| at.missing.push(at.indices.remove(0)));
+    assert_eq!(publish(&mut world, NOW).unwrap().generation, first + 1);
+    // It is no reason to publish what is published.
+    world.last = Some(first + 7);
+    assert_eq!(publish(&mut world, NOW), None);
 }
 
 #[test]

@@ -97,7 +97,11 @@ fn a_full_disk_and_unknown_disks_take_nothing() {
     world.0.cell.as_mut().unwrap().spec.nodes.data.options.settings =
         serde_json::from_value(json!({"cluster.routing.allocation.disk.watermark.low": "1mb"})).unwrap();
     assert_eq!(world.plan().assign.len(), 1, "as the settings say");
-    world.facts("a").disks = None;
+    let disks = world.facts("a").disks.take();
+    assert_eq!((world.plan().assign.len(), world.reasons()), (0, vec![Reason::CellNotReady]));
+    // Measured before the node of a zone had joined.
+    world.facts("a").disks = disks;
+    world.facts("a").disks.as_mut().unwrap().remove("data-b");
     assert_eq!((world.plan().assign.len(), world.reasons()), (0, vec![Reason::CellNotReady]));
 }
 
@@ -281,6 +285,20 @@ fn what_cannot_be_read_is_reported_as_it_was() {
         (Some(2), &before.shards, &before.clusters)
     );
     assert_eq!(find(&status.conditions, "Ready").unwrap().reason, "Unreachable");
+    assert_eq!(find(&status.conditions, "Degraded").unwrap().reason, "ClusterUnavailable");
+}
+
+#[test]
+fn what_was_wrong_with_indices_stays_told_while_they_cannot_be_read() {
+    let mut world = World::new(pool(2), &["a"]);
+    world.create();
+    let count = IndexCounts { documents: 1, largest_shard_documents: 1_200_000_000, largest_shard_bytes: 1 };
+    world.facts("a").counts = Some(BTreeMap::from([("messages.p001.g1".to_owned(), count)]).into());
+    let before = world.status();
+    assert_eq!(before.problems.len(), 1, "{before:#?}");
+    world.0.placement.status = Some(before.clone());
+    world.0.elastic.insert("a".into(), Reading::Unavailable("no answer".into()));
+    assert_eq!(world.status().problems, before.problems);
 }
 
 #[test]

@@ -197,6 +197,7 @@ impl World {
         let placements = self.0.siblings.iter().chain([&self.0.placement]);
         let names = ["guilds", "pools"];
         let snapshot = TableSnapshot {
+            last: None,
             namespace: "search".into(),
             collection: "messages".into(),
             placements: placements.cloned().collect(),

@@ -267,6 +267,6 @@ fn readable(table: &Table) -> Value {
     let mut readable = Map::new();
     readable.insert("indices".to_owned(), indices.into());
     readable.insert("tenants".to_owned(), Map::from_iter(tenants).into());
-    readable.insert("slots from".to_owned(), table.slots.iter().map(of_pool).collect::<Map<_, _>>().into());
+    readable.insert("slots".to_owned(), table.slots.iter().map(of_pool).collect::<Map<_, _>>().into());
     Value::Object(readable)
 }

@@ -1,5 +1,6 @@
 //! What differs between two objects, leaf by leaf, for a person. Pure.
 
+use searchcell_core::drift::is_empty;
 use serde_json::Value;
 
 /// Longest value that is printed, in characters.
@@ -55,15 +56,6 @@ fn walk(path: &str, before: Option<&Value>, after: Option<&Value>, ours: bool, l
             lines.extend(before.map(|value| format!("- {path}: {}", text(value))));
             lines.extend(after.map(|value| format!("+ {path}: {}", text(value))));
         }
-    }
-}
-
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Object(map) => map.is_empty(),
-        Value::Array(list) => list.is_empty(),
-        _ => false,
     }
 }
 

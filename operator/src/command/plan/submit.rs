@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use tokio::time::timeout;
 
 use super::file::Wanted;
+use crate::kube_io::client::words;
 
 /// Longest time that an answer may take.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -38,7 +39,7 @@ pub enum Submitted {
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// No answer, or no right to ask.
-    #[error("{kind} {namespace}/{name}: {source}")]
+    #[error("{kind} {namespace}/{name}: {}", words(.source))]
     Kube {
         /// Of the object.
         kind: &'static str,

@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
-use searchcell_core::names::ClusterKey;
+use searchcell_core::names::{ClusterKey, HTTP_PORT};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 /// Of Elasticsearch in its pod.
-const HTTP_PORT: u16 = 9200;
+const PORT: u16 = HTTP_PORT as u16;
 /// Longest head of a request to the proxy.
 const LONGEST_HEAD: usize = 8 << 10;
 
@@ -115,8 +115,8 @@ impl Routes {
     async fn connect(&self, cluster: &ClusterKey) -> Option<DuplexStream> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &cluster.namespace);
         for name in self.pods.get(cluster).into_iter().flatten() {
-            let why = match pods.portforward(name, &[HTTP_PORT]).await {
-                Ok(mut forwarded) => match forwarded.take_stream(HTTP_PORT) {
+            let why = match pods.portforward(name, &[PORT]).await {
+                Ok(mut forwarded) => match forwarded.take_stream(PORT) {
                     Some(stream) => return Some(stream),
                     None => "no stream".to_owned(),
                 },
