@@ -1,6 +1,6 @@
 # syntax=docker/dockerfile:1
-# The operator's image: one static binary, no shell, an unprivileged user.
-# `make image` builds it; without a docker daemon it packs the same binary from a local build.
+# The image of operator and router: two static binaries, no shell, an unprivileged user.
+# `make image` builds it; without a docker daemon it packs the same binaries from a local build.
 
 FROM rust:1.95-bookworm AS build
 ARG TARGETARCH
@@ -13,8 +13,8 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/target,id=target-$TARGETARCH \
     case "$TARGETARCH" in amd64) arch=x86_64 ;; arm64) arch=aarch64 ;; *) echo "no such architecture: $TARGETARCH" >&2; exit 1 ;; esac \
     && RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$arch-unknown-linux-gnu" \
-       --package searchcell-operator --bin searchcell \
-    && cp "/target/$arch-unknown-linux-gnu/release/searchcell" /searchcell
+       --package searchcell-operator --bin searchcell --package searchcell-router --bin router \
+    && cp "/target/$arch-unknown-linux-gnu/release/searchcell" "/target/$arch-unknown-linux-gnu/release/router" /
 
 FROM gcr.io/distroless/static-debian12:nonroot
 ARG VERSION=dev
@@ -24,6 +24,6 @@ LABEL org.opencontainers.image.title="searchcell-operator" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION"
-COPY --from=build /searchcell /usr/local/bin/searchcell
+COPY --from=build /searchcell /router /usr/local/bin/
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/searchcell"]

@@ -2,10 +2,14 @@
 """The demo's looks at Kubernetes objects and its talks with Elasticsearch.
 
     demo.py state|service|scheme|cell        objects (kubectl get -o json) on standard input
-    demo.py shards|index|search FILE URL     FILE has the objects, URL is Elasticsearch's address; with https, ca.crt
-                                             and credential (user:password) lie beside FILE
+    demo.py shards FILE URL                  FILE has the objects, URL is Elasticsearch's address; with https, ca.crt
+    demo.py count FILE URL EXPECTED          and credential (user:password) lie beside FILE
+    demo.py documents FILE FOLDER            bodies of bulks into FOLDER; prints how many documents
+    demo.py accepted                         answers to bulks on standard input, a line each
+    demo.py searches FILE                    tenant, its number of documents, and query, a line each
+    demo.py hits FILE TENANT DOCUMENTS       the answer to a search on standard input
 
-Effects: `index` writes documents into the indices of the placements.
+Effects: `documents` writes files.
 """
 import base64
 import glob
@@ -18,11 +22,11 @@ import sys
 import time
 import urllib.error
 import urllib.request
-import zlib
 from email.utils import parsedate_to_datetime
 
 MOST_DOCUMENTS = 6000
 MOST_PER_PACKAGE = 200
+PER_BULK = 500
 
 
 def kind(objects, name):
@@ -178,21 +182,18 @@ def entries():
 
 
 def plan(objects):
-    """Which field has the tenant, which indices the pool has, which tenants have their own, what is mapped."""
-    pool, own, mapped, field = [], {}, {}, None
+    """The collection, which field has the tenant, which tenants have an index of their own, what is mapped."""
+    own, mapped, field, collection = [], {}, None, None
     for item in kind(objects, "IndexPlacement"):
         spec = item["spec"]
-        field = spec["tenant"]["field"]
+        collection, field = spec["collection"], spec["tenant"]["field"]
         mapped.update(spec.get("index", {}).get("mappings", {}).get("properties", {}))
-        if "pool" in spec:
-            pool = ["%s.p%03d.g1" % (spec["collection"], number) for number in range(spec["pool"]["indices"])]
-        for tenant in spec.get("dedicated", {}).get("tenants", []):
-            own[tenant["id"]] = "%s.t.%s.g1" % (spec["collection"], tenant["id"])
-    return field, pool, own, mapped
+        own += [tenant["id"] for tenant in spec.get("dedicated", {}).get("tenants", [])]
+    return collection, field, own, mapped
 
 
 def tenants(own):
-    """The tenant that each package of the changelogs is; those with most entries take the dedicated indices."""
+    """The tenant that each package of the changelogs is; those with most entries are the large ones."""
     sizes, found = {}, list(entries())
     for package, *_ in found:
         sizes[package] = sizes.get(package, 0) + 1
@@ -214,64 +215,71 @@ def document(mapped, field, tenant, version, when, text):
     return made
 
 
-def index(objects, url):
-    field, pool, own, mapped = plan(objects)
+def documents(objects, folder):
+    """Bodies of bulks, as an application writes them that knows of one collection and of no index."""
+    collection, field, own, mapped = plan(objects)
     names, found = tenants(own)
-    began, lines, sent, failed = time.time(), [], 0, []
-
-    def flush():
-        if lines:
-            answer = call(url + "/_bulk", ("\n".join(lines) + "\n").encode(), "application/x-ndjson")
-            failed.extend(item["index"] for item in answer["items"] if item["index"]["status"] >= 300)
-            lines.clear()
-
-    for number, (package, version, when, text) in enumerate(found):
-        tenant = names[package]
-        if tenant in own:  # an index of its own: spread over its shards by id
-            action = {"_index": own[tenant]}
-        elif pool:  # a tenant's documents stay together
-            action = {"_index": pool[zlib.crc32(tenant.encode()) % len(pool)], "routing": tenant}
-        else:
-            continue
-        action["_id"] = "%s~%d" % (tenant, number)
-        lines += [json.dumps({"index": action}), json.dumps(document(mapped, field, tenant, version, when, text))]
-        sent += 1
-        if sent % 500 == 0:
-            flush()
-        if sent % 2000 == 0:
-            print("%d documents" % sent, flush=True)
-    flush()
-    if failed:
-        raise SystemExit("%d documents were refused, for example: %s" % (len(failed), json.dumps(failed[0])[:500]))
-    names_used = sorted(set(own.values()) | set(pool))
-    call(url + "/%s/_refresh" % ",".join(names_used), b"")
-    stored = call(url + "/%s/_count" % ",".join(names_used))["count"]
-    print("%d documents of %d tenants in %.1f s; Elasticsearch counts %d" % (sent, len(names), time.time() - began, stored))
-    if stored < sent:
-        raise SystemExit("documents are missing")
+    for start in range(0, len(found), PER_BULK):
+        with open(os.path.join(folder, "bulk-%04d.ndjson" % start), "w", encoding="utf-8") as file:
+            for number, (package, version, when, text) in enumerate(found[start:start + PER_BULK], start):
+                action = {"_index": collection, "_id": str(number), "version": 1, "version_type": "external"}
+                file.write(json.dumps({"index": action}) + "\n")
+                file.write(json.dumps(document(mapped, field, names[package], version, when, text)) + "\n")
+    print("%d documents of %d tenants" % (len(found), len(names)), file=sys.stderr)
+    print(len(found))
 
 
-def search(objects, url):
-    field, pool, own, mapped = plan(objects)
+def accepted(answers):
+    """Looks at the answers to bulks, a line each: an item that was refused is told. 409: it is there already."""
+    done, again, refused = 0, 0, []
+    for line in answers:
+        for item in json.loads(line)["items"]:
+            of = item["index"]
+            done += of["status"] < 300
+            again += of["status"] == 409
+            if of["status"] >= 300 and of["status"] != 409:
+                refused.append(of)
+    print("%d documents were taken%s" % (done, ", %d were there already" % again if again else ""))
+    if refused:
+        raise SystemExit("%d were refused, for example: %s" % (len(refused), json.dumps(refused[0])[:500]))
+
+
+def count(objects, url, expected):
+    """What Elasticsearch itself counts, past the router."""
+    names = plan(objects)[0] + ".*"
+    call(url + "/%s/_refresh" % names, b"")
+    stored = call(url + "/%s/_count" % names)["count"]
+    print("Elasticsearch counts %d" % stored)
+    if stored != expected:
+        raise SystemExit("%d documents were sent" % expected)
+
+
+def searches(objects):
+    """Tenant and query, a line each: one tenant with an index of its own, and one of the pool."""
+    collection, field, own, mapped = plan(objects)
     names, found = tenants(own)
     text_field = next((name for name, options in mapped.items() if options.get("type") in ("text", "match_only_text")), "text")
     sizes = {}
     for package, *_ in found:
         sizes[names[package]] = sizes.get(names[package], 0) + 1
     shared = [name for name in sizes if name not in own]
-    for tenant in list(own)[:1] + sorted(shared, key=lambda name: -sizes[name])[:1]:
-        target = own.get(tenant) or pool[zlib.crc32(tenant.encode()) % len(pool)]
-        routing = "" if tenant in own else "?routing=" + tenant
-        query = {"size": 3, "query": {"bool": {"filter": [{"term": {field: tenant}}],
-                                               "must": [{"match": {text_field: "fix crash"}}]}}}
-        print("GET /%s/_search%s  {match: {%s: fix crash}}" % (target, routing, text_field))
-        answer = call(url + "/%s/_search%s" % (target, routing), json.dumps(query).encode())
-        hits = answer["hits"]
-        print("%d hits in %d ms" % (hits["total"]["value"], answer["took"]))
-        for hit in hits["hits"]:
-            print("  %5.2f  %s" % (hit["_score"], str(hit["_source"].get(text_field))[:110]))
-        if not hits["hits"] and sizes[tenant] > 50:
-            raise SystemExit("nothing was found")
+    for tenant in own[:1] + sorted(shared, key=lambda name: -sizes[name])[:1]:
+        query = {"size": 3, "query": {"match": {text_field: "fix crash"}}}
+        print("%s\t%d\t%s" % (tenant, sizes[tenant], json.dumps(query)))
+
+
+def hits(objects, tenant, size, answer):
+    """The answer to a search: every hit is the tenant's."""
+    _, field, _, mapped = plan(objects)
+    found = answer["hits"]
+    print("%d hits in %d ms" % (found["total"]["value"], answer["took"]))
+    for hit in found["hits"]:
+        text = next((hit["_source"][name] for name in sorted(hit["_source"], key=lambda name: -len(str(hit["_source"][name])))), "")
+        print("  %5.2f  %s" % (hit["_score"], str(text)[:110]))
+        if hit["_source"][field] != tenant:
+            raise SystemExit("this is a document of %s" % hit["_source"][field])
+    if not found["hits"] and size > 50:
+        raise SystemExit("nothing was found")
 
 
 def main(verb, *arguments):
@@ -279,12 +287,18 @@ def main(verb, *arguments):
     if verb in asked:
         print(asked[verb](json.load(sys.stdin)))
         return
-    path, url = arguments
-    if url.startswith("https:"):
-        log_in(os.path.dirname(path))
+    if verb == "accepted":
+        return accepted(sys.stdin)
+    path, *rest = arguments
     with open(path, encoding="utf-8") as file:
         objects = json.load(file)
-    {"shards": shards, "index": index, "search": search}[verb](objects, url)
+    if verb in ("shards", "count"):
+        if rest[0].startswith("https:"):
+            log_in(os.path.dirname(path))
+        return shards(objects, rest[0]) if verb == "shards" else count(objects, rest[0], int(rest[1]))
+    if verb == "hits":
+        return hits(objects, rest[0], int(rest[1]), json.load(sys.stdin))
+    {"documents": documents, "searches": searches}[verb](objects, *rest)
 
 
 if __name__ == "__main__":

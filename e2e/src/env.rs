@@ -26,6 +26,8 @@ pub struct Env {
     pub repository: PathBuf,
     /// The operator's binary: SEARCHCELL_OPERATOR_BINARY, or the one beside the test binary.
     pub operator_binary: PathBuf,
+    /// The router's binary, beside that of the operator.
+    pub router_binary: PathBuf,
     /// Evidence of failures: SEARCHCELL_E2E_ARTIFACTS, or a folder of the cache.
     pub artifacts: PathBuf,
     /// SEARCHCELL_E2E_KEEP: leave the namespace of a failed test for a look.
@@ -62,6 +64,8 @@ impl Env {
             let home = || PathBuf::from(variable("HOME").expect("HOME")).join(".cache");
             cache.unwrap_or_else(home).join("searchcell")
         });
+        let operator_binary =
+            variable("SEARCHCELL_OPERATOR_BINARY").map_or_else(|| profile.join("searchcell"), PathBuf::from);
         Env {
             level: match variable("SEARCHCELL_E2E_LEVEL").as_deref() {
                 None | Some("smoke" | "1") => Level::Smoke,
@@ -69,8 +73,8 @@ impl Env {
                 Some(other) => panic!("SEARCHCELL_E2E_LEVEL is smoke or full, not {other}"),
             },
             client,
-            operator_binary: variable("SEARCHCELL_OPERATOR_BINARY")
-                .map_or_else(|| profile.join("searchcell"), PathBuf::from),
+            router_binary: operator_binary.with_file_name("router"),
+            operator_binary,
             repository,
             artifacts: variable("SEARCHCELL_E2E_ARTIFACTS").map_or_else(|| cache.join("e2e"), PathBuf::from),
             keep: variable("SEARCHCELL_E2E_KEEP").is_some(),

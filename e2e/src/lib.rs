@@ -24,6 +24,7 @@ pub mod objects;
 pub mod operator;
 pub mod probe;
 pub mod rights;
+pub mod router;
 pub mod scenario;
 pub mod shell;
 pub mod wait;
@@ -32,6 +33,7 @@ pub use cells::{Cell, Ingest};
 pub use elastic::Elastic;
 pub use env::{Env, Level};
 pub use operator::Operator;
+pub use router::Router;
 pub use scenario::{Scenario, run};
 pub use wait::wait_for;
 

@@ -194,13 +194,7 @@ impl Operator {
 
     /// Resident memory now, and the most so far, in MiB.
     pub fn memory(&self) -> (f64, f64) {
-        let status = self.proc("status");
-        let kib = |name: &str| {
-            let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            line.split_whitespace().nth(1).and_then(|value| value.parse::<f64>().ok()).unwrap_or_default()
-                / 1024.0
-        };
-        (kib("VmRSS:"), kib("VmHWM:"))
+        memory_of(self.child.id().expect("a running operator"))
     }
 
     fn proc(&self, file: &str) -> String {
@@ -214,6 +208,17 @@ impl Operator {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(15)..].join("\n")
     }
+}
+
+/// Resident memory of a process now, and the most so far, in MiB.
+pub fn memory_of(pid: u32) -> (f64, f64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its /proc");
+    let mib = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        let kib = line.split_whitespace().nth(1).and_then(|value| value.parse::<f64>().ok());
+        kib.unwrap_or_default() / 1024.0
+    };
+    (mib("VmRSS:"), mib("VmHWM:"))
 }
 
 /// The operator's user name in the API server's audit log, where it runs in this namespace.

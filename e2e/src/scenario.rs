@@ -343,13 +343,13 @@ async fn prepare(env: &Env, manifests: &[Value]) {
     image(env, crate::cells::VERSION).await;
 }
 
-/// Builds the operator's binary, as cargo does for a package's own tests, unless the environment names one: with the tests
+/// Builds the binaries of operator and router, as cargo does for a package's own tests, unless the environment names one: with the tests
 /// of the workspace, so that libraries are those that were built for them.
 async fn build_operator(env: &Env) {
     if env::variable("SEARCHCELL_OPERATOR_BINARY").is_some() {
         return;
     }
-    let mut arguments = vec!["build", "--offline", "--workspace", "--bin", "searchcell"];
+    let mut arguments = vec!["build", "--offline", "--workspace", "--bin", "searchcell", "--bin", "router"];
     let is_release = env.operator_binary.parent().is_some_and(|folder| folder.ends_with("release"));
     arguments.push(if is_release { "--release" } else { "--tests" });
     let cargo = env::variable("CARGO").unwrap_or_else(|| "cargo".to_owned());

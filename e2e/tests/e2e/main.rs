@@ -22,6 +22,7 @@ mod plan;
 mod refusals;
 mod rest;
 mod rights;
+mod router;
 mod security;
 mod tenants;
 mod users;
