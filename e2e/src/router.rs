@@ -246,6 +246,7 @@ impl Router {
                 id: text(of, "/_id").to_owned(),
                 status: u16::try_from(of["status"].as_u64().expect("a status")).unwrap(),
                 error: text(of, "/error/type").to_owned(),
+                reason: text(of, "/error/reason").to_owned(),
             }
         };
         Ok(answer["items"].as_array().ok_or("no items")?.iter().map(item).collect())
@@ -261,6 +262,8 @@ pub struct Item {
     pub status: u16,
     /// `error.type`; empty: none.
     pub error: String,
+    /// `error.reason`, for people.
+    pub reason: String,
 }
 
 /// How many items there are of each status.

@@ -361,12 +361,7 @@ async fn a_real_elasticsearch_shows_what_lies_in_its_files() {
         users.push_str(&format!("{user}:{}\n", hash.reveal()));
     }
     write("users", &users);
-    let placement: searchcell_crds::IndexPlacement = serde_json::from_value(serde_json::json!({
-        "metadata": {"name": "m"},
-        "spec": {"cell": "guilds", "collection": "messages", "tenant": {"field": "g"}, "pool": {"indices": 1}},
-    }))
-    .unwrap();
-    write("roles.yml", &searchcell_core::security::roles::roles(&[placement]));
+    write("roles.yml", &searchcell_core::security::roles::roles());
 
     let facts = |pair: &Pair| parse::certificates(pair.certificate.as_bytes()).unwrap().remove(0);
     let until = async |what: &str, holds: &dyn Fn(&searchcell_core::security::Served) -> bool| {

@@ -152,7 +152,8 @@ async fn versions(router: &Router, oracle: &mut BTreeMap<String, i64>) {
     let items = router.bulk("/messages/_bulk", &lines).await.unwrap();
     assert_eq!(statuses(&items), BTreeMap::from([(200, 1), (409, 1)]), "{items:?}");
     assert_eq!(items[1].error, "version_conflict_engine_exception");
-    let items = router.bulk("/_bulk", &[json!({"delete": {"_id": "3", "version": 9}})]).await.unwrap();
+    let elsewhere = json!({"delete": {"_index": "nowhere", "_id": "3", "routing": "7", "version": 9}});
+    let items = router.bulk("/_bulk", &[elsewhere]).await.unwrap();
     assert_eq!((items[0].status, items[0].error.as_str()), (404, "index_not_found_exception"), "{items:?}");
     oracle.insert(of(1), 3);
     oracle.remove(&of(2));

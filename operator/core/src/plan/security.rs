@@ -280,7 +280,6 @@ fn plan_users(scope: &Scope<'_>, upkeep: &mut Upkeep) {
         uid: scope.uid,
         metadata: &|name| scope.metadata(name),
         secrets: &scope.snapshot.objects.secrets,
-        placements: &scope.snapshot.placements,
         known_as,
         lifetimes: scope.snapshot.lifetimes,
         now: scope.now,

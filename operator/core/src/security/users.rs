@@ -9,7 +9,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
-use searchcell_crds::IndexPlacement;
 
 use super::order::{CredentialOrder, Order, Standby, StandbyOrder, UserLine, UsersOrder};
 use super::roles::roles;
@@ -23,7 +22,7 @@ use crate::step::Kind;
 pub enum User {
     /// The operator itself.
     Operator,
-    /// Routers: they write and search, in the indices of this cell's placements.
+    /// Routers: they write and search, in indices of placements.
     Router,
     /// Exporters of metrics.
     Exporter,
@@ -87,8 +86,6 @@ pub struct UsersView<'a> {
     pub metadata: &'a dyn Fn(String) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
     /// Secrets of the cell.
     pub secrets: &'a [SecretFacts],
-    /// Placements of the cell.
-    pub placements: &'a [IndexPlacement],
     /// The user that each cluster took the operator for, when it was read; absent: it was not.
     pub known_as: Vec<Option<&'a str>>,
     /// Rotation.
@@ -171,7 +168,7 @@ pub fn plan(view: &UsersView<'_>) -> UsersPlan {
     if file.is_none() && (!is_complete || view.is_taken(&file_name)) {
         return plan;
     }
-    let (users_roles, roles) = (users_roles(&lines), roles(view.placements));
+    let (users_roles, roles) = (users_roles(&lines), roles());
     let wanted: Vec<(String, String)> =
         lines.iter().map(|line| (line.username.clone(), line.hash.clone())).collect();
     if file.is_none()
