@@ -130,7 +130,9 @@ pub struct Router {
     child: Child,
     /// Its output.
     pub log: PathBuf,
-    /// What clients talk to: `http://127.0.0.1:<port>`.
+    /// Where clients connect.
+    pub port: u16,
+    /// The same: `http://127.0.0.1:<port>`.
     pub url: String,
     /// The same, as a client.
     pub front: Elastic,
@@ -148,10 +150,21 @@ impl Router {
     /// Starts one.
     pub fn spawn(t: &Scenario, mounts: &Mounts, collections: &[&str], settings: &Value) -> Router {
         static PORT: AtomicU16 = AtomicU16::new(19200);
-        let port = PORT.fetch_add(2, Ordering::Relaxed);
+        Self::spawn_at(PORT.fetch_add(2, Ordering::Relaxed), t, mounts, collections, settings)
+    }
+
+    /// Starts one where another one was, which has ended.
+    pub fn spawn_at(
+        port: u16,
+        t: &Scenario,
+        mounts: &Mounts,
+        collections: &[&str],
+        settings: &Value,
+    ) -> Router {
         let file = mounts.configure(collections, (port, port + 1), settings);
         let log = t.folder.join(format!("router-{port}.log"));
-        let output = std::fs::File::create(&log).expect("the router's log");
+        let output = std::fs::File::options().create(true).append(true).open(&log);
+        let output = output.expect("the router's log");
         let binary = &t.env.router_binary;
         let child = Command::new(binary)
             .arg("--config")
@@ -166,7 +179,7 @@ impl Router {
             .unwrap_or_else(|error| panic!("{}: {error}; build it first", binary.display()));
         let url = format!("http://127.0.0.1:{port}");
         let (front, admin) = (Elastic::at(&url), Elastic::at(&format!("http://127.0.0.1:{}", port + 1)));
-        Router { child, log, url, front, admin }
+        Router { child, log, port, url, front, admin }
     }
 
     /// Waits for `/readyz`.
@@ -233,24 +246,29 @@ impl Router {
 
     /// A bulk of lines; the items of the answer, in the order asked.
     pub async fn bulk(&self, path: &str, lines: &[Value]) -> Result<Vec<Item>, String> {
-        let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        let limit = Duration::from_secs(120);
-        let sent = self.front.request(Method::POST, path, "application/x-ndjson", body.into(), limit).await?;
-        let answer: Value = serde_json::from_slice(&sent.1).map_err(|error| error.to_string())?;
-        if sent.0 != 200 {
-            return Err(format!("{path}: {} {answer}", sent.0));
-        }
-        let item = |item: &Value| {
-            let of = item.as_object().and_then(|item| item.values().next()).expect("an item");
-            Item {
-                id: text(of, "/_id").to_owned(),
-                status: u16::try_from(of["status"].as_u64().expect("a status")).unwrap(),
-                error: text(of, "/error/type").to_owned(),
-                reason: text(of, "/error/reason").to_owned(),
-            }
-        };
-        Ok(answer["items"].as_array().ok_or("no items")?.iter().map(item).collect())
+        bulk(&self.front, path, lines).await
     }
+}
+
+/// A bulk of lines to a router; the items of the answer, in the order asked.
+pub async fn bulk(front: &Elastic, path: &str, lines: &[Value]) -> Result<Vec<Item>, String> {
+    let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let limit = Duration::from_secs(120);
+    let sent = front.request(Method::POST, path, "application/x-ndjson", body.into(), limit).await?;
+    let answer: Value = serde_json::from_slice(&sent.1).map_err(|error| error.to_string())?;
+    if sent.0 != 200 {
+        return Err(format!("{path}: {} {answer}", sent.0));
+    }
+    let item = |item: &Value| {
+        let of = item.as_object().and_then(|item| item.values().next()).expect("an item");
+        Item {
+            id: text(of, "/_id").to_owned(),
+            status: u16::try_from(of["status"].as_u64().expect("a status")).unwrap(),
+            error: text(of, "/error/type").to_owned(),
+            reason: text(of, "/error/reason").to_owned(),
+        }
+    };
+    Ok(answer["items"].as_array().ok_or("no items")?.iter().map(item).collect())
 }
 
 /// An item of the answer to a bulk.

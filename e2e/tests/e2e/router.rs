@@ -60,25 +60,30 @@ async fn prepare(t: &Scenario) -> Cell {
     cell
 }
 
-/// Every document of the collection that Elasticsearch has: stored id, version.
-async fn stored(t: &Scenario, cell: &Cell) -> BTreeMap<String, i64> {
+/// Every document of a collection that Elasticsearch has: stored id, version.
+pub async fn stored(t: &Scenario, cell: &Cell, collection: &str) -> BTreeMap<String, i64> {
     let mut stored = BTreeMap::new();
     for cluster in &cell.clusters {
         let elastic = t.elastic(&cell.name, cluster);
-        elastic.json(Method::POST, "/messages.*/_refresh", None).await.unwrap();
-        let ask = json!({"size": 10_000, "version": true, "_source": false, "sort": ["_doc"]});
-        let found = elastic.json(Method::POST, "/messages.*/_search", Some(&ask)).await.unwrap();
-        for hit in found["hits"]["hits"].as_array().unwrap() {
-            let id = hit["_id"].as_str().unwrap().to_owned();
-            let before = stored.insert(id.clone(), hit["_version"].as_i64().unwrap());
-            assert_eq!(before, None, "{id} is there twice");
+        elastic.json(Method::POST, &format!("/{collection}.*/_refresh"), None).await.unwrap();
+        let ask = json!({"size": 5_000, "version": true, "_source": false, "sort": ["_doc"]});
+        let path = format!("/{collection}.*/_search?scroll=1m");
+        let mut page = elastic.json(Method::POST, &path, Some(&ask)).await.unwrap();
+        while let Some(hits) = page["hits"]["hits"].as_array().filter(|hits| !hits.is_empty()) {
+            for hit in hits {
+                let id = hit["_id"].as_str().unwrap().to_owned();
+                let before = stored.insert(id.clone(), hit["_version"].as_i64().unwrap());
+                assert_eq!(before, None, "{id} is there twice");
+            }
+            let next = json!({"scroll": "1m", "scroll_id": page["_scroll_id"]});
+            page = elastic.json(Method::POST, "/_search/scroll", Some(&next)).await.unwrap();
         }
     }
     stored
 }
 
 /// What Elasticsearch has is what it should have; else, the first differences.
-fn same(stored: &BTreeMap<String, i64>, oracle: &BTreeMap<String, i64>) {
+pub fn same(stored: &BTreeMap<String, i64>, oracle: &BTreeMap<String, i64>) {
     let differs = |(id, version): &(&String, &i64)| stored.get(*id) != Some(*version);
     let missing: Vec<_> = oracle.iter().filter(differs).take(5).collect();
     let extra: Vec<_> = stored.iter().filter(|(id, _)| !oracle.contains_key(*id)).take(5).collect();
@@ -110,7 +115,7 @@ fn documents_go_through_the_router_and_are_found() {
         only_ones_own(&router, &mut oracle).await;
         poison_harms_itself_alone(&router, &mut oracle).await;
         a_blocked_index_harms_itself_alone(t, &router, &mut oracle).await;
-        same(&stored(t, &cell).await, &oracle);
+        same(&stored(t, &cell, "messages").await, &oracle);
         let (took, well) = router.terminate().await;
         assert!(well, "it ends with code 0");
         say(format!("{} documents as the oracle has them; it stopped within {took:.1?}", oracle.len()));
@@ -299,7 +304,7 @@ fn the_router_goes_on_without_operator_and_api_server() {
         let written = outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let expected: BTreeMap<String, i64> =
             [1].into_iter().chain(written).map(|n| (format!("{}~{n}", tenant_of(n)), 1)).collect();
-        same(&stored(t, &cell).await, &expected);
+        same(&stored(t, &cell, "messages").await, &expected);
     });
 }
 
