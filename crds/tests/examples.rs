@@ -8,7 +8,7 @@ use searchcell_crds::{IndexPlacement, SearchCell};
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// Every object of every example, with the name of its file.
+/// Every object of our kinds of every example, with the name of its file.
 fn objects() -> Vec<(String, Value)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(support::root().join("manifests/examples")).unwrap() {
@@ -17,7 +17,9 @@ fn objects() -> Vec<(String, Value)> {
             let text = std::fs::read_to_string(&path).unwrap();
             for document in serde_yaml::Deserializer::from_str(&text) {
                 let value = Value::deserialize(document).unwrap();
-                found.push((path.display().to_string(), value));
+                if value["apiVersion"] == "searchcell.dev/v1alpha1" {
+                    found.push((path.display().to_string(), value));
+                }
             }
         }
     }
