@@ -25,3 +25,4 @@ pub mod settings;
 pub mod table;
 pub mod telemetry;
 pub mod transitions;
+pub mod webhook;

@@ -39,6 +39,7 @@ pub struct Metrics {
     large_shards: Family<One, Gauge>,
     es_requests: Family<Two, Counter>,
     kube_requests: Family<Two, Counter>,
+    injections: Family<One, Counter>,
     leader: Gauge,
     by_object: Mutex<BTreeMap<Key, Standing>>,
 }
@@ -66,6 +67,7 @@ impl Default for Metrics {
         let large_shards: Family<One, Gauge> = Family::default();
         let es_requests: Family<Two, Counter> = Family::default();
         let kube_requests: Family<Two, Counter> = Family::default();
+        let injections: Family<One, Counter> = Family::default();
         let leader = Gauge::default();
         registry.register("reconciliations", "Finished passes", reconciliations.clone());
         registry.register("reconcile_duration_seconds", "Time of a pass", durations.clone());
@@ -83,6 +85,11 @@ impl Default for Metrics {
             "Requests to the API server, watches excepted",
             kube_requests.clone(),
         );
+        registry.register(
+            "injections",
+            "Pods that the webhook was asked about, by what became of them",
+            injections.clone(),
+        );
         registry.register("leader", "1 while this process may change things", leader.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of the operator", build);
@@ -96,6 +103,7 @@ impl Default for Metrics {
             large_shards,
             es_requests,
             kube_requests,
+            injections,
             leader,
             by_object: Mutex::default(),
         }
@@ -118,6 +126,11 @@ impl Metrics {
     /// A request to the API server ended.
     pub fn kube_request(&self, verb: &'static str, outcome: &'static str) {
         self.kube_requests.get_or_create(&[("verb", verb), ("outcome", outcome)]).inc();
+    }
+
+    /// The webhook was asked about a pod.
+    pub fn injection(&self, outcome: &'static str) {
+        self.injections.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     /// Whether this process may change things.
@@ -343,6 +356,7 @@ mod tests {
         let metrics = Metrics::default();
         metrics.es_request("summary", "success");
         metrics.kube_request("apply", "conflict");
+        metrics.injection("refused");
         metrics.set_leader(true);
         let plan = Plan::default();
         metrics.pass("cell", Some(Class::Conflict), 0.2, &plan, &[]);
@@ -358,6 +372,7 @@ mod tests {
         for line in [
             "searchcell_es_requests_total{op=\"summary\",outcome=\"success\"} 1",
             "searchcell_kube_requests_total{verb=\"apply\",outcome=\"conflict\"} 1",
+            "searchcell_injections_total{outcome=\"refused\"} 1",
             "searchcell_reconciliations_total{controller=\"cell\",outcome=\"conflict\"} 1",
             "searchcell_reconcile_duration_seconds_count{controller=\"cell\"} 1",
             "searchcell_clusters{state=\"Ready\"} 2",

@@ -21,6 +21,8 @@ use crate::lease::{Elector, LeaseTuning, identity};
 use crate::report::{Metrics, Report};
 use crate::server::{Shared, serve};
 use crate::settings::Settings;
+use crate::webhook::certificate::Keeper;
+use crate::webhook::{self, Image, Webhook};
 
 /// Events of an object are gathered for this long before it is looked at.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -47,6 +49,9 @@ pub enum RunError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// The webhook does not know which image routers have.
+    #[error("the image of routers is not known: set --router-image, or POD_NAME and POD_NAMESPACE")]
+    RouterImage,
     /// Another operator leads now.
     #[error("leadership was lost")]
     LeadershipLost,
@@ -58,6 +63,7 @@ pub enum RunError {
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(settings: Settings) -> Result<(), RunError> {
     let (stop_sender, stop) = watch::channel(false);
+    let stopping = stop.clone();
     let stopped = move || {
         let mut stop = stop.clone();
         async move {
@@ -120,9 +126,38 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let elastic = ElasticHttp::new(accesses, on_request)?;
     let kube_metrics = Arc::clone(&metrics);
     let on_request = Arc::new(move |verb, outcome| kube_metrics.kube_request(verb, outcome));
-    let kube = KubeIo::new(client, caches, own_namespace, on_request);
+    let kube =
+        Arc::new(KubeIo::new(client.clone(), caches, own_namespace.clone(), Arc::clone(&on_request) as _));
+    let mut keeper = match settings.webhook_address {
+        None => None,
+        Some(address) => {
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|source| RunError::Io { what: format!("cannot listen on {address}"), source })?;
+            let keeper = Keeper {
+                client: client.clone(),
+                namespace: own_namespace.clone(),
+                configuration: settings.webhook_configuration.clone(),
+                names: webhook::names(&settings.webhook_hosts, &own_namespace),
+                lifetimes: settings.lifetimes(),
+                leadership: leadership.clone(),
+                shown: Arc::default(),
+                clock: Arc::new(SystemClock),
+                on_request,
+            };
+            let webhook_metrics = Arc::clone(&metrics);
+            let webhook = Webhook {
+                client: client.clone(),
+                kube: Arc::clone(&kube),
+                synced: watches.synced(),
+                image: router_image(&settings)?,
+                on_verdict: Arc::new(move |outcome| webhook_metrics.injection(outcome)),
+            };
+            Some(webhook.start(listener, keeper, stopping))
+        }
+    };
     let engine = Engine::new(
-        Arc::new(kube),
+        kube,
         Arc::new(elastic),
         Arc::new(SystemClock),
         leadership.clone(),
@@ -155,6 +190,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         () = work => Ok(()),
         () = overdue => Ok(()),
         () = watches.ended() => Err(RunError::WatchEnded),
+        () = ended(&mut keeper) => Err(RunError::WatchEnded),
         () = lost(&mut elector) => Err(RunError::LeadershipLost),
     };
     metrics.set_leader(false);
@@ -182,6 +218,25 @@ async fn begin(mut synced: watch::Receiver<bool>, leading: Option<oneshot::Recei
         Some(leading) => leading.await.is_ok(),
         None => true,
     }
+}
+
+/// Comes back when what ought to run for ever has ended; never when nothing was to run.
+async fn ended(task: &mut Option<tokio::task::JoinHandle<()>>) {
+    match task {
+        Some(task) => {
+            let _ = task.await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// That of the flag, or of this process's pod.
+fn router_image(settings: &Settings) -> Result<Image, RunError> {
+    let own = || match (std::env::var("POD_NAMESPACE"), std::env::var("POD_NAME")) {
+        (Ok(namespace), Ok(pod)) => Ok(Image::OfPod { namespace, pod }),
+        _ => Err(RunError::RouterImage),
+    };
+    settings.router_image.clone().map_or_else(own, |image| Ok(Image::Given(image)))
 }
 
 type Contender = Option<tokio::task::JoinHandle<bool>>;
