@@ -18,6 +18,7 @@ pub mod lease;
 pub mod placement;
 pub mod ports;
 pub mod report;
+pub mod routers;
 pub mod run;
 pub mod security;
 pub mod server;

@@ -13,12 +13,13 @@ use crate::clock::SystemClock;
 use crate::elastic::client::ElasticHttp;
 use crate::engine::{Engine, Tuning};
 use crate::kube_io::access::CachedAccess;
-use crate::kube_io::client::{KubeIo, client};
+use crate::kube_io::client::{KubeIo, OnRequest, client};
 use crate::kube_io::fanout::{Caches, OnUnreadable, Watches};
 use crate::kube_io::queue::Queue;
 use crate::leadership::Leadership;
 use crate::lease::{Elector, LeaseTuning, identity};
 use crate::report::{Metrics, Report};
+use crate::routers::Routers;
 use crate::server::{Shared, serve};
 use crate::settings::Settings;
 use crate::webhook::certificate::Keeper;
@@ -125,9 +126,13 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let on_request = Arc::new(move |op, outcome| es_metrics.es_request(op, outcome));
     let elastic = ElasticHttp::new(accesses, on_request)?;
     let kube_metrics = Arc::clone(&metrics);
-    let on_request = Arc::new(move |verb, outcome| kube_metrics.kube_request(verb, outcome));
-    let kube =
-        Arc::new(KubeIo::new(client.clone(), caches, own_namespace.clone(), Arc::clone(&on_request) as _));
+    let on_request: Arc<OnRequest> = Arc::new(move |verb, outcome| kube_metrics.kube_request(verb, outcome));
+    let kube = Arc::new(KubeIo::new(
+        client.clone(),
+        Arc::clone(&caches),
+        own_namespace.clone(),
+        Arc::clone(&on_request),
+    ));
     let mut keeper = match settings.webhook_address {
         None => None,
         Some(address) => {
@@ -143,7 +148,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
                 leadership: leadership.clone(),
                 shown: Arc::default(),
                 clock: Arc::new(SystemClock),
-                on_request,
+                on_request: Arc::clone(&on_request),
             };
             let webhook_metrics = Arc::clone(&metrics);
             let webhook = Webhook {
@@ -155,6 +160,17 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             };
             Some(webhook.start(listener, keeper, stopping))
         }
+    };
+    let routers = Routers {
+        client: client.clone(),
+        kube: Arc::clone(&kube),
+        caches,
+        namespaces: settings.namespaces.clone(),
+        injects: settings.webhook_address.is_some(),
+        leadership: leadership.clone(),
+        metrics: Arc::clone(&metrics),
+        report: Arc::clone(&report),
+        on_request,
     };
     let engine = Engine::new(
         kube,
@@ -169,8 +185,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let begin = begin(watches.synced(), elects.then_some(leading));
     let work = async {
         tokio::select! {
-            began = begin => if !began { return },
-            () = stopped() => return,
+            began = begin => if !began { return Ok(()) },
+            () = stopped() => return Ok(()),
         }
         metrics.set_leader(true);
         let concurrency = usize::from(settings.concurrency);
@@ -178,7 +194,10 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             let engine = Arc::clone(&engine);
             async move { engine.pass(&key).await }
         };
-        queue.run(concurrency, stopped(), pass).await;
+        tokio::select! {
+            () = queue.run(concurrency, stopped(), pass) => Ok(()),
+            () = routers.run() => Err(RunError::WatchEnded),
+        }
     };
     let overdue = async {
         stopped().await;
@@ -187,7 +206,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
 
     // Passes end at the next step boundary once they are told to stop.
     let result = tokio::select! {
-        () = work => Ok(()),
+        result = work => result,
         () = overdue => Ok(()),
         () = watches.ended() => Err(RunError::WatchEnded),
         () = ended(&mut keeper) => Err(RunError::WatchEnded),

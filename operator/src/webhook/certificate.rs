@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
+use k8s_openapi::api::admissionregistration::v1::{MutatingWebhook, MutatingWebhookConfiguration};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Patch, PatchParams};
@@ -128,7 +128,10 @@ impl Keeper {
                     None => return,
                 },
                 event = configurations.next() => match event {
-                    Some(event) => configuration.take(event),
+                    Some(event) => {
+                        configuration.take(event);
+                        self.check(&configuration);
+                    }
                     None => return,
                 },
                 () = sleep_until(look_at) => {}
@@ -141,6 +144,23 @@ impl Keeper {
                     Err(error) => tracing::warn!(%error, "the webhook's certificate is not as it should be"),
                 }
             }
+        }
+    }
+
+    /// Says so when the API server calls somebody else.
+    fn check(&self, configuration: &Known<MutatingWebhookConfiguration>) {
+        let Known::There(configuration) = configuration else { return };
+        let Some(service) = ours(configuration).and_then(|webhook| webhook.client_config.service.as_ref())
+        else {
+            return;
+        };
+        if service.namespace != self.namespace {
+            tracing::warn!(
+                configuration = self.configuration,
+                called = service.namespace,
+                own = self.namespace,
+                "the webhook's configuration names the Service of another namespace: set clientConfig.service.namespace"
+            );
         }
     }
 
@@ -277,12 +297,13 @@ impl Keeper {
     }
 }
 
+fn ours(configuration: &MutatingWebhookConfiguration) -> Option<&MutatingWebhook> {
+    configuration.webhooks.iter().flatten().find(|webhook| webhook.name == WEBHOOK)
+}
+
 /// Whom a configuration trusts; one without our webhook is none of ours.
 fn trusted_by(configuration: &MutatingWebhookConfiguration) -> Trusted {
-    let webhooks = configuration.webhooks.iter().flatten();
-    let Some(webhook) = webhooks.into_iter().find(|webhook| webhook.name == WEBHOOK) else {
-        return Trusted::Nowhere;
-    };
+    let Some(webhook) = ours(configuration) else { return Trusted::Nowhere };
     let bundle = webhook.client_config.ca_bundle.as_ref().map(|bundle| bundle.0.as_slice());
     Trusted::Bundle(String::from_utf8_lossy(bundle.unwrap_or_default()).into_owned())
 }

@@ -4,6 +4,7 @@
 
 pub mod certificate;
 mod patch;
+pub mod routers;
 pub mod sidecar;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +83,9 @@ pub enum Refusal {
     )]
     Budget(String),
     /// The router would listen on the node, and every application of the node could write.
-    #[error("spec.hostNetwork: a router is not injected into the network of a node; run manifests/router")]
+    #[error(
+        "spec.hostNetwork: a router is not injected into the network of a node; run it as pods of its own"
+    )]
     HostNetwork,
     /// There is no router for it.
     #[error("spec.os.name: a router is not injected into a pod of {0:?}")]

@@ -15,7 +15,7 @@ use crate::names::{HTTP_PORT, ROUTER_ADMIN_PORT, ROUTER_CONTAINER, TABLE_KEY, ht
 use crate::security::users::User;
 
 const TABLES: &str = "searchcell-router-tables";
-const ACCESS: &str = "searchcell-router-access";
+pub(super) const ACCESS: &str = "searchcell-router-access";
 const STATE: &str = "searchcell-router-state";
 const NO_TOKEN: &str = "searchcell-router-no-token";
 /// Names of the volumes that a router adds to a pod.

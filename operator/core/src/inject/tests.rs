@@ -1,3 +1,5 @@
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::ConfigMap;
 use searchcell_crds::IndexPlacement;
 use serde_json::{Value, json};
 
@@ -128,14 +130,17 @@ fn collections_are_those_of_placements_that_stay() {
         placement("old", "messages", true),
         placement("old", "gone", true),
     ];
-    let table: crate::routing::Table = serde_json::from_value(json!({
+    let table = json!({
         "schemaVersion": 1, "generation": 7, "namespace": "search", "collection": "messages",
         "tenant": {"field": "guild", "fanOut": false, "idScope": "Tenant"}, "versioning": "None",
-        "hash": {"algorithm": "xxh3-64", "seed": 0, "slots": 16384},
-        "clusters": [{"name": "former-a", "cell": "former", "endpoint": "", "nodes": ""}], "indices": []
-    }))
-    .unwrap();
-    let published = std::sync::Arc::new(Published { table: Some(table), ..Published::default() });
+        "hash": {"algorithm": "xxh3-64", "seed": crate::routing::SEED, "slots": crate::routing::SLOTS},
+        "clusters": [{"name": "former-a", "cell": "former", "endpoint": "", "nodes": ""}], "indices": [],
+    });
+    let data =
+        BTreeMap::from([(crate::names::TABLE_KEY.to_owned(), ByteString(table.to_string().into_bytes()))]);
+    let published = Published::read(&ConfigMap { binary_data: Some(data), ..ConfigMap::default() });
+    let published = std::sync::Arc::new(published);
+    assert!(published.table.is_some());
     let found = collections(&placements, |name| (name == "messages").then(|| published.clone()));
     assert_eq!(found.len(), 1, "{found:?}");
     let messages = &found["messages"];
