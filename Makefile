@@ -52,7 +52,7 @@ purity: ## operator/core: no async runtime, no clients, no HTTP, no clock, no ra
 generate: ## write all generated files anew: CRDs, API reference, schema of the routing table, golden files
 	@cargo run --quiet --package searchcell-crds --bin crdgen -- write crds
 	@cargo run --quiet --package searchcell-crds --bin crdgen -- docs docs/reference
-	@UPDATE_GOLDEN=1 cargo test --quiet --package searchcell-core --test golden --test table
+	@UPDATE_GOLDEN=1 cargo test --quiet --package searchcell-core --test golden --test inject --test table
 
 verify: ## fail when a generated file is not what `make generate` would write
 	@sum() { find crds/*.yaml docs/reference operator/core/tests/golden operator/core/tests/vectors -type f -exec sha256sum {} + | sort -k2; }; \

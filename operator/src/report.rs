@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use crate::engine::{CellPass, Key, Observer, PlacementPass, TablePass};
 use crate::failure::Class;
+use crate::routers::Census;
 use crate::transitions::{Note, of_cell, of_placement};
 
 type One = [(&'static str, &'static str); 1];
@@ -39,6 +40,10 @@ pub struct Metrics {
     large_shards: Family<One, Gauge>,
     es_requests: Family<Two, Counter>,
     kube_requests: Family<Two, Counter>,
+    injections: Family<One, Counter>,
+    routers: Family<One, Gauge>,
+    routers_missing: Gauge,
+    router_generation_lag: Gauge,
     leader: Gauge,
     by_object: Mutex<BTreeMap<Key, Standing>>,
 }
@@ -66,6 +71,9 @@ impl Default for Metrics {
         let large_shards: Family<One, Gauge> = Family::default();
         let es_requests: Family<Two, Counter> = Family::default();
         let kube_requests: Family<Two, Counter> = Family::default();
+        let injections: Family<One, Counter> = Family::default();
+        let routers: Family<One, Gauge> = Family::default();
+        let (routers_missing, router_generation_lag) = (Gauge::default(), Gauge::default());
         let leader = Gauge::default();
         registry.register("reconciliations", "Finished passes", reconciliations.clone());
         registry.register("reconcile_duration_seconds", "Time of a pass", durations.clone());
@@ -83,6 +91,22 @@ impl Default for Metrics {
             "Requests to the API server, watches excepted",
             kube_requests.clone(),
         );
+        registry.register(
+            "injections",
+            "Pods that the webhook was asked about, by what became of them",
+            injections.clone(),
+        );
+        registry.register("routers", "Routers by how far they are with their tables", routers.clone());
+        registry.register(
+            "routers_missing",
+            "Pods that run without the router that they asked for",
+            routers_missing.clone(),
+        );
+        registry.register(
+            "router_generation_lag",
+            "By how much the router that is furthest behind has an older table",
+            router_generation_lag.clone(),
+        );
         registry.register("leader", "1 while this process may change things", leader.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of the operator", build);
@@ -96,6 +120,10 @@ impl Default for Metrics {
             large_shards,
             es_requests,
             kube_requests,
+            injections,
+            routers,
+            routers_missing,
+            router_generation_lag,
             leader,
             by_object: Mutex::default(),
         }
@@ -118,6 +146,29 @@ impl Metrics {
     /// A request to the API server ended.
     pub fn kube_request(&self, verb: &'static str, outcome: &'static str) {
         self.kube_requests.get_or_create(&[("verb", verb), ("outcome", outcome)]).inc();
+    }
+
+    /// The webhook was asked about a pod.
+    pub fn injection(&self, outcome: &'static str) {
+        self.injections.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// Routers were asked what they have.
+    pub fn routers(&self, census: Census) {
+        for (state, count) in [
+            ("current", census.current),
+            ("draining", census.draining),
+            ("behind", census.behind),
+            ("unread", census.unread),
+        ] {
+            self.routers.get_or_create(&[("state", state)]).set(count);
+        }
+        self.router_generation_lag.set(census.lag);
+    }
+
+    /// How many pods run without their routers.
+    pub fn routers_missing(&self, count: i64) {
+        self.routers_missing.set(count);
     }
 
     /// Whether this process may change things.
@@ -256,6 +307,12 @@ impl Report {
         self.tell(about, vec![note]);
     }
 
+    /// Tells a pod what is wrong with its router.
+    pub fn pod(&self, about: &ObjectReference, reason: Reason, text: String) {
+        let note = Note { warning: true, reason: reason.as_str().to_owned(), action: "Inject", text };
+        self.tell(about, vec![note]);
+    }
+
     /// Events are worth less than passes: when there are too many at once, some are not written.
     fn tell(&self, about: &ObjectReference, notes: Vec<Note>) {
         for note in notes {
@@ -343,6 +400,9 @@ mod tests {
         let metrics = Metrics::default();
         metrics.es_request("summary", "success");
         metrics.kube_request("apply", "conflict");
+        metrics.injection("refused");
+        metrics.routers(Census { behind: 2, lag: 7, ..Census::default() });
+        metrics.routers_missing(3);
         metrics.set_leader(true);
         let plan = Plan::default();
         metrics.pass("cell", Some(Class::Conflict), 0.2, &plan, &[]);
@@ -358,6 +418,11 @@ mod tests {
         for line in [
             "searchcell_es_requests_total{op=\"summary\",outcome=\"success\"} 1",
             "searchcell_kube_requests_total{verb=\"apply\",outcome=\"conflict\"} 1",
+            "searchcell_injections_total{outcome=\"refused\"} 1",
+            "searchcell_routers{state=\"behind\"} 2",
+            "searchcell_routers{state=\"unread\"} 0",
+            "searchcell_router_generation_lag 7",
+            "searchcell_routers_missing 3",
             "searchcell_reconciliations_total{controller=\"cell\",outcome=\"conflict\"} 1",
             "searchcell_reconcile_duration_seconds_count{controller=\"cell\"} 1",
             "searchcell_clusters{state=\"Ready\"} 2",

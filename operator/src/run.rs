@@ -13,14 +13,17 @@ use crate::clock::SystemClock;
 use crate::elastic::client::ElasticHttp;
 use crate::engine::{Engine, Tuning};
 use crate::kube_io::access::CachedAccess;
-use crate::kube_io::client::{KubeIo, client};
+use crate::kube_io::client::{KubeIo, OnRequest, client};
 use crate::kube_io::fanout::{Caches, OnUnreadable, Watches};
 use crate::kube_io::queue::Queue;
 use crate::leadership::Leadership;
 use crate::lease::{Elector, LeaseTuning, identity};
 use crate::report::{Metrics, Report};
+use crate::routers::Routers;
 use crate::server::{Shared, serve};
 use crate::settings::Settings;
+use crate::webhook::certificate::Keeper;
+use crate::webhook::{self, Image, Webhook};
 
 /// Events of an object are gathered for this long before it is looked at.
 const DEBOUNCE: Duration = Duration::from_millis(200);
@@ -47,6 +50,9 @@ pub enum RunError {
         /// Why it failed.
         source: std::io::Error,
     },
+    /// The webhook does not know which image routers have.
+    #[error("the image of routers is not known: set --router-image, or POD_NAME and POD_NAMESPACE")]
+    RouterImage,
     /// Another operator leads now.
     #[error("leadership was lost")]
     LeadershipLost,
@@ -58,6 +64,7 @@ pub enum RunError {
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(settings: Settings) -> Result<(), RunError> {
     let (stop_sender, stop) = watch::channel(false);
+    let stopping = stop.clone();
     let stopped = move || {
         let mut stop = stop.clone();
         async move {
@@ -119,10 +126,54 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let on_request = Arc::new(move |op, outcome| es_metrics.es_request(op, outcome));
     let elastic = ElasticHttp::new(accesses, on_request)?;
     let kube_metrics = Arc::clone(&metrics);
-    let on_request = Arc::new(move |verb, outcome| kube_metrics.kube_request(verb, outcome));
-    let kube = KubeIo::new(client, caches, own_namespace, on_request);
+    let on_request: Arc<OnRequest> = Arc::new(move |verb, outcome| kube_metrics.kube_request(verb, outcome));
+    let kube = Arc::new(KubeIo::new(
+        client.clone(),
+        Arc::clone(&caches),
+        own_namespace.clone(),
+        Arc::clone(&on_request),
+    ));
+    let mut keeper = match settings.webhook_address {
+        None => None,
+        Some(address) => {
+            let listener = TcpListener::bind(address)
+                .await
+                .map_err(|source| RunError::Io { what: format!("cannot listen on {address}"), source })?;
+            let keeper = Keeper {
+                client: client.clone(),
+                namespace: own_namespace.clone(),
+                configuration: settings.webhook_configuration.clone(),
+                names: webhook::names(&settings.webhook_hosts, &own_namespace),
+                lifetimes: settings.lifetimes(),
+                leadership: leadership.clone(),
+                shown: Arc::default(),
+                clock: Arc::new(SystemClock),
+                on_request: Arc::clone(&on_request),
+            };
+            let webhook_metrics = Arc::clone(&metrics);
+            let webhook = Webhook {
+                client: client.clone(),
+                kube: Arc::clone(&kube),
+                synced: watches.synced(),
+                image: router_image(&settings)?,
+                on_verdict: Arc::new(move |outcome| webhook_metrics.injection(outcome)),
+            };
+            Some(webhook.start(listener, keeper, stopping))
+        }
+    };
+    let routers = Routers {
+        client: client.clone(),
+        kube: Arc::clone(&kube),
+        caches,
+        namespaces: settings.namespaces.clone(),
+        injects: settings.webhook_address.is_some(),
+        leadership: leadership.clone(),
+        metrics: Arc::clone(&metrics),
+        report: Arc::clone(&report),
+        on_request,
+    };
     let engine = Engine::new(
-        Arc::new(kube),
+        kube,
         Arc::new(elastic),
         Arc::new(SystemClock),
         leadership.clone(),
@@ -134,8 +185,8 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let begin = begin(watches.synced(), elects.then_some(leading));
     let work = async {
         tokio::select! {
-            began = begin => if !began { return },
-            () = stopped() => return,
+            began = begin => if !began { return Ok(()) },
+            () = stopped() => return Ok(()),
         }
         metrics.set_leader(true);
         let concurrency = usize::from(settings.concurrency);
@@ -143,7 +194,10 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             let engine = Arc::clone(&engine);
             async move { engine.pass(&key).await }
         };
-        queue.run(concurrency, stopped(), pass).await;
+        tokio::select! {
+            () = queue.run(concurrency, stopped(), pass) => Ok(()),
+            () = routers.run() => Err(RunError::WatchEnded),
+        }
     };
     let overdue = async {
         stopped().await;
@@ -152,9 +206,10 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
 
     // Passes end at the next step boundary once they are told to stop.
     let result = tokio::select! {
-        () = work => Ok(()),
+        result = work => result,
         () = overdue => Ok(()),
         () = watches.ended() => Err(RunError::WatchEnded),
+        () = ended(&mut keeper) => Err(RunError::WatchEnded),
         () = lost(&mut elector) => Err(RunError::LeadershipLost),
     };
     metrics.set_leader(false);
@@ -182,6 +237,25 @@ async fn begin(mut synced: watch::Receiver<bool>, leading: Option<oneshot::Recei
         Some(leading) => leading.await.is_ok(),
         None => true,
     }
+}
+
+/// Comes back when what ought to run for ever has ended; never when nothing was to run.
+async fn ended(task: &mut Option<tokio::task::JoinHandle<()>>) {
+    match task {
+        Some(task) => {
+            let _ = task.await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// That of the flag, or of this process's pod.
+fn router_image(settings: &Settings) -> Result<Image, RunError> {
+    let own = || match (std::env::var("POD_NAMESPACE"), std::env::var("POD_NAME")) {
+        (Ok(namespace), Ok(pod)) => Ok(Image::OfPod { namespace, pod }),
+        _ => Err(RunError::RouterImage),
+    };
+    settings.router_image.clone().map_or_else(own, |image| Ok(Image::Given(image)))
 }
 
 type Contender = Option<tokio::task::JoinHandle<bool>>;

@@ -67,6 +67,18 @@ pub struct Settings {
     /// Address of /metrics, /livez and /readyz.
     #[arg(long, env = "SEARCHCELL_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_address: SocketAddr,
+    /// Address of the webhook that puts routers into pods, for example 0.0.0.0:9443. Without it, there is no webhook.
+    #[arg(long, env = "SEARCHCELL_WEBHOOK_ADDRESS")]
+    pub webhook_address: Option<SocketAddr>,
+    /// Name or address by which the API server calls the webhook; repeat it for several. Default: that of the Service.
+    #[arg(long = "webhook-host", env = "SEARCHCELL_WEBHOOK_HOST", value_delimiter = ',')]
+    pub webhook_hosts: Vec<String>,
+    /// Name of the MutatingWebhookConfiguration whose caBundle is kept.
+    #[arg(long, env = "SEARCHCELL_WEBHOOK_CONFIGURATION", default_value = "searchcell-operator")]
+    pub webhook_configuration: String,
+    /// Image of the routers that are put into pods. Default: that of the operator's own pod, which holds both programs.
+    #[arg(long, env = "SEARCHCELL_ROUTER_IMAGE")]
+    pub router_image: Option<String>,
     /// Whether to wait for the lease before changing anything. Without it, only one operator may run.
     #[arg(long, env = "SEARCHCELL_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
     pub leader_elect: bool,
@@ -170,6 +182,8 @@ mod tests {
         assert_eq!(cli.settings.limits(), ShardLimits::default());
         assert!(Cli::try_parse_from(["searchcell", "--large-shard-documents=1000000001"]).is_err());
         assert!(Cli::try_parse_from(["searchcell", "--large-shard-bytes=0"]).is_err());
+        assert!(cli.settings.webhook_address.is_none() && cli.settings.webhook_hosts.is_empty());
+        assert!(Cli::try_parse_from(["searchcell", "--webhook-address=9443"]).is_err());
         assert!(Cli::try_parse_from(["searchcell", "--ca-lifetime=90"]).is_err());
         let cli = Cli::try_parse_from(["searchcell", "table", "search/messages", "lookup", "42"]).unwrap();
         assert!(matches!(cli.command, Some(Command::Table(args)) if args.source == "search/messages"));

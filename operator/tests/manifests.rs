@@ -4,7 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use searchcell_core::names::{ANNOTATION_INJECT_ROUTER, LABEL_ROUTER_INJECTION};
 use searchcell_operator::settings::Cli;
+use searchcell_operator::webhook::{PATH, SERVICE, WEBHOOK};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -44,6 +46,33 @@ fn the_operators_pod_is_restricted_and_cannot_write() {
 }
 
 #[test]
+fn the_webhook_keeps_no_pod_from_starting_and_is_called_for_those_that_ask_alone() {
+    let objects = documents("webhook.yaml");
+    let kind = |kind: &str| objects.iter().find(|object| object["kind"] == kind).unwrap();
+    let webhooks = kind("MutatingWebhookConfiguration")["webhooks"].as_array().unwrap();
+    assert_eq!(webhooks.len(), 1);
+    let webhook = &webhooks[0];
+    assert_eq!(webhook["name"], WEBHOOK);
+    assert_eq!((&webhook["failurePolicy"], &webhook["sideEffects"]), (&json!("Ignore"), &json!("None")));
+    let opted_in = json!({"matchLabels": {LABEL_ROUTER_INJECTION: "enabled"}});
+    assert_eq!(webhook["namespaceSelector"], opted_in);
+    let condition = webhook["matchConditions"][0]["expression"].as_str().unwrap();
+    assert!(condition.contains(&format!("'{ANNOTATION_INJECT_ROUTER}' in object.metadata.annotations")));
+    let client = &webhook["clientConfig"];
+    assert!(client["caBundle"].is_null(), "it is the operator's own field");
+    assert_eq!((&client["service"]["name"], &client["service"]["path"]), (&json!(SERVICE), &json!(PATH)));
+    let service = kind("Service");
+    assert_eq!(service["metadata"]["name"], SERVICE);
+    let target = &service["spec"]["ports"][0]["targetPort"];
+    let deployment = documents("deployment.yaml").remove(0);
+    let ports = deployment["spec"]["template"]["spec"]["containers"][0]["ports"].as_array().unwrap();
+    assert!(ports.iter().any(|port| port["name"] == *target && port["containerPort"] == 9443));
+    let rules = &kind("ClusterRole")["rules"];
+    assert_eq!(rules[0]["resourceNames"], json!(["searchcell-operator"]), "no other webhook of the cluster");
+    assert_eq!(rules.as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn the_image_has_no_shell_and_an_unprivileged_user() {
     let text = std::fs::read_to_string(base("../../Dockerfile")).unwrap();
     let last = text.rsplit("\nFROM ").next().unwrap();
@@ -53,7 +82,7 @@ fn the_image_has_no_shell_and_an_unprivileged_user() {
 
 #[test]
 fn every_right_is_narrow_and_has_its_reason() {
-    for file in ["cluster-role.yaml", "lease-role.yaml"] {
+    for file in ["cluster-role.yaml", "lease-role.yaml", "webhook.yaml"] {
         for role in documents(file).iter().filter(|object| object["kind"].as_str().unwrap().ends_with("Role"))
         {
             for rule in role["rules"].as_array().unwrap() {
@@ -66,7 +95,7 @@ fn every_right_is_narrow_and_has_its_reason() {
                 }
                 // Rules of their own, so that their reasons are their own.
                 for (resource, verbs) in [
-                    ("pods", json!(["list", "watch"])),
+                    ("pods", json!(["list", "watch", "patch"])),
                     ("secrets", json!(["get", "list", "watch", "create", "update"])),
                 ] {
                     if rule["resources"].as_array().unwrap().contains(&json!(resource)) {

@@ -29,13 +29,19 @@ pub struct Server {
 impl Server {
     /// Starts etcd, the API server and a plain-HTTP proxy to it, and waits until it is ready.
     pub fn start(binaries: PathBuf) -> Self {
+        // Nobody makes accounts of namespaces here.
+        Self::start_without(binaries, &["ServiceAccount"])
+    }
+
+    /// The same, with these admission plugins disabled.
+    pub fn start_without(binaries: PathBuf, plugins: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("searchcell-apiserver-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let kubeconfig = folder.join("kubeconfig");
         let mut server = Self { binaries, folder, kubeconfig, proxy: String::new(), children: Vec::new() };
         let [client, peer, secure] = ports();
         server.start_etcd(client, peer);
-        server.start_api_server(client, secure);
+        server.start_api_server(client, secure, plugins);
         server.start_proxy();
         server
     }
@@ -51,7 +57,7 @@ impl Server {
         self.spawn("etcd", command);
     }
 
-    fn start_api_server(&mut self, etcd: u16, secure: u16) {
+    fn start_api_server(&mut self, etcd: u16, secure: u16, without: &[&str]) {
         let key = self.folder.join("service-account.key");
         let made = Command::new("openssl")
             .args(["genrsa", "-out"])
@@ -70,7 +76,10 @@ impl Server {
         fs::write(&self.kubeconfig, config).unwrap();
         let mut command = self.command("kube-apiserver");
         command.args(["--bind-address", "127.0.0.1", "--service-cluster-ip-range", "10.0.0.0/24"]);
-        command.args(["--authorization-mode", "RBAC", "--disable-admission-plugins", "ServiceAccount"]);
+        command.args(["--authorization-mode", "RBAC"]);
+        if !without.is_empty() {
+            command.arg(format!("--disable-admission-plugins={}", without.join(",")));
+        }
         command.args(["--service-account-issuer", "https://test.invalid"]);
         command.arg(format!("--etcd-servers=http://127.0.0.1:{etcd}"));
         command.arg(format!("--secure-port={secure}"));

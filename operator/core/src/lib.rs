@@ -39,4 +39,6 @@ pub mod placement;
 
 pub mod routing;
 
+pub mod inject;
+
 pub mod status;

@@ -21,6 +21,8 @@ pub const LABEL_ROLE: &str = "searchcell.dev/role";
 pub const LABEL_ZONE: &str = "searchcell.dev/zone";
 /// Label of the pods of a router: `true`. In the namespace of a cell they reach its clusters over HTTP.
 pub const LABEL_ROUTER: &str = "searchcell.dev/router";
+/// Label of a namespace: with the value `enabled`, pods in it that ask for a router get one.
+pub const LABEL_ROUTER_INJECTION: &str = "searchcell.dev/router-injection";
 /// Label of a routing table: its collection.
 pub const LABEL_COLLECTION: &str = "searchcell.dev/collection";
 /// Label that Kubernetes puts on every namespace: its name.
@@ -43,6 +45,13 @@ pub const ANNOTATION_HIGHEST_VERSION: &str = "searchcell.dev/highest-version";
 /// Annotation of a routing table's ConfigMap: the generation of the table in it, for people, and for when the table
 /// itself cannot be read.
 pub const ANNOTATION_TABLE_GENERATION: &str = "searchcell.dev/table-generation";
+/// Annotation of a pod: the collections, with commas between them, that it wants a router for.
+pub const ANNOTATION_INJECT_ROUTER: &str = "searchcell.dev/inject-router";
+/// Annotation of a pod: bytes that its router may have in flight, for example `512Mi`.
+pub const ANNOTATION_ROUTER_BUDGET: &str = "searchcell.dev/router-budget";
+/// Annotation of a router's pod: the highest generation of its tables. When it changes, the kubelet brings new tables at
+/// once.
+pub const ANNOTATION_ROUTES_GENERATION: &str = "searchcell.dev/routes-generation";
 /// Pod template annotation whose value becomes `elasticsearch.yml`.
 pub const ANNOTATION_ELASTICSEARCH_YML: &str = "searchcell.dev/elasticsearch.yml";
 /// Pod template annotation whose value becomes `jvm.options.d/searchcell.options`.
@@ -50,6 +59,10 @@ pub const ANNOTATION_JVM_OPTIONS: &str = "searchcell.dev/jvm.options";
 
 /// Elasticsearch's HTTP port.
 pub const HTTP_PORT: i32 = 9200;
+/// Port of a router for metrics, probes and generations.
+pub const ROUTER_ADMIN_PORT: i32 = 8081;
+/// Container of a router that was injected.
+pub const ROUTER_CONTAINER: &str = "searchcell-router";
 /// Elasticsearch's transport port.
 pub const TRANSPORT_PORT: i32 = 9300;
 /// Port that Elasticsearch opens while the node is a member of a cluster (`readiness.port`).

@@ -1,6 +1,6 @@
 //! Entry of the router: reads its file, runs until it is told to stop.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,6 +16,9 @@ struct Options {
     /// The configuration, YAML.
     #[arg(long, env = "SEARCHCELL_ROUTER_CONFIG", default_value = "/etc/searchcell/router.yaml")]
     config: PathBuf,
+    /// The configuration itself, YAML; with it, no file is read. This is how a router that was put into a pod has it.
+    #[arg(long, env = "SEARCHCELL_ROUTER_CONFIG_YAML")]
+    config_yaml: Option<String>,
     /// What is logged; as JSON on standard error.
     #[arg(long, env = "RUST_LOG", default_value = "info")]
     log: String,
@@ -36,7 +39,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
-    let settings = settings::read(&options.config)?;
+    let settings = match &options.config_yaml {
+        Some(text) => settings::parse(text, Path::new("SEARCHCELL_ROUTER_CONFIG_YAML"))?,
+        None => settings::read(&options.config)?,
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let router = Router::start(settings).await?;

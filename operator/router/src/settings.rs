@@ -191,8 +191,13 @@ pub enum SettingsError {
 pub fn read(path: &Path) -> Result<Settings, SettingsError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| SettingsError::Read { path: path.to_owned(), error })?;
-    let settings: Settings =
-        serde_yaml::from_str(&text).map_err(|error| SettingsError::Parse { path: path.to_owned(), error })?;
+    parse(&text, path)
+}
+
+/// Reads a configuration that is not in a file; `origin` says where it was found, in errors.
+pub fn parse(text: &str, origin: &Path) -> Result<Settings, SettingsError> {
+    let settings: Settings = serde_yaml::from_str(text)
+        .map_err(|error| SettingsError::Parse { path: origin.to_owned(), error })?;
     check(&settings)?;
     Ok(settings)
 }
@@ -287,6 +292,26 @@ limits: {budget: 64Mi, bulkBytes: 524288, requestTimeout: 1m, bulkTimeout: 500ms
         assert_eq!((full.limits.budget, full.limits.bulk_bytes), (64 << 20, 512 << 10));
         assert_eq!(full.limits.request_timeout, Duration::from_secs(60));
         assert!(check(&full).is_ok());
+    }
+
+    #[test]
+    fn what_the_operator_puts_into_pods_can_be_read() {
+        let sidecar = searchcell_core::inject::sidecar::Sidecar {
+            collections: ["audit", "messages"].map(str::to_owned).into(),
+            cells: ["guilds".to_owned()].into(),
+            budget_mib: 16,
+            grace: 30,
+            generation: None,
+        };
+        let text = sidecar.configuration().to_string();
+        let settings = parse(&text, Path::new("environment")).unwrap();
+        assert!(settings.listen.ip().is_loopback() && settings.admin.ip().is_unspecified());
+        assert_eq!((settings.listen.port(), settings.admin.port()), (9200, 8081));
+        let names: Vec<_> = settings.collections.iter().map(|collection| collection.name.as_str()).collect();
+        assert_eq!(names, ["audit", "messages"]);
+        assert_eq!((settings.limits.budget, settings.limits.max_request), (16 << 20, 8 << 20));
+        let error = parse("{", Path::new("environment")).unwrap_err().to_string();
+        assert!(error.starts_with("environment: "), "{error}");
     }
 
     #[test]

@@ -60,6 +60,11 @@ impl<T: Resource + Clone> Cache<T> {
         slots.find_map(|(_, slot)| slot.get(name)).map(|object| T::clone(object))
     }
 
+    /// Every namespace and group that has an object.
+    pub fn slots(&self) -> Vec<Slot> {
+        self.objects.read().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
+    }
+
     /// Number of objects.
     pub fn len(&self) -> usize {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
@@ -197,6 +202,10 @@ mod tests {
         feed.take(Event::Apply(map("other", "a", "z")));
         assert!(feed.take(Event::Apply(map("ns", "a", "x"))).0[0].before.is_some());
         assert_eq!((names(&cache, "ns", "a"), cache.len()), (vec!["x".to_owned()], 3));
+        assert_eq!(
+            cache.slots(),
+            [("ns", "a"), ("ns", "b"), ("other", "a")].map(|(n, g)| (n.into(), g.into()))
+        );
         feed.take(Event::Delete(map("ns", "a", "x")));
         assert!(names(&cache, "ns", "a").is_empty());
     }

@@ -15,19 +15,17 @@ use searchcell_core::security::order::{
     AuthorityChange, AuthorityOrder, CertificatesOrder, CredentialOrder, KeystoreOrder, Order, Source,
     StandbyOrder, UsersOrder,
 };
-use searchcell_core::security::{ANNOTATION_ROTATED, ANNOTATION_STAGE_SINCE, Lifetimes, whole_seconds};
+use searchcell_core::security::{ANNOTATION_STAGE_SINCE, Lifetimes, whole_seconds};
 use searchcell_core::step::Target;
 
-use super::forge::{Forge, Pair, Signer};
+use super::data::{Data, advance, put, put_pair};
+use super::forge::{Forge, Signer};
 use super::parse::{self, HASH, HASHED, PASSWORD, ROLES, USERNAME, USERS, USERS_ROLES, standby_key};
 use super::sealed::{Hidden, Sealed};
 use crate::execute::Owner;
 use crate::failure::StepError;
 use crate::leadership::Leadership;
 use crate::ports::{KubeApi, KubeError};
-
-/// Contents of a Secret.
-type Data = BTreeMap<String, ByteString>;
 
 /// Carries out orders for one cell.
 pub(crate) struct Orders<'a, K> {
@@ -62,35 +60,11 @@ impl<K: KubeApi> Orders<'_, K> {
                 return Err(KubeError::Conflict("there are nodes that were not asked".to_owned()).into());
             }
         }
-        let mut annotations = BTreeMap::new();
         let mut data = live.as_ref().map(data_of).unwrap_or_default();
         let make = || self.forge.authority(&order.subject, self.lifetimes.authority, self.now);
-        match &order.change {
-            AuthorityChange::Found { trusted } if trusted.is_empty() => put_pair(&mut data, "ca", make()?),
-            AuthorityChange::Found { trusted } => {
-                put_pair(&mut data, "next", make()?);
-                put(&mut data, "trusted.crt", trusted);
-            }
-            AuthorityChange::Introduce { asked } => {
-                put_pair(&mut data, "next", make()?);
-                annotations.extend(asked.iter().map(|asked| (ANNOTATION_ROTATED.to_owned(), asked.clone())));
-            }
-            AuthorityChange::Switch => {
-                let (Some(certificate), Some(key)) = (data.remove("next.crt"), data.remove("next.key"))
-                else {
-                    return Err(changed(order.metadata.name.as_deref()));
-                };
-                let mut trusted = data.remove("ca.crt").map(|former| former.0).unwrap_or_default();
-                trusted.extend(data.remove("trusted.crt").map(|others| others.0).unwrap_or_default());
-                data.insert("ca.crt".to_owned(), certificate);
-                data.insert("ca.key".to_owned(), key);
-                data.insert("trusted.crt".to_owned(), ByteString(trusted));
-            }
-            AuthorityChange::Finish => {
-                data.remove("trusted.crt");
-            }
-        }
-        annotations.insert(ANNOTATION_STAGE_SINCE.to_owned(), whole_seconds(self.now).to_string());
+        let Some(annotations) = advance(&mut data, &order.change, make, self.now)? else {
+            return Err(changed(order.metadata.name.as_deref()));
+        };
         self.write(&order.metadata, live, data, annotations).await
     }
 
@@ -336,13 +310,4 @@ fn changed(name: Option<&str>) -> StepError {
 
 fn data_of(secret: &Sealed) -> Data {
     secret.0.data.clone().unwrap_or_default()
-}
-
-fn put(data: &mut Data, key: &str, text: &str) {
-    data.insert(key.to_owned(), ByteString(text.as_bytes().to_vec()));
-}
-
-fn put_pair(data: &mut Data, stem: &str, pair: Pair) {
-    put(data, &format!("{stem}.crt"), &pair.certificate);
-    put(data, &format!("{stem}.key"), pair.key.reveal());
 }
