@@ -69,7 +69,7 @@ clean: ## remove what cargo built (not the caches of the test cluster)
 
 ##@ Test
 
-.PHONY: test unit sim api-test e2e e2e-keep
+.PHONY: test unit sim fuzz-router bench-router api-test e2e e2e-keep
 test: ## everything, the simulation included, up to the smoke level of e2e; brings up and removes its own cluster (KEEP=1 keeps it)
 	@e2e/test all
 
@@ -79,6 +79,13 @@ unit: ## unit, golden, property and wire tests, without the simulation: needs no
 sim: ## the simulation alone: N= schedules (10000), or one of them again, SEED=
 	@SEARCHCELL_SIM_SCHEDULES=$(N) $(if $(SEED),SEARCHCELL_SIM_SEED=$(SEED)) cargo test --profile simtest -p searchcell-operator --test sim -- \
 		--include-ignored --nocapture $(if $(SEED),no_schedule_breaks_an_invariant)
+
+fuzz-router: N = 10000000
+fuzz-router: ## the router's parser of bulks against another one: N= inputs (10000000)
+	@SEARCHCELL_FUZZ=$(N) cargo test --release -p searchcell-router --test fuzz -- --nocapture
+
+bench-router: ## the router beside its peers, in turns: RUNS= rounds (5), COUNT= documents, ONLY=, PEERS=; writes docs/benchmarks.md
+	@e2e/bench-router
 
 api-test: ## CRDs against a real API server
 	@e2e/test api

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::admin::Admin;
 use crate::elastic::ElasticHttp;
 use crate::elastic::access::Accesses;
+use crate::elastic::nodes::{self, Resolver};
 use crate::flow::Core;
 use crate::flow::budget::Budget;
 use crate::front::refresh::Refresher;
@@ -48,6 +49,11 @@ pub struct Router {
 impl Router {
     /// Starts one. It serves when this returns; it is ready when it has its tables.
     pub async fn start(settings: Settings) -> Result<Self, RunError> {
+        Self::resolving(settings, nodes::system()).await
+    }
+
+    /// The same, where `resolver` finds the nodes of clusters.
+    pub async fn resolving(settings: Settings, resolver: Resolver) -> Result<Self, RunError> {
         let mut random = [0_u8; 13];
         SystemRandom::new().fill(&mut random).map_err(|_| RunError::Random)?;
         let [a, b, c, d, e, seed @ ..] = random;
@@ -66,7 +72,7 @@ impl Router {
             }
         }
         let accesses = Accesses::new(settings.elasticsearch.directory.clone());
-        let elastic = Arc::new(ElasticHttp::new(Arc::clone(&directory), accesses));
+        let elastic = Arc::new(ElasticHttp::new(Arc::clone(&directory), accesses, resolver));
         let sizes = settings.limits.clone();
         let limits = sizes.limits();
         let pauses = Budget::new(limits.share(limits.sick_share));

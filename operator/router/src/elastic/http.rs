@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::access::Accesses;
 use super::connection::{Connection, connect};
-use super::nodes::{Node, Nodes};
+use super::nodes::{Node, Nodes, Resolver};
 use crate::flow::reply::FILTER;
 use crate::routes::Directory;
 use crate::transport::{Bulk, Reply, Transport};
@@ -74,6 +74,7 @@ pub enum SendError {
 pub struct ElasticHttp {
     directory: Arc<Directory>,
     accesses: Accesses,
+    resolver: Resolver,
     clusters: Mutex<HashMap<String, Arc<Nodes>>>,
     /// Clusters that cannot be reached, and when that was last said.
     unreachable: Mutex<HashMap<String, Instant>>,
@@ -85,9 +86,9 @@ pub fn encode(part: &str) -> impl std::fmt::Display + '_ {
 }
 
 impl ElasticHttp {
-    /// Finds clusters in the tables of `directory`.
-    pub fn new(directory: Arc<Directory>, accesses: Accesses) -> Self {
-        Self { directory, accesses, clusters: Mutex::default(), unreachable: Mutex::default() }
+    /// Finds clusters in the tables of `directory`, and their nodes with `resolver`.
+    pub fn new(directory: Arc<Directory>, accesses: Accesses, resolver: Resolver) -> Self {
+        Self { directory, accesses, resolver, clusters: Mutex::default(), unreachable: Mutex::default() }
     }
 
     /// Sends a request to one of the cluster's nodes.
@@ -183,7 +184,7 @@ impl ElasticHttp {
     }
 
     fn nodes(&self, cluster: &str, authority: &str) -> Arc<Nodes> {
-        let new = || Arc::new(Nodes::new(authority.to_owned()));
+        let new = || Arc::new(Nodes::new(authority.to_owned(), Arc::clone(&self.resolver)));
         let Ok(mut clusters) = self.clusters.lock() else { return new() };
         // Clusters of another address are other clusters.
         Arc::clone(clusters.entry(format!("{cluster} {authority}")).or_insert_with(new))

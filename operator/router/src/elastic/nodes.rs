@@ -1,5 +1,5 @@
 //! The nodes of a cluster that take requests: resolved again and again, each with a breaker and its idle connections.
-//! Effects: name resolution.
+//! Effects: name resolution, by the system unless another resolver is given.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use tokio::time::{Instant, timeout};
 
 use super::connection::Connection;
@@ -17,6 +18,14 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 const MAX_IDLE: usize = 64;
 const PAUSE: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Finds the addresses of a host and port.
+pub type Resolver = Arc<dyn Fn(String) -> BoxFuture<'static, std::io::Result<Vec<SocketAddr>>> + Send + Sync>;
+
+/// The system's own resolver.
+pub fn system() -> Resolver {
+    Arc::new(|authority| Box::pin(async move { Ok(tokio::net::lookup_host(authority).await?.collect()) }))
+}
 
 /// One node.
 pub struct Node {
@@ -94,6 +103,7 @@ impl Node {
 /// The nodes of a cluster.
 pub struct Nodes {
     authority: String,
+    resolver: Resolver,
     list: Mutex<(Option<Instant>, Vec<Arc<Node>>)>,
     resolving: AtomicBool,
     turn: AtomicUsize,
@@ -101,9 +111,10 @@ pub struct Nodes {
 
 impl Nodes {
     /// Those that `authority` (host and port) resolves to.
-    pub fn new(authority: String) -> Self {
+    pub fn new(authority: String, resolver: Resolver) -> Self {
         Self {
             authority,
+            resolver,
             list: Mutex::default(),
             resolving: AtomicBool::new(false),
             turn: AtomicUsize::new(0),
@@ -140,9 +151,8 @@ impl Nodes {
     async fn resolve(&self) -> Result<(), String> {
         let failed =
             |error: &dyn std::fmt::Display| format!("{} cannot be resolved: {error}", self.authority);
-        let addresses = timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host(self.authority.as_str())).await;
-        let addresses = addresses.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
-        let mut addresses: Vec<SocketAddr> = addresses.collect();
+        let addresses = timeout(RESOLVE_TIMEOUT, (self.resolver)(self.authority.clone())).await;
+        let mut addresses = addresses.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
         addresses.sort_unstable();
         addresses.dedup();
         if let Ok(mut list) = self.list.lock() {

@@ -201,7 +201,10 @@ pub fn parse(body: &[u8]) -> Result<Vec<Action<'_>>, BulkError> {
             continue;
         }
         let number = lines.number;
-        let action: Line<'_> = serde_json::from_slice(line)
+        // Checked once, also where nothing of it is kept: Elasticsearch refuses what is not text.
+        let text = std::str::from_utf8(line)
+            .map_err(|_| BulkError::Action { line: number, error: "it is not UTF-8".to_owned() })?;
+        let action: Line<'_> = serde_json::from_str(text)
             .map_err(|error| BulkError::Action { line: number, error: without_position(&error) })?;
         let (verb, meta) = match action {
             Line::Index(Object(meta)) => (Verb::Index, meta),

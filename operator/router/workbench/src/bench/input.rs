@@ -1,0 +1,149 @@
+//! Input of a measurement, made once and read by everybody: the same operations for the router, which finds the index
+//! itself, and for peers, whose lines have it already. Effects: writes and reads files.
+
+use std::collections::BTreeMap;
+use std::io::{BufWriter, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use memchr::{memchr, memmem};
+use searchcell_core::routing::{decode, encode};
+use searchcell_crds::Versioning;
+use serde_json::json;
+
+use crate::table::{COLLECTION, Pool, place};
+use crate::work::{Shape, Work};
+
+/// What the input is to be.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Operations.
+    pub count: usize,
+    /// Indices.
+    pub destinations: usize,
+    /// A node of each cluster.
+    pub clusters: Vec<SocketAddr>,
+    /// Seed of the work.
+    pub seed: u64,
+    /// Directory for the files.
+    pub into: PathBuf,
+}
+
+/// Writes `table`, `router.yaml`, `router.ndjson` for the router, and `peers.ndjson` for everybody else, and
+/// `clusters.json`, in which an index's cluster is, by position.
+pub fn generate(wanted: &Wanted) -> std::io::Result<()> {
+    std::fs::create_dir_all(&wanted.into)?;
+    let file = |name: &str| wanted.into.join(name);
+    let pool = Pool::new(&wanted.clusters, wanted.destinations, Versioning::External);
+    let table = pool.table(1);
+    std::fs::write(file("table"), encode(&table).unwrap())?;
+    let settings = json!({"listen": "127.0.0.1:0", "admin": "127.0.0.1:0",
+        "collections": [{"name": COLLECTION, "table": file("table")}]});
+    std::fs::write(file("router.yaml"), settings.to_string())?;
+    let mut ours = BufWriter::new(std::fs::File::create(file("router.ndjson"))?);
+    let mut theirs = BufWriter::new(std::fs::File::create(file("peers.ndjson"))?);
+    let mut clusters: BTreeMap<String, usize> = BTreeMap::new();
+    let mut lines = Vec::new();
+    for operation in Work::new(Shape::default(), wanted.seed).take(wanted.count) {
+        lines.clear();
+        operation.lines(true, &mut lines);
+        ours.write_all(&lines)?;
+        lines.clear();
+        let (cluster, index) = place(&table, &operation.tenant.to_string());
+        operation.resolved_lines(&index, true, &mut lines);
+        theirs.write_all(&lines)?;
+        clusters.insert(index, cluster);
+    }
+    std::fs::write(file("clusters.json"), json!(clusters).to_string())?;
+    ours.flush()?;
+    theirs.flush()
+}
+
+/// Splits the router's input: `router-0.ndjson` is of the first cluster, `router-others.ndjson` of all others.
+pub fn by_cluster(files: &Path) -> std::io::Result<()> {
+    let table = decode(&std::fs::read(files.join("table"))?).unwrap();
+    let mut first = BufWriter::new(std::fs::File::create(files.join("router-0.ndjson"))?);
+    let mut others = BufWriter::new(std::fs::File::create(files.join("router-others.ndjson"))?);
+    let whole = Bytes::from(std::fs::read(files.join("router.ndjson"))?);
+    for lines in operations(&whole) {
+        let start = memmem::find(&lines, b"\"routing\":\"").unwrap() + 11;
+        let end = start + memchr(b'"', &lines[start..]).unwrap();
+        let (cluster, _) = place(&table, std::str::from_utf8(&lines[start..end]).unwrap());
+        if cluster == 0 { first.write_all(&lines)? } else { others.write_all(&lines)? }
+    }
+    first.flush()?;
+    others.flush()
+}
+
+/// A request's part of an input.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Lines.
+    pub body: Bytes,
+    /// Operations in it.
+    pub operations: usize,
+}
+
+/// An input cut into requests of at most so many operations.
+pub fn batches(path: &Path, operations: usize) -> std::io::Result<Vec<Batch>> {
+    let whole = Bytes::from(std::fs::read(path)?);
+    let mut batches = Vec::new();
+    let (mut start, mut at, mut count) = (0, 0, 0);
+    while let Some(end) = memchr(b'\n', &whole[at..]) {
+        let is_delete = whole[at..].starts_with(b"{\"delete\"");
+        at += end + 1;
+        if !is_delete {
+            at += memchr(b'\n', &whole[at..]).map_or(0, |end| end + 1);
+        }
+        count += 1;
+        if count == operations || at == whole.len() {
+            batches.push(Batch { body: whole.slice(start..at), operations: count });
+            (start, count) = (at, 0);
+        }
+    }
+    Ok(batches)
+}
+
+/// The lines of each operation.
+pub fn operations(batch: &Bytes) -> Vec<Bytes> {
+    let mut operations = Vec::new();
+    let mut at = 0;
+    while at < batch.len() {
+        let start = at;
+        let is_delete = batch[at..].starts_with(b"{\"delete\"");
+        at += memchr(b'\n', &batch[at..]).map_or(batch.len() - at, |end| end + 1);
+        if !is_delete {
+            at += memchr(b'\n', &batch[at..]).map_or(batch.len() - at, |end| end + 1);
+        }
+        operations.push(batch.slice(start..at));
+    }
+    operations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_inputs_have_the_same_operations_in_the_same_order() {
+        let into = std::env::temp_dir().join(format!("searchcell-workbench-{}", std::process::id()));
+        let clusters = vec![SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([127, 0, 0, 1], 2))];
+        generate(&Wanted { count: 500, destinations: 8, clusters, seed: 3, into: into.clone() }).unwrap();
+        let read = |name: &str| batches(&into.join(name), 64).unwrap();
+        let (ours, theirs) = (read("router.ndjson"), read("peers.ndjson"));
+        assert_eq!((ours.len(), theirs.len()), (8, 8));
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert_eq!((ours.operations, ours.operations), (theirs.operations, operations(&ours.body).len()));
+            for (ours, theirs) in operations(&ours.body).iter().zip(operations(&theirs.body)) {
+                let document = |lines: &Bytes| lines.split(|byte| *byte == b'\n').nth(1).map(<[u8]>::to_vec);
+                assert_eq!(document(ours), document(&theirs));
+            }
+        }
+        by_cluster(&into).unwrap();
+        let count = |name: &str| batches(&into.join(name), 1).unwrap().len();
+        let (first, others) = (count("router-0.ndjson"), count("router-others.ndjson"));
+        assert!(first > 50 && others > 50 && first + others == 500, "{first} {others}");
+        std::fs::remove_dir_all(into).ok();
+    }
+}

@@ -1,0 +1,350 @@
+//! Runs of everybody on the same input, in turns: the router as a process, the Elasticsearch without an index as
+//! another, a driver or a peer as a third. Effects: starts and ends processes, writes files.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+use super::input;
+use super::offer::Outcome;
+use super::report::{OURS, Run};
+use crate::client::Client;
+use crate::null::Counters;
+use crate::null::rules::{Applied, Fault, Rule};
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The router's program.
+    pub router: PathBuf,
+    /// Peers: name, and command with `{node}` and `{input}` in it.
+    pub peers: Vec<(String, String)>,
+    /// Rounds.
+    pub rounds: u32,
+    /// Operations of an input.
+    pub count: usize,
+    /// Directory for inputs.
+    pub work: PathBuf,
+    /// File that runs are added to, one a line.
+    pub results: PathBuf,
+    /// Only scenarios whose name contains this.
+    pub only: String,
+}
+
+/// Workers, connections, bulks at once: of everybody.
+const AT_ONCE: usize = 4;
+/// Operations of a request to the router: about a MiB, as the bulks of the others.
+const BATCH: usize = 2_000;
+
+struct Null {
+    _process: Child,
+    clusters: Vec<SocketAddr>,
+    control: Client,
+}
+
+impl Null {
+    async fn start(clusters: usize, data_nodes: usize) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["null", "--clusters", &clusters.to_string(), "--data-nodes", &data_nodes.to_string()])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        #[derive(Deserialize)]
+        struct Said {
+            clusters: Vec<Vec<SocketAddr>>,
+            control: SocketAddr,
+        }
+        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        let said: Said = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+        let clusters = said.clusters.iter().map(|nodes| nodes[0]).collect();
+        Self { _process: process, clusters, control: Client::new(said.control) }
+    }
+
+    async fn tell(&mut self, method: Method, path: &str, value: &Value) {
+        let body = Bytes::from(value.to_string());
+        let (status, body) = self.control.send(method, path, body).await.unwrap();
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    }
+
+    async fn reset(&mut self) {
+        for number in 0..self.clusters.len() {
+            self.tell(Method::POST, &format!("/{number}/reset"), &Value::Null).await;
+        }
+    }
+
+    async fn rules(&mut self, cluster: usize, rules: &[Rule]) {
+        self.tell(Method::PUT, &format!("/{cluster}/rules"), &json!(rules)).await;
+    }
+
+    async fn up(&mut self, cluster: usize, up: bool) {
+        self.tell(Method::PUT, &format!("/{cluster}/nodes/0"), &json!(up)).await;
+    }
+
+    async fn counters(&mut self, cluster: usize) -> Counters {
+        let text = self.control.get(&format!("/{cluster}/counters")).await;
+        serde_json::from_str(&text).unwrap()
+    }
+
+    async fn per_bulk(&mut self) -> f64 {
+        let (mut operations, mut bulks) = (0, 0);
+        for number in 0..self.clusters.len() {
+            let counters = self.counters(number).await;
+            operations += counters.operations;
+            bulks += counters.bulks;
+        }
+        operations as f64 / bulks.max(1) as f64
+    }
+}
+
+struct Router {
+    process: Child,
+    front: SocketAddr,
+}
+
+impl Router {
+    async fn start(program: &Path, files: &Path) -> Self {
+        let mut process = Command::new(program)
+            .arg("--config")
+            .arg(files.join("router.yaml"))
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
+        let mut addresses = BTreeMap::new();
+        while addresses.len() < 2 {
+            let line = log.next_line().await.unwrap().expect("the router runs");
+            let entry: Value = serde_json::from_str(&line).unwrap_or_default();
+            for name in ["address", "admin"] {
+                if let Some(address) = entry["fields"][name].as_str() {
+                    addresses.insert(name, address.parse::<SocketAddr>().unwrap());
+                }
+            }
+        }
+        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
+        let mut admin = Client::new(addresses["admin"]);
+        while !admin.send(Method::GET, "/readyz", Bytes::new()).await.is_ok_and(|(status, _)| status == 200) {
+            sleep(Duration::from_millis(10)).await;
+        }
+        Self { process, front: addresses["address"] }
+    }
+
+    /// A driver that offers an input, as a process of its own.
+    fn offer(&self, input: &Path, more: &[&str]) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["offer", "--to", &self.front.to_string(), "--process"]);
+        command.arg(self.process.id().unwrap().to_string());
+        command.args(["--connections", &AT_ONCE.to_string(), "--batch", &BATCH.to_string()]);
+        command.args(more).arg(input);
+        command
+    }
+}
+
+async fn outcome(mut command: Command) -> Outcome {
+    let output =
+        command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{command:?}: {text}");
+    serde_json::from_str(text.lines().last().unwrap_or_default()).unwrap()
+}
+
+fn naive(clusters: &[SocketAddr], input: &Path, more: &[&str]) -> Command {
+    let clusters: Vec<String> = clusters.iter().map(SocketAddr::to_string).collect();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["naive", "--clusters", &clusters.join(","), "--workers", &AT_ONCE.to_string()]);
+    command.args(more).arg(input).kill_on_drop(true);
+    command
+}
+
+impl Plan {
+    /// Runs everything.
+    pub async fn run(&self) {
+        std::fs::create_dir_all(&self.work).unwrap();
+        for destinations in [1, 64, 2_000] {
+            self.throughput(destinations).await;
+        }
+        self.steady().await;
+        self.dead_node().await;
+        self.dead_cluster().await;
+    }
+
+    fn is_wanted(&self, scenario: &str) -> bool {
+        scenario.contains(&self.only)
+    }
+
+    fn input(&self, name: &str, null: &Null, destinations: usize, count: usize) -> PathBuf {
+        let into = self.work.join(name);
+        let clusters = null.clusters.clone();
+        input::generate(&input::Wanted { count, destinations, clusters, seed: 1, into: into.clone() })
+            .unwrap();
+        into
+    }
+
+    fn note(&self, round: u32, scenario: &str, peer: &str, outcome: Outcome, per_bulk: f64) {
+        eprintln!(
+            "{scenario}, round {round}: {peer}: {:.2} µs of CPU a document, {:.0} documents/s, {per_bulk:.1} of a bulk",
+            outcome.cpu * 1e6 / outcome.settled.max(1) as f64,
+            outcome.settled as f64 / outcome.seconds
+        );
+        let run = Run { round, scenario: scenario.into(), peer: peer.into(), outcome, per_bulk };
+        let mut file = OpenOptions::new().append(true).create(true).open(&self.results).unwrap();
+        writeln!(file, "{}", json!(run)).unwrap();
+    }
+
+    /// As fast as it goes, everything well.
+    async fn throughput(&self, destinations: usize) {
+        let scenario = format!("A: as fast as it goes, {destinations} destinations");
+        if !self.is_wanted(&scenario) {
+            return;
+        }
+        let mut null = Null::start(1, 1).await;
+        let files = self.input(&format!("a{destinations}"), &null, destinations, self.count);
+        let mut everybody = vec![OURS.to_owned(), "naive".to_owned()];
+        everybody.extend(self.peers.iter().map(|(name, _)| name.clone()));
+        for round in 1..=self.rounds {
+            everybody.rotate_left(1);
+            for peer in &everybody {
+                null.reset().await;
+                let came = if peer == OURS {
+                    let router = Router::start(&self.router, &files).await;
+                    outcome(router.offer(&files.join("router.ndjson"), &[])).await
+                } else if peer == "naive" {
+                    let batch = BATCH.to_string();
+                    outcome(naive(&null.clusters, &files.join("peers.ndjson"), &["--batch", &batch])).await
+                } else {
+                    let (_, command) = self.peers.iter().find(|(name, _)| name == peer).unwrap();
+                    let command = (command.replace("{node}", &null.clusters[0].to_string()))
+                        .replace("{input}", &files.join("peers.ndjson").display().to_string());
+                    let mut words = command.split_whitespace();
+                    let mut command = Command::new(words.next().unwrap());
+                    command.args(words);
+                    outcome(command).await
+                };
+                assert_eq!(came.settled, came.documents, "{peer}: all of it is done");
+                let per_bulk = null.per_bulk().await;
+                self.note(round, &scenario, peer, came, per_bulk);
+            }
+        }
+    }
+
+    /// 20,000 documents a second over many destinations.
+    async fn steady(&self) {
+        let scenario = "A: 20,000 documents a second, 2000 destinations";
+        if !self.is_wanted(scenario) {
+            return;
+        }
+        let mut null = Null::start(1, 1).await;
+        let files = self.input("steady", &null, 2_000, self.count.min(400_000));
+        for round in 1..=self.rounds {
+            for (name, batch) in [("router, requests of 2,000", "2000"), ("router, requests of 100", "100")] {
+                null.reset().await;
+                let router = Router::start(&self.router, &files).await;
+                let more = ["--rate", "20000", "--batch", batch, "--connections", "32"];
+                let came = outcome(router.offer(&files.join("router.ndjson"), &more)).await;
+                let per_bulk = null.per_bulk().await;
+                self.note(round, scenario, name, came, per_bulk);
+            }
+        }
+    }
+
+    /// One node of a hundred is dead, batches of 50.
+    async fn dead_node(&self) {
+        let scenario = "D: one node of 100 dead, batches of 50";
+        if !self.is_wanted(scenario) {
+            return;
+        }
+        let mut null = Null::start(1, 100).await;
+        let files = self.input("d", &null, 2_000, 20_000);
+        for round in 1..=self.rounds {
+            for peer in [OURS, "naive"] {
+                null.reset().await;
+                // Another one each time: it has more documents or fewer.
+                let dead = usize::try_from(round * 17).unwrap() % 100;
+                null.rules(0, &[Rule::new(Fault::Red { after_millis: 200 }).data_node(dead)]).await;
+                let once = ["--batch", "50", "--once", "--timeout", "1000"];
+                let came = if peer == OURS {
+                    let router = Router::start(&self.router, &files).await;
+                    let more = [&once[..], &["--connections", "32"]].concat();
+                    outcome(router.offer(&files.join("router.ndjson"), &more)).await
+                } else {
+                    outcome(naive(&null.clusters, &files.join("peers.ndjson"), &once)).await
+                };
+                let per_bulk = null.per_bulk().await;
+                self.note(round, scenario, peer, came, per_bulk);
+            }
+        }
+    }
+
+    /// One of four clusters is dead: what the others still get.
+    async fn dead_cluster(&self) {
+        let scenario = "C: what three of four clusters get";
+        if !self.is_wanted(scenario) {
+            return;
+        }
+        let mut null = Null::start(4, 1).await;
+        let files = self.input("c", &null, 64, self.count);
+        input::by_cluster(&files).unwrap();
+        for round in 1..=self.rounds {
+            for state in ["all work", "one hangs", "one refuses"] {
+                for peer in [OURS, "naive"] {
+                    null.reset().await;
+                    match state {
+                        "one hangs" => {
+                            null.rules(0, &[Rule::new(Fault::Hang { applied: Applied::No })]).await
+                        }
+                        "one refuses" => null.up(0, false).await,
+                        _ => {}
+                    }
+                    let came = if peer == OURS {
+                        let router = Router::start(&self.router, &files).await;
+                        let rate = ["--batch", "200", "--connections", "64", "--rate"];
+                        let sick = [&rate[..], &["5000", "--timeout", "2000"]].concat();
+                        let mut other = router.offer(&files.join("router-0.ndjson"), &sick);
+                        let mut other = other.stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+                        let rest = [&rate[..], &["15000"]].concat();
+                        let came = outcome(router.offer(&files.join("router-others.ndjson"), &rest)).await;
+                        other.kill().await.unwrap();
+                        came
+                    } else {
+                        let slow = ["--batch", "200", "--timeout", "2000"];
+                        let command = naive(&null.clusters, &files.join("peers.ndjson"), &slow);
+                        self.window(&mut null, command).await
+                    };
+                    null.rules(0, &[]).await;
+                    null.up(0, true).await;
+                    let per_bulk = null.per_bulk().await;
+                    self.note(round, scenario, &format!("{peer}, {state}"), came, per_bulk);
+                }
+            }
+        }
+    }
+
+    /// What three clusters get of somebody who may never end.
+    async fn window(&self, null: &mut Null, mut command: Command) -> Outcome {
+        let started = Instant::now();
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(10), child.wait()).await;
+        let seconds = started.elapsed().as_secs_f64();
+        if ended.is_err() {
+            child.kill().await.unwrap();
+        }
+        let mut settled = 0;
+        for number in 1..null.clusters.len() {
+            settled += null.counters(number).await.applied;
+        }
+        Outcome { documents: settled, settled, seconds, ..Outcome::default() }
+    }
+}
