@@ -23,6 +23,7 @@ mod refusals;
 mod rest;
 mod rights;
 mod router;
+mod router_clients;
 mod security;
 mod tenants;
 mod users;
