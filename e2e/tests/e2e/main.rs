@@ -23,6 +23,7 @@ mod refusals;
 mod rest;
 mod rights;
 mod router;
+mod router_clients;
 mod router_faults;
 mod security;
 mod tenants;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::Method;
-use searchcell_e2e::cells::placement;
+use searchcell_e2e::cells::{VERSION, placement};
 use searchcell_e2e::elastic::Elastic;
 use searchcell_e2e::router::{Item, Mounts, Router, statuses};
 use searchcell_e2e::wait::{LIMIT, ensure};
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::placements::{places, table};
 
 /// The tenant with an index of its own.
-const LARGE: &str = "81384788765712384";
+pub const LARGE: &str = "81384788765712384";
 const TENANTS: usize = 40;
 const DOCUMENTS: usize = 2_000;
 
@@ -39,7 +39,13 @@ fn delete(n: usize, version: i64) -> Value {
 
 /// A cell of two clusters, a pool on both, and a tenant with an index of its own.
 async fn prepare(t: &Scenario) -> Cell {
-    let cell = Cell { clusters: vec!["a".to_owned(), "b".to_owned()], ..Cell::mini("guilds") };
+    prepare_of(t, VERSION).await
+}
+
+/// The same of another version.
+pub async fn prepare_of(t: &Scenario, version: &str) -> Cell {
+    let extra = json!({"version": version});
+    let cell = Cell { clusters: vec!["a".to_owned(), "b".to_owned()], extra, ..Cell::mini("guilds") };
     t.apply(&cell.object()).await;
     t.cell_ready(&cell).await;
     let pool = json!({"pool": {"indices": 4}, "versioning": "External"});
@@ -152,7 +158,7 @@ async fn write_and_count(t: &Scenario, cell: &Cell, router: &Router, oracle: &mu
 }
 
 /// Index → cluster, of one cluster, of all placements.
-async fn places_of(t: &Scenario, cluster: &str) -> BTreeMap<String, String> {
+pub async fn places_of(t: &Scenario, cluster: &str) -> BTreeMap<String, String> {
     let mut all = places(t, "pool").await;
     all.extend(places(t, "large").await);
     all.retain(|_, at| at.ends_with(&format!("-{cluster}")));

@@ -300,11 +300,11 @@ impl App {
         passed: &str,
     ) -> Result<Value, Failure> {
         let header = Header::read(header)?;
-        let index = header.index.as_ref().map(One::get).transpose()?.or(index.map(str::to_owned));
+        let index = header.index.as_ref().map(|names| names.get("collection")).transpose()?.or(index.map(str::to_owned));
         let index =
             index.ok_or_else(|| Failure::illegal("an index is required: in the path, or in the header"))?;
-        let routing = header.routing.as_deref().or(routing);
-        let spot = self.spot(&index, routing, caller)?;
+        let own = header.routing.as_ref().map(|tenants| tenants.get("tenant")).transpose()?;
+        let spot = self.spot(&index, own.as_deref().or(routing), caller)?;
         let body = confine::search(body, spot.confine())?;
         let mut value = self.search_one(&spot, &index, body, passed).await?;
         if let Some(value) = value.as_object_mut() {
@@ -320,8 +320,9 @@ impl App {
 struct Header {
     #[serde(default, alias = "indices")]
     index: Option<One>,
+    // A string from the clients of the 8 line, a list from those of the 9 line.
     #[serde(default)]
-    routing: Option<String>,
+    routing: Option<One>,
     #[serde(default, rename = "ignore_unavailable", alias = "allow_no_indices", alias = "expand_wildcards")]
     _ignored: Option<Value>,
     #[serde(default, rename = "preference")]
@@ -348,12 +349,12 @@ enum One {
 }
 
 impl One {
-    fn get(&self) -> Result<String, Failure> {
+    fn get(&self, what: &str) -> Result<String, Failure> {
         match self {
             One::Name(name) => Ok(name.clone()),
             One::List(names) => match names.as_slice() {
                 [name] => Ok(name.clone()),
-                _ => Err(Failure::illegal("a search is of exactly one collection")),
+                _ => Err(Failure::illegal(format!("a search is of exactly one {what}"))),
             },
         }
     }
@@ -377,5 +378,34 @@ fn failure(status: u16, body: &Value) -> Failure {
 fn without_indices(value: &mut Value) {
     if let Some(shards) = value.get_mut("_shards").and_then(Value::as_object_mut) {
         shards.remove("failures");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_of_searches_as_both_lines_of_clients_write_them() {
+        let read = |line: &str| {
+            let header = Header::read(line.as_bytes())?;
+            let get = |names: &Option<One>, what| names.as_ref().map(|names| names.get(what)).transpose();
+            Ok::<_, Failure>((get(&header.index, "collection")?, get(&header.routing, "tenant")?))
+        };
+        let both = Ok((Some("messages".to_owned()), Some("7".to_owned())));
+        assert_eq!(read(r#"{"index":"messages","routing":"7"}"#), both);
+        assert_eq!(read(r#"{"index":["messages"],"routing":["7"]}"#), both);
+        assert_eq!(read("{}"), Ok((None, None)));
+        assert_eq!(read(""), Ok((None, None)));
+        for (line, named) in [
+            (r#"{"index":"messages","routing":["7","8"]}"#, "tenant"),
+            (r#"{"index":"messages","routing":[]}"#, "tenant"),
+            (r#"{"index":["messages","users"]}"#, "collection"),
+            (r#"{"routing":{"7":"8"}}"#, "header"),
+            (r#"{"unknown":1}"#, "unknown"),
+        ] {
+            let failure = read(line).unwrap_err();
+            assert!(failure.status == 400 && failure.reason.contains(named), "{line}: {failure}");
+        }
     }
 }
