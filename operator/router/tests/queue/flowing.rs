@@ -67,7 +67,8 @@ pub async fn under_faults_exactly_what_was_published_is_there<Q: Queue>(queue: Q
 pub async fn poison_is_a_dead_letter_and_its_neighbours_are_written<Q: Queue>(queue: Q) {
     let world = world();
     let inside = Inside::start(&queue, &world, &table(Versioning::External, false), limits(), true);
-    let bad: [(&str, &[(&str, &str)], &str); 7] = [
+    type Bad = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+    let bad: [Bad; 7] = [
         (
             "{\"operation\":1}",
             &[("Searchcell-Id", "a"), ("Searchcell-Version", "1")],

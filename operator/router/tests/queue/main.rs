@@ -14,6 +14,7 @@ mod flowing;
 mod harness;
 mod memory;
 mod nats;
+mod process;
 
 #[allow(dead_code)]
 #[path = "../http/elastic.rs"]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::context::{GetStreamByNameError, GetStreamByNameErrorKind};
 use async_nats::jetstream::{self, Context, stream};
 use searchcell_router::source::meters::QueueMeters;
 use searchcell_router::source::nats::{Lane, Nats};
@@ -66,8 +67,10 @@ impl Server {
     pub async fn context(&self) -> Option<Context> {
         let client = async_nats::connect(format!("127.0.0.1:{}", self.port)).await.ok()?;
         let context = jetstream::new(client);
-        context.query_account().await.ok()?;
-        Some(context)
+        // It answers as soon as it has its streams again.
+        let known = context.stream_by_subject("nobody.has.this").await;
+        let none = |error: &GetStreamByNameError| error.kind() == GetStreamByNameErrorKind::NotFound;
+        known.as_ref().is_err_and(none).then_some(context)
     }
 
     /// Killed, without a chance to write anything down.

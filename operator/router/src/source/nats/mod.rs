@@ -32,8 +32,8 @@ const LOST_AFTER: Duration = Duration::from_secs(3);
 const ANEW_AFTER: Duration = Duration::from_secs(10);
 /// What the queue counts beside payload and headers: the subjects.
 const SUBJECTS: usize = 4 << 10;
-/// Most bytes of a message before the queue has said so.
-const LARGEST: usize = (1 << 20) + SUBJECTS;
+/// Most bytes of a message before the queue has said so: little, so that it is asked.
+const LARGEST: usize = 64 << 10;
 /// What is left of the time to close for returning what is still held.
 const RETURNING: Duration = Duration::from_millis(500);
 
