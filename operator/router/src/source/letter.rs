@@ -43,6 +43,13 @@ pub struct Original {
     pub published: SystemTime,
 }
 
+impl Original {
+    /// When it was published, in nanoseconds since 1970.
+    pub fn born(&self) -> u128 {
+        self.published.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos()
+    }
+}
+
 /// What a message asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
@@ -172,9 +179,10 @@ pub fn dead(
     Letter { payload: original.payload.clone(), headers, id: id("dead", original) }
 }
 
-/// Of where the message is now: a copy of it that was parked before may have been read since.
+/// Of where the message is now: a copy of it that was parked before may have been read since. With its time, since a
+/// stream that is made anew counts from one again.
 fn id(kind: &str, original: &Original) -> String {
-    format!("searchcell-{kind}-{}-{}", original.here.0, original.here.1)
+    format!("searchcell-{kind}-{}-{}-{}", original.here.0, original.here.1, original.born())
 }
 
 /// As a header can have it.
@@ -250,7 +258,10 @@ mod tests {
         let meant = Meant { id: Some("i".into()), verb: Some(Verb::Create), tenants: Some("2".into()) };
         let names = HeaderNames::default();
         let parked = parked(&original, &meant, &names, "full");
-        assert_eq!((&parked.payload[..], parked.id.as_str()), (&b"{\n}"[..], "searchcell-parked-parking-9"));
+        assert_eq!(
+            (&parked.payload[..], parked.id.as_str()),
+            (&b"{\n}"[..], "searchcell-parked-parking-9-0")
+        );
         let expected = [
             ("x", "y"),
             ("Searchcell-Stream", "chat"),

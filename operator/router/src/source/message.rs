@@ -65,7 +65,8 @@ impl Rules {
 
     /// A message is dead.
     pub fn dead(&self, token: Token, original: &Original, meant: &Meant, dead: &Dead, to: Option<&Where>) {
-        tracing::warn!(stream = %original.origin.0, sequence = original.origin.1, status = dead.status,
+        // At the level of detail: somebody may publish nothing else.
+        tracing::debug!(stream = %original.origin.0, sequence = original.origin.1, status = dead.status,
             kind = dead.kind, "a message cannot be written, and is a dead letter");
         token.dead(letter::dead(original, meant, &self.names, dead, to));
     }

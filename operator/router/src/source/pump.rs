@@ -362,7 +362,7 @@ enum Offered {
     NoRoom(Batch),
 }
 
-/// What a message without an id means. Where the router does not number versions, it creates: so it is written once,
+/// What a message without an id means: one of its own, from what names it for good. Where the router does not number versions, it creates: so it is written once,
 /// however often it is delivered.
 fn meant(order: &Order, original: &Original, routes: &Routes) -> Meant {
     if order.id.is_some() || order.verb == Some(Verb::Delete) {
@@ -371,8 +371,10 @@ fn meant(order: &Order, original: &Original, routes: &Routes) -> Meant {
     let counts =
         routes.get(&order.collection).is_some_and(|route| route.table.versioning == Versioning::None);
     let (stream, sequence) = &original.origin;
+    // A stream that is made anew counts from one again; and what is there already would not be written.
+    let stream = format!("{stream} {}", original.born());
     Meant {
-        id: Some(ids::of_message(stream, *sequence)),
+        id: Some(ids::of_message(&stream, *sequence)),
         verb: counts.then_some(Verb::Create),
         tenants: None,
     }

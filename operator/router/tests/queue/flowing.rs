@@ -64,10 +64,12 @@ pub async fn under_faults_exactly_what_was_published_is_there<Q: Queue>(queue: Q
     inside.stop().await;
 }
 
+/// Payload, headers, and the type of error that it is dead with.
+type Bad = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+
 pub async fn poison_is_a_dead_letter_and_its_neighbours_are_written<Q: Queue>(queue: Q) {
     let world = world();
     let inside = Inside::start(&queue, &world, &table(Versioning::External, false), limits(), true);
-    type Bad = (&'static str, &'static [(&'static str, &'static str)], &'static str);
     let bad: [Bad; 7] = [
         (
             "{\"operation\":1}",

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,14 +43,9 @@ impl Server {
             std::env::temp_dir().join(format!("searchcell-router-nats-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&directory).unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let file = directory.join("server.conf");
-        let text = format!(
-            "host: 127.0.0.1\nport: {port}\nmax_payload: {LARGEST}\njetstream {{store_dir: \"{}\"}}\n",
-            directory.join("store").display()
-        );
-        std::fs::write(&file, text).unwrap();
         std::fs::write(directory.join("program"), program.display().to_string()).unwrap();
-        let child = run(&program, &file);
+        configure(&directory, port, "");
+        let child = run(&program, &directory.join("server.conf"));
         let server = Self { child, port, directory };
         server.up().await;
         Some(server)
@@ -84,6 +79,14 @@ impl Server {
         self.child = run(&PathBuf::from(program), &self.directory.join("server.conf"));
         self.up().await;
     }
+}
+
+fn configure(directory: &Path, port: u16, more: &str) {
+    let text = format!(
+        "host: 127.0.0.1\nport: {port}\nmax_payload: {LARGEST}\njetstream {{store_dir: \"{}\"}}\n{more}\n",
+        directory.join("store").display()
+    );
+    std::fs::write(directory.join("server.conf"), text).unwrap();
 }
 
 fn run(program: &PathBuf, file: &PathBuf) -> Child {
@@ -262,4 +265,75 @@ async fn a_queue_that_would_lose_messages_is_refused_with_what_to_change() {
     broker.publish("{}", &[]).await;
     super::harness::take(&mut fine, 1, 1).await.remove(0).token.ack();
     fine.close(Instant::now() + LONG).await;
+}
+
+/// PEM files of an authority, and of a server that it answers for.
+fn certificates(directory: &Path) -> PathBuf {
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, &authority).unwrap();
+    std::fs::write(directory.join("tls.crt"), certificate.pem()).unwrap();
+    std::fs::write(directory.join("tls.key"), key.serialize_pem()).unwrap();
+    std::fs::write(directory.join("ca.crt"), authority.pem()).unwrap();
+    directory.join("ca.crt")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_and_authorities_are_files_and_are_read_again() {
+    let Some(mut server) = Server::start("secured").await else { return };
+    let directory = server.directory.clone();
+    let authority = certificates(&directory);
+    let token = directory.join("token");
+    let tls = format!(
+        "tls {{cert_file: \"{}\", key_file: \"{}\"}}",
+        directory.join("tls.crt").display(),
+        directory.join("tls.key").display()
+    );
+    let secure = |server: &mut Server, token: &str| {
+        server.kill();
+        configure(&directory, server.port, &format!("{tls}\nauthorization {{token: {token}}}"));
+        let program = std::fs::read_to_string(directory.join("program")).unwrap();
+        server.child = run(&PathBuf::from(program), &directory.join("server.conf"));
+    };
+    let settings: SourceSettings = serde_json::from_value(json!({
+        "nats": {"servers": [format!("tls://127.0.0.1:{}", server.port)], "stream": "s", "consumer": "c",
+            "tokenFile": token, "caFile": authority}}))
+    .unwrap();
+    let dead = DeadLetter { subject: "dead".into() };
+    let mut source = Nats::new(settings, dead, Lane::Main, Arc::default());
+    let mut said = async |expected: &str| {
+        let credit = Credit { bytes: 1 << 20, messages: 1 };
+        let started = Instant::now();
+        loop {
+            let error = source.poll(credit).await.expect_err("there is no stream").to_string();
+            assert!(!error.contains("hunter"), "{error}");
+            if error.contains(expected) {
+                return;
+            }
+            assert!(started.elapsed() < LONG, "{error}");
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    // Whoever is let in is told that there is no stream.
+    let inside = "no stream has [dead]";
+    std::fs::write(&token, "hunter2\n").unwrap();
+    secure(&mut server, "hunter2");
+    said(inside).await;
+    secure(&mut server, "hunter3");
+    said("authorization").await;
+    std::fs::write(&token, "hunter3").unwrap();
+    said(inside).await;
+    // Another authority answers for the server now.
+    let before = std::fs::read(&authority).unwrap();
+    certificates(&directory);
+    let after = std::fs::read(&authority).unwrap();
+    std::fs::write(&authority, before).unwrap();
+    secure(&mut server, "hunter3");
+    said("certificate").await;
+    std::fs::write(&authority, after).unwrap();
+    said(inside).await;
 }

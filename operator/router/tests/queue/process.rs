@@ -177,6 +177,22 @@ async fn the_router_between_nats_and_elasticsearch_loses_nothing_whatever_is_kil
     }
     empty(&broker).await;
     assert_eq!(broker.left(Lane::Main).await, 0);
+    // One is deleted; a delete of an older version comes too late for another.
+    let gone = ("5".to_owned(), "d5".to_owned());
+    let version = oracle.remove(&gone).unwrap() + 1;
+    let ((tenant, id), _) = oracle.first_key_value().unwrap();
+    for (tenant, id, version) in [(&gone.0, &gone.1, version), (tenant, id, 0)] {
+        let version = version.to_string();
+        let headers = [
+            ("Searchcell-Operation", "delete"),
+            ("Searchcell-Tenant", tenant),
+            ("Searchcell-Id", id),
+            ("Searchcell-Version", &version),
+        ];
+        broker.publish("", &headers).await;
+    }
+    empty(&broker).await;
+    assert_eq!(there(address, &table, &[(gone, version - 1)].into()).await, 0);
     assert_eq!(there(address, &table, &oracle).await, oracle.len());
     assert_eq!(broker.dead().await.len(), 1);
     router.stop().await;
