@@ -147,6 +147,31 @@ pub async fn what_a_blocked_destination_gets_waits_and_the_others_go_on<Q: Queue
     assert!(queue.dead().await.is_empty());
 }
 
+pub async fn what_waits_goes_where_the_next_table_says_and_keeps_no_table_in_use<Q: Queue>(queue: Q) {
+    let world = world();
+    let mut table = table(Versioning::External, false);
+    let (sick, _) = tenants(&table);
+    weather(&world, "guilds-a", Weather { missing: 100, ..Weather::default() });
+    let inside = Inside::start(&queue, &world, &table, limits(), true);
+    for number in 1..=20 {
+        publish(&queue, number, &sick, &format!("d{number}"), Some(1)).await;
+    }
+    until("all of it waits", || async { queue.left(Lane::Parked).await == 20 }).await;
+    // The indices are on the other cluster now, of which nothing was asked before.
+    let other = table.indices.iter().find(|index| index.cluster != table.indices[0].cluster).unwrap().cluster;
+    table.indices.iter_mut().for_each(|index| index.cluster = other);
+    table.generation += 1;
+    assert!(inside.directory.apply("messages", table.clone()));
+    let drained = || async { inside.directory.generations()["messages"].drained == table.generation };
+    until("nothing is in flight by the former table", drained).await;
+    empty(&queue).await;
+    let world = world.lock().unwrap();
+    assert_eq!(world.documents.len(), 20);
+    assert!(world.documents.keys().all(|(cluster, ..)| cluster == "guilds-b"));
+    drop(world);
+    inside.stop().await;
+}
+
 pub async fn a_router_that_stops_acknowledges_or_returns_everything<Q: Queue>(queue: Q) {
     let (world, mut oracle) = (world(), BTreeMap::new());
     let table = table(Versioning::External, false);

@@ -23,8 +23,9 @@ use tokio::time::Instant;
 
 use super::elastic::{Elastic, Rng, Weather, World};
 
-/// Every message that is held is delivered again after this time, unless its lease is extended.
-pub const ACK_WAIT: Duration = Duration::from_secs(2);
+/// Every message that is held is delivered again after this time, unless its lease is extended: so long that a machine
+/// with much to do extends it.
+pub const ACK_WAIT: Duration = Duration::from_secs(4);
 /// Generous: a test waits for conditions, never for a speed.
 pub const LONG: Duration = Duration::from_secs(90);
 
@@ -87,6 +88,7 @@ pub async fn take<S: Source>(source: &mut S, messages: usize, count: usize) -> V
 /// Elasticsearch, and a router's inside on it.
 pub struct Inside {
     pub core: Arc<Core>,
+    pub directory: Arc<Directory>,
     pub meters: Arc<QueueMeters>,
     stop: watch::Sender<bool>,
     pumps: Vec<tokio::task::JoinHandle<()>>,
@@ -169,7 +171,7 @@ impl Inside {
         if parks {
             pumps.push(pump(Lane::Parked));
         }
-        Self { core, meters, stop, pumps, grace }
+        Self { core, directory, meters, stop, pumps, grace }
     }
 
     /// As the router stops.
