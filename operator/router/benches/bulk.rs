@@ -15,7 +15,7 @@ use std::time::SystemTime;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::routing::{Located, TableInput, TenantRules, build_table};
 use searchcell_crds::{IdScope, Versioning};
-use searchcell_router::flow::answer::Answer;
+use searchcell_router::flow::answer::{Answer, Ticket};
 use searchcell_router::flow::reply;
 use searchcell_router::front::bulk;
 use searchcell_router::front::pending::Pending;
@@ -87,7 +87,8 @@ fn ours(body: &[u8], answer: &[u8], routes: &Routes, minter: &Minter) -> usize {
     let plan = Plan::new(bulk::parse(body).unwrap(), &request);
     assert_eq!(plan.copies(), DOCUMENTS);
     let pending = Arc::new(Pending::new(plan.copies()));
-    let parcels = plan.parcels(&pending, Instant::now(), Instant::now(), (1 << 20, 2_000));
+    let ticket = |slot| Some(Ticket::new(Arc::clone(&pending) as _, slot));
+    let parcels = plan.parcels(ticket, Some(Instant::now()), Instant::now(), (1 << 20, 2_000));
     let mut answers = reply::items(answer, DOCUMENTS).unwrap().into_iter();
     let mut slots = 0_u32;
     for parcel in parcels {

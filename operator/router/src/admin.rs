@@ -92,7 +92,9 @@ impl Admin {
             return Some("the router is stopping".to_owned());
         }
         let routes = self.app.directory.current();
-        let missing = self.collections.iter().find(|collection| !routes.contains_key(*collection))?;
-        Some(format!("there is no table for {missing}"))
+        match self.collections.iter().find(|collection| !routes.contains_key(*collection)) {
+            Some(missing) => Some(format!("there is no table for {missing}")),
+            None => self.app.meters.queues.not_ready(),
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What is counted, per operation and not per bulk. Effects: counters in memory.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::flow::limits::Tally;
+use crate::source::meters::QueueMeters;
 
 /// Labels of what is counted per cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -66,6 +67,8 @@ pub struct Meters {
     pub overloaded: Counter,
     /// Tables that could not be read, since the start.
     pub table_errors: Counter,
+    /// Of queues.
+    pub queues: Arc<QueueMeters>,
 }
 
 impl Default for Meters {
@@ -86,6 +89,7 @@ impl Default for Meters {
             budget_limit: Gauge::default(),
             overloaded: Counter::default(),
             table_errors: Counter::default(),
+            queues: Arc::default(),
         };
         if let Ok(mut registry) = meters.registry.lock() {
             let r = &mut *registry;
@@ -106,6 +110,7 @@ impl Default for Meters {
             r.register("budget_limit_bytes", "Bytes that may be in flight", meters.budget_limit.clone());
             r.register("overloaded", "Requests refused for lack of budget", meters.overloaded.clone());
             r.register("table_errors", "Tables that could not be used", meters.table_errors.clone());
+            meters.queues.register(r);
         }
         meters
     }

@@ -1,6 +1,8 @@
 //! Starts and stops everything. Effects: all of them.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::TcpListener;
@@ -18,7 +20,14 @@ use crate::front::{App, auth::Users};
 use crate::ids::Minter;
 use crate::meters::Meters;
 use crate::routes::{Directory, TableFile, watch as watch_tables};
-use crate::settings::Settings;
+use crate::settings::{Collection, Settings};
+use crate::source::message::Rules;
+use crate::source::nats::{Lane, Nats};
+use crate::source::pump::{Pump, Works};
+use crate::source::settings::{DeadLetter, SourceSettings};
+
+/// Time of the grace that is kept for telling queues what became of their messages.
+const TELLING: Duration = Duration::from_secs(3);
 
 /// Why the router does not run.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +52,7 @@ pub struct Router {
     /// Everything inside.
     pub app: Arc<App>,
     stop: watch::Sender<bool>,
+    queues: Vec<tokio::task::JoinHandle<()>>,
     front: tokio::task::JoinHandle<Result<(), TlsError>>,
 }
 
@@ -76,14 +86,14 @@ impl Router {
         let sizes = settings.limits.clone();
         let limits = sizes.limits();
         let pauses = Budget::new(limits.share(limits.sick_share));
-        let core = Core::start(
+        let core = Arc::new(Core::start(
             Arc::clone(&elastic),
             limits,
             Arc::clone(&meters),
             sizes.owners,
             sizes.bulk_timeout,
             u64::from_be_bytes(seed),
-        );
+        ));
         let app = Arc::new(App {
             directory: Arc::clone(&directory),
             core,
@@ -104,16 +114,63 @@ impl Router {
         let names = settings.collections.iter().map(|collection| collection.name.clone()).collect();
         let port = Admin { app: Arc::clone(&app), collections: Arc::new(names), stopping: stopping.clone() };
         tokio::spawn(port.serve(admin));
+        let queues = queues(&app, settings.source, settings.dead_letter, &settings.collections, &stopping);
         let front = tokio::spawn(server::serve(front, Arc::clone(&app), settings.front.tls, stopping));
-        Ok(Self { address, admin: admin_address, app, stop, front })
+        Ok(Self { address, admin: admin_address, app, stop, queues, front })
     }
 
     /// Takes no more requests, and returns when those that it has are answered, or the grace is over.
     pub async fn stop(self) {
         self.stop.send(true).ok();
-        self.app.core.stop(self.app.sizes.grace).await;
+        // Queues have to be told what became of their messages.
+        let grace = self.app.sizes.grace;
+        let telling = if self.queues.is_empty() { Duration::ZERO } else { TELLING.min(grace / 4) };
+        self.app.core.stop(grace - telling).await;
+        for queue in self.queues {
+            queue.await.ok();
+        }
         self.front.await.ok();
     }
+}
+
+/// Reads the queue and what is parked of it, if there is one.
+fn queues(
+    app: &Arc<App>,
+    source: Option<SourceSettings>,
+    dead: Option<DeadLetter>,
+    collections: &[Collection],
+    stopping: &watch::Receiver<bool>,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    let (Some(source), Some(dead)) = (source, dead) else { return Vec::new() };
+    let names: Vec<String> = collections.iter().map(|collection| collection.name.clone()).collect();
+    let only = names.first().filter(|_| names.len() == 1);
+    let collection = source.collection.clone().or_else(|| only.cloned());
+    let mut lanes = vec![Lane::Main];
+    lanes.extend(source.parking.as_ref().map(|_| Lane::Parked));
+    let start = |lane: Lane| {
+        let meters = Arc::clone(&app.meters.queues);
+        let queue = Nats::new(source.clone(), dead.clone(), lane, Arc::clone(&meters));
+        let rules = Rules {
+            names: source.headers.clone(),
+            // What is parked stays parked: it returns there.
+            parks: lane == Lane::Main && source.parking.is_some(),
+            delays: true,
+            meters,
+            waited: AtomicU64::new(0),
+        };
+        let works = Works {
+            name: lane.name(),
+            core: Arc::clone(&app.core),
+            directory: Arc::clone(&app.directory),
+            bulk: (app.sizes.bulk_bytes, app.sizes.bulk_operations),
+            collections: names.clone(),
+            collection: collection.clone(),
+            most: source.nats.max_ack_pending,
+            rules: Arc::new(rules),
+        };
+        tokio::spawn(Pump::new(queue, works).run(stopping.clone(), app.sizes.grace))
+    };
+    lanes.into_iter().map(start).collect()
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, RunError> {

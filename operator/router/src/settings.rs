@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer};
 
 use crate::flow::limits::Limits;
+use crate::source::settings::{self as queue, DeadLetter, SourceSettings};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -29,6 +30,10 @@ pub struct Settings {
     /// How clients talk to the router.
     #[serde(default)]
     pub front: Front,
+    /// A queue to read; absent: writes come over HTTP alone.
+    pub source: Option<SourceSettings>,
+    /// Where messages of the queue end that cannot be written: a queue needs it.
+    pub dead_letter: Option<DeadLetter>,
     /// Sizes and times.
     #[serde(default)]
     pub limits: Sizes,
@@ -214,6 +219,8 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
             return invalid(format!("front.users: {} has neither passwordFile nor tokenFile", user.name));
         }
     }
+    queue::check(settings.source.as_ref(), settings.dead_letter.as_ref(), &names)
+        .map_err(SettingsError::Invalid)?;
     if settings.limits.budget < 4 * settings.limits.bulk_bytes {
         return invalid("limits: budget has room for fewer than four bulks of bulkBytes".to_owned());
     }
@@ -247,7 +254,8 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     bytes.and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(|| serde::de::Error::custom(wanted))
 }
 
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+/// A time, as [`parse_time`] reads it.
+pub(crate) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_time(&text).ok_or_else(|| serde::de::Error::custom("a time is a number with ms, s, m, h or d"))
 }

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::classify::Class;
+
 /// What became of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -25,8 +27,10 @@ pub enum Why {
     Full,
     /// The destination takes no writes now.
     Blocked(Block),
+    /// The destination has not worked for longer than operations of a queue wait for it.
+    Held,
     /// It was tried as often as such a failure is tried. Text for people: what happened last.
-    GaveUp(Box<str>),
+    GaveUp(Class, Box<str>),
     /// The router stops.
     Stopping,
 }
@@ -37,7 +41,8 @@ impl fmt::Display for Why {
             Why::Timeout => f.write_str("the timeout of the request is over"),
             Why::Full => f.write_str("too much is waiting for this destination"),
             Why::Blocked(block) => write!(f, "the destination takes no writes now: {block}"),
-            Why::GaveUp(last) => f.write_str(last),
+            Why::Held => f.write_str("the destination has not worked for a while"),
+            Why::GaveUp(_, last) => f.write_str(last),
             Why::Stopping => f.write_str("the router is stopping"),
         }
     }

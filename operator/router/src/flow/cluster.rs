@@ -158,18 +158,17 @@ impl Cluster {
         let position = self.position(index, step.limits);
         let Some(destination) = self.destinations.get_mut(position) else { return };
         let block = self.gate.blocked(step.now).or(destination.gate.blocked(step.now));
-        let (refused, segment) = match block {
-            Some(_) => segment.select(|item| item.deadline.is_some()),
-            None => (None, Some(segment)),
-        };
-        let why = block.map_or(Why::Full, Why::Blocked);
-        turn_away(refused, &why, step);
-        let Some(segment) = segment else { return };
+        if let Some(block) = block {
+            return turn_away(Some(segment), &Why::Blocked(block), step);
+        }
         let sick = destination.gate.sick() || self.gate.sick();
         let share = if sick { step.limits.sick_share } else { step.limits.cluster_share };
+        // A queue keeps each message as it came beside what is sent of it, so half of a share is all of it.
+        let from_queue = segment.items().iter().any(|item| item.deadline.is_none());
+        let kept = if from_queue { 2 } else { 1 };
         let cost = segment.cost();
-        if destination.cost + cost > step.limits.share(share)
-            || self.cost + cost > step.limits.share(step.limits.cluster_share)
+        if destination.cost + cost > step.limits.share(share) / kept
+            || self.cost + cost > step.limits.share(step.limits.cluster_share) / kept
         {
             return turn_away(Some(segment), &Why::Full, step);
         }
@@ -279,13 +278,15 @@ impl Cluster {
         } else if !trouble.any() {
             self.aimd.answered(flying.limited);
         }
+        let which =
+            if everywhere { 0..self.destinations.len() } else { flying.destination..flying.destination + 1 };
+        let gate = (self.destinations.get(flying.destination)).filter(|_| !everywhere);
+        let gate = gate.map_or(&self.gate, |destination| &destination.gate);
         if let Some(block) = trouble.blocked {
-            let which = if everywhere {
-                0..self.destinations.len()
-            } else {
-                flying.destination..flying.destination + 1
-            };
-            self.end(which, &Why::Blocked(block), |item| item.deadline.is_some(), step);
+            self.end(which, &Why::Blocked(block), |_| true, step);
+        } else if trouble.any() && gate.sick_for(step.now) >= step.limits.hold {
+            // A queue can wait elsewhere, and longer; and what waits here keeps its table in use.
+            self.end(which, &Why::Held, |item| item.deadline.is_none(), step);
         }
         self.look(flying.destination, step);
     }
@@ -458,8 +459,7 @@ fn judge(item: &mut Item, reply: ItemReply, step: &mut Step<'_>) -> bool {
     let from_queue = item.deadline.is_none();
     let class = match reply.verdict {
         Verdict::Again(class) | Verdict::Doubtful(class) => class,
-        Verdict::Blocked(_) if from_queue => return item.ticket.is_some(),
-        Verdict::Blocked(Block::ReadOnly) if !item.doubt => {
+        Verdict::Blocked(Block::ReadOnly) if !item.doubt && !from_queue => {
             step.answer(item, said(reply));
             return false;
         }
@@ -484,7 +484,7 @@ fn judge(item: &mut Item, reply: ItemReply, step: &mut Step<'_>) -> bool {
     };
     let spent = item.tries >= class.attempts(from_queue) && item.tries > 0;
     if (doubtful && !item.repeatable) || (spent && class.attempts(from_queue) < u8::MAX) {
-        let why = Why::GaveUp(last());
+        let why = Why::GaveUp(class, last());
         step.give_up(item, why);
         return false;
     }

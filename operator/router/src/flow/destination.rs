@@ -15,6 +15,7 @@ use super::segment::{Item, Segment};
 #[derive(Debug, Default)]
 pub struct Gate {
     failures: u32,
+    since: Option<Instant>,
     until: Option<Instant>,
     block: Option<Block>,
 }
@@ -28,6 +29,11 @@ impl Gate {
     /// Whether the last that was sent failed: until something succeeds, only little is sent, to find out.
     pub fn sick(&self) -> bool {
         self.failures > 0
+    }
+
+    /// For how long it has not worked.
+    pub fn sick_for(&self, now: Instant) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     /// Why nothing may be sent, when that is for a reason that does not pass by itself.
@@ -47,6 +53,7 @@ impl Gate {
 
     /// Something failed.
     pub fn fail(&mut self, block: Option<Block>, step: &mut Step<'_>) {
+        self.since = self.since.or(Some(step.now));
         self.block = block.or(self.block.filter(|_| !self.open(step.now)));
         // What was under way together fails together, and is one failure.
         if self.open(step.now) {

@@ -33,6 +33,8 @@ pub struct Limits {
     pub backoff: Duration,
     /// Longest pause after a failure.
     pub backoff_max: Duration,
+    /// How long operations of a queue wait for a destination that does not work.
+    pub hold: Duration,
     /// Operations of the bulk that finds out whether a destination works again.
     pub probe_items: usize,
 }
@@ -51,6 +53,7 @@ impl Default for Limits {
             sick_share: 0.15,
             backoff: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
+            hold: Duration::from_secs(60),
             probe_items: 50,
         }
     }

@@ -41,7 +41,7 @@ pub struct App {
     /// Tables.
     pub directory: Arc<Directory>,
     /// Writes.
-    pub core: Core,
+    pub core: Arc<Core>,
     /// Room for requests that wait for another table: a part of the budget, so that they leave some to the others.
     pub pauses: Arc<Budget>,
     /// Reads.

@@ -13,7 +13,6 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::bulk::{self, Action, Meta, Verb, Word};
 use super::error::Failure;
-use super::pending::Pending;
 use crate::flow::answer::Ticket;
 use crate::flow::owner::Parcel;
 use crate::flow::segment::{Item, OVERHEAD, Segment, SegmentBuilder};
@@ -54,6 +53,7 @@ pub struct Asked {
 struct Copy<'a> {
     route: usize,
     position: u32,
+    tenant: usize,
     action: std::ops::Range<usize>,
     document: Option<&'a [u8]>,
     order: Option<u64>,
@@ -69,7 +69,23 @@ pub struct Plan<'a> {
     routes: Vec<Arc<Route>>,
     copies: Vec<Copy<'a>>,
     actions: Vec<u8>,
+    tenants: Vec<String>,
     names: BTreeMap<String, Arc<str>>,
+}
+
+/// Whose a copy is, and where it goes.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Tenant.
+    pub tenant: String,
+    /// Name of the cluster.
+    pub cluster: Arc<str>,
+    /// Name of the index.
+    pub index: Arc<str>,
+    /// Whether writes have to wait, by its table.
+    pub paused: bool,
+    /// Whether it may be sent again when nobody knows whether it was applied.
+    pub repeatable: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -81,6 +97,7 @@ impl<'a> Plan<'a> {
             routes: Vec::new(),
             copies: Vec::with_capacity(actions.len()),
             actions: Vec::with_capacity(actions.len() * 96),
+            tenants: Vec::with_capacity(actions.len()),
             names: BTreeMap::new(),
         };
         for action in actions {
@@ -115,19 +132,35 @@ impl<'a> Plan<'a> {
         self.copies.iter().map(cost).sum()
     }
 
+    /// A copy, by its position.
+    pub fn target(&self, copy: usize) -> Option<Target> {
+        let copy = self.copies.get(copy)?;
+        let place = self.routes.get(copy.route)?.place(copy.position)?;
+        Some(Target {
+            tenant: self.tenants.get(copy.tenant)?.clone(),
+            cluster: Arc::clone(&place.cluster),
+            index: Arc::clone(&place.index),
+            paused: place.paused,
+            repeatable: copy.repeatable,
+        })
+    }
+
     /// Segments for every destination, and whose they are; none is larger than `bulk_bytes` or has more than
-    /// `bulk_items` unless one operation is.
+    /// `bulk_items` unless one operation is. `ticket`: of each copy; a copy without one is not sent. Without a
+    /// deadline they are of a queue, and wait for others.
     pub fn parcels(
         &self,
-        pending: &Arc<Pending>,
-        deadline: Instant,
+        mut ticket: impl FnMut(u32) -> Option<Ticket>,
+        deadline: Option<Instant>,
         now: Instant,
         (bulk_bytes, bulk_items): (usize, usize),
     ) -> Vec<Parcel> {
         // What is in each destination is known before anything is copied, so that buffers are of their size.
-        let mut groups: BTreeMap<(usize, u32), Vec<(u32, &Copy<'_>)>> = BTreeMap::new();
+        let mut groups: BTreeMap<(usize, u32), Vec<(Ticket, &Copy<'_>)>> = BTreeMap::new();
         for (slot, copy) in (0_u32..).zip(&self.copies) {
-            groups.entry((copy.route, copy.position)).or_default().push((slot, copy));
+            if let Some(ticket) = ticket(slot) {
+                groups.entry((copy.route, copy.position)).or_default().push((ticket, copy));
+            }
         }
         let size =
             |copy: &Copy<'_>| copy.action.len() + copy.document.map_or(0, |document| document.len() + 1);
@@ -141,12 +174,12 @@ impl<'a> Plan<'a> {
                 parcels.push(Parcel {
                     cluster: Arc::clone(&place.cluster),
                     index: Arc::clone(&place.index),
-                    segment: builder.finish(now, true, hold),
+                    segment: builder.finish(now, deadline.is_some(), hold),
                 });
             };
             let room = |left: usize| left.min(bulk_bytes);
             let mut builder = Segment::builder(room(left), copies.len().min(bulk_items));
-            for (slot, copy) in copies {
+            for (ticket, copy) in copies {
                 let full = builder.len() >= bulk_items || builder.bytes() + size(copy) > bulk_bytes;
                 if full && !builder.is_empty() {
                     let next = Segment::builder(room(left).max(size(copy)), bulk_items.min(64));
@@ -154,8 +187,8 @@ impl<'a> Plan<'a> {
                 }
                 left -= size(copy).min(left);
                 let item = Item {
-                    ticket: Some(Ticket::new(Arc::clone(pending) as _, slot)),
-                    deadline: Some(deadline),
+                    ticket: Some(ticket),
+                    deadline,
                     order: copy.order,
                     size: 0,
                     repeatable: copy.repeatable,
@@ -268,12 +301,14 @@ impl<'a> Plan<'a> {
                 self.copies.push(Copy {
                     route: number,
                     position: *position,
+                    tenant: self.tenants.len(),
                     action: start..self.actions.len(),
                     document: action.document,
                     order,
                     repeatable: versions.external.is_some(),
                 });
             }
+            self.tenants.push(tenant);
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::time::UNIX_EPOCH;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::routing::{Located, TableInput, TenantRules, build_table};
 
+use super::super::pending::Pending;
 use super::*;
 
 fn route(versioning: Versioning, fan_out: bool, id_scope: IdScope) -> Routes {
@@ -169,7 +170,8 @@ fn segments_are_of_one_destination_and_no_larger_than_a_bulk() {
     };
     let plan = Plan::new(bulk::parse(body.as_bytes()).unwrap(), &request);
     let pending = Arc::new(Pending::new(plan.copies()));
-    let parcels = plan.parcels(&pending, Instant::now(), Instant::now(), (700, 20));
+    let ticket = |slot| Some(Ticket::new(Arc::clone(&pending) as _, slot));
+    let parcels = plan.parcels(ticket, Some(Instant::now()), Instant::now(), (700, 20));
     let cost: usize = parcels.iter().map(|parcel| parcel.segment.cost()).sum();
     assert_eq!((plan.cost(), plan.copies()), (cost, 100));
     assert_eq!(parcels.iter().map(|parcel| parcel.segment.len()).sum::<usize>(), 100);

@@ -14,7 +14,7 @@ use super::error::Failure;
 use super::pending::Pending;
 use super::plan::{Plan, Request};
 use super::{Answer, App, Asked, render};
-use crate::flow::answer;
+use crate::flow::answer::{self, Ticket};
 
 /// Longest that a request may wait.
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
@@ -181,7 +181,8 @@ impl App {
             .ok_or_else(|| Failure::overloaded("the router holds as much as it may: send it again later"))?;
         let pending = Arc::new(Pending::new(plan.copies()));
         let bulk = (self.sizes.bulk_bytes, self.sizes.bulk_operations);
-        let parcels = plan.parcels(&pending, patience.until, Instant::now(), bulk);
+        let ticket = |slot| Some(Ticket::new(Arc::clone(&pending) as _, slot));
+        let parcels = plan.parcels(ticket, Some(patience.until), Instant::now(), bulk);
         let places = if patience.refresh { plan.places(0..plan.copies()) } else { Vec::new() };
         let asked = std::mem::take(&mut plan.asked);
         self.core.submit(parcels, lease);
@@ -219,8 +220,8 @@ impl Patience {
     }
 }
 
-/// A document in one line. Line breaks in JSON are between its parts; inside of a string they are no JSON.
-fn one_line(document: &Bytes) -> Result<Bytes, Failure> {
+/// A document in one line, as a bulk needs it. Line breaks in JSON are between its parts; inside of a string they are no JSON.
+pub fn one_line(document: &Bytes) -> Result<Bytes, Failure> {
     if document.iter().all(u8::is_ascii_whitespace) {
         return Err(Failure::new(
             http::StatusCode::BAD_REQUEST,

@@ -25,6 +25,7 @@ fn limits() -> Limits {
         linger_max: Duration::from_secs(1),
         concurrency_start: 2,
         concurrency_max: 6,
+        hold: Duration::from_secs(3),
         probe_items: 3,
         ..Limits::default()
     }
@@ -154,7 +155,8 @@ fn check(record: &Record, world: &World, meters: &Meters, external: bool) {
             }
             Answer::Unsent(why) => {
                 assert_eq!(applied, 0, "{number} is said not to be applied: {why}");
-                assert!(operation.deadline.is_some() || *why == Why::Full, "{operation:?}: {why}");
+                let passes = matches!(why, Why::Full | Why::Blocked(_) | Why::Held);
+                assert!(operation.deadline.is_some() || passes, "{operation:?}: {why}");
                 "unsent"
             }
             Answer::Unknown(why) => {
