@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use http::Method;
-use searchcell_e2e::cells::{VERSION, placement};
+use searchcell_e2e::cells::placement;
 use searchcell_e2e::elastic::Elastic;
 use searchcell_e2e::router::{Item, Mounts, Router, statuses};
 use searchcell_e2e::wait::{LIMIT, ensure};
@@ -39,12 +39,11 @@ fn delete(n: usize, version: i64) -> Value {
 
 /// A cell of two clusters, a pool on both, and a tenant with an index of its own.
 async fn prepare(t: &Scenario) -> Cell {
-    prepare_of(t, VERSION).await
+    prepare_with(t, json!({})).await
 }
 
-/// The same of another version.
-pub async fn prepare_of(t: &Scenario, version: &str) -> Cell {
-    let extra = json!({"version": version});
+/// The same, with `extra` over the cell's spec.
+pub async fn prepare_with(t: &Scenario, extra: Value) -> Cell {
     let cell = Cell { clusters: vec!["a".to_owned(), "b".to_owned()], extra, ..Cell::mini("guilds") };
     t.apply(&cell.object()).await;
     t.cell_ready(&cell).await;

@@ -12,7 +12,7 @@ use searchcell_e2e::scenario::image;
 use searchcell_e2e::{Level, Scenario, run, say, shell, skipped};
 use serde_json::{Value, json};
 
-use crate::router::{LARGE, places_of, prepare_of};
+use crate::router::{LARGE, places_of, prepare_with};
 
 const CLIENTS: [&str; 4] = ["python", "node", "go", "java"];
 const LINES: [&str; 2] = ["9", "8"];
@@ -56,7 +56,9 @@ fn official_clients_do_not_notice() {
 }
 
 async fn all_clients(t: &Scenario, version: &str, documents: u64) {
-    let cell = prepare_of(t, version).await;
+    // With half of that, Elasticsearch's circuit breaker refuses a read now and then while it indexes.
+    let data = json!({"heap": "256Mi", "resources": {"requests": {"memory": "700Mi"}, "limits": {"memory": "900Mi"}}});
+    let cell = prepare_with(t, json!({"version": version, "nodes": {"data": data}})).await;
     let mounts = Mounts::new(t, &["messages"]).await;
     let router = Router::start(t, &mounts, &["messages"], &json!({})).await;
     let mut told = Told::default();

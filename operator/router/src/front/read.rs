@@ -300,7 +300,12 @@ impl App {
         passed: &str,
     ) -> Result<Value, Failure> {
         let header = Header::read(header)?;
-        let index = header.index.as_ref().map(|names| names.get("collection")).transpose()?.or(index.map(str::to_owned));
+        let index = header
+            .index
+            .as_ref()
+            .map(|names| names.get("collection"))
+            .transpose()?
+            .or(index.map(str::to_owned));
         let index =
             index.ok_or_else(|| Failure::illegal("an index is required: in the path, or in the header"))?;
         let own = header.routing.as_ref().map(|tenants| tenants.get("tenant")).transpose()?;
