@@ -164,13 +164,11 @@ fn a_new_table_is_announced(server: &Server) {
         let (_, pod) = server.request("GET", &format!("/api/v1/namespaces/search/pods/{name}"), JSON, None);
         pod["metadata"]["annotations"]["searchcell.dev/routes-generation"].as_str().map(str::to_owned)
     };
-    let map = json!({"metadata": {"name": "routes-audit", "annotations": {"searchcell.dev/table-generation": "1700000001"},
-        "labels": {"app.kubernetes.io/managed-by": "searchcell-operator", "searchcell.dev/collection": "audit"}}});
     let mut by_itself = asking("by-itself", "messages");
     by_itself["metadata"] = json!({"name": "by-itself", "labels": {"searchcell.dev/router": "true"}});
     let (status, pod) = pods(server, "search", &by_itself);
     assert_eq!(status, 201, "{pod}");
-    create(server, "/api/v1/namespaces/search/configmaps", &map);
+    publish(server, "audit");
     until("a kubelet that hears of it", || {
         (told("by-itself").as_deref() >= Some("1700000001")).then_some(())
     });
@@ -181,6 +179,15 @@ fn a_new_table_is_announced(server: &Server) {
         (told("by-itself").as_deref() == Some("9700000002")).then_some(())
     });
     assert_ne!(told("first").as_deref(), Some("9700000002"), "it is no table of this one");
+}
+
+/// A table, as far as kubelets are concerned.
+fn publish(server: &Server, collection: &str) {
+    let map = json!({"metadata": {
+        "name": format!("routes-{collection}"), "annotations": {"searchcell.dev/table-generation": "1700000001"},
+        "labels": {"app.kubernetes.io/managed-by": "searchcell-operator", "searchcell.dev/collection": collection},
+    }});
+    create(server, "/api/v1/namespaces/search/configmaps", &map);
 }
 
 fn routers_are_read(server: &Server, operator: &Operator) {
@@ -198,6 +205,7 @@ fn routers_are_read(server: &Server, operator: &Operator) {
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
         }
     });
+    publish(server, "messages");
     // Nobody listens at that of the other.
     runs(server, "search", "first", &address);
     runs(server, "search", "by-itself", &address.replace(".7", ".8"));
@@ -208,6 +216,10 @@ fn routers_are_read(server: &Server, operator: &Operator) {
     ];
     until("routers that were read", || {
         let metrics = operator.metrics();
+        println!(
+            "{}",
+            metrics.lines().filter(|line| line.contains("_router")).collect::<Vec<_>>().join("\n")
+        );
         lines.iter().all(|line| metrics.contains(line)).then_some(())
     });
 }

@@ -12,6 +12,7 @@ mod forming;
 mod growth;
 mod harness;
 mod ingest;
+mod injection;
 mod keystore;
 mod network;
 mod placements;

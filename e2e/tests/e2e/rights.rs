@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use searchcell_e2e::audit::AuditLog;
 use searchcell_e2e::cells::placement;
-use searchcell_e2e::objects::{number, text};
+use searchcell_e2e::objects::{annotation, number, text};
 use searchcell_e2e::rights::{Right, granted, refused, used};
 use searchcell_e2e::wait::{LIMIT, ensure};
 use searchcell_e2e::{Cell, Ingest, Level, Scenario, operator, run, say, shell, skipped, wait_for};
@@ -120,6 +120,8 @@ async fn grow_and_change_hands(t: &Scenario) {
     t.cell_ready(&cell).await;
     t.placement_ready("pool").await;
 
+    a_router_hears_of_a_table(t).await;
+
     let other = json!({"spec": {"ports": [{"name": "http", "port": 9200, "targetPort": 1}]}});
     t.objects.merge("services", "cell-a", &other).await.unwrap();
     t.objects.merge("networkpolicies", "cell-a", &json!({"spec": {"ingress": [{}]}})).await.unwrap();
@@ -177,6 +179,34 @@ async fn grow_and_change_hands(t: &Scenario) {
         t.objects.get("horizontalpodautoscalers", "cell-a-ingest").await?.ok_or("no autoscaler".to_owned())
     })
     .await;
+}
+
+/// A pod with the label of routers, which need not run.
+async fn a_router_hears_of_a_table(t: &Scenario) {
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "router", "namespace": t.namespace, "labels": {"searchcell.dev/router": "true"}},
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "securityContext": {"runAsNonRoot": true, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{
+                "name": "router", "image": "searchcell.dev/there-is-no-such-image:1",
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+            }],
+        },
+    });
+    t.apply(&pod).await;
+    wait_for("a kubelet that hears of the table", LIMIT, async || {
+        let map = t.objects.get("configmaps", "routes-messages").await?.ok_or("no table")?;
+        let pod = t.objects.get("pods", "router").await?.ok_or("no pod")?;
+        let (there, told) = (
+            annotation(&map, "searchcell.dev/table-generation"),
+            annotation(&pod, "searchcell.dev/routes-generation"),
+        );
+        ensure(!there.is_empty() && there == told, || format!("{there:?} is there, it heard of {told:?}"))
+    })
+    .await;
+    t.objects.delete("pods", "router").await.unwrap();
 }
 
 /// The namespaced overlay, as the administrator of a namespace installs it: a cell forms, and nothing outside of the
