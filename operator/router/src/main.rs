@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use searchcell_router::run::Router;
-use searchcell_router::settings;
+use searchcell_router::{reload, settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -37,9 +38,11 @@ async fn main() -> ExitCode {
 
 async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     let settings = settings::read(&options.config)?;
+    let file = reload::File::new(options.config);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let router = Router::start(settings).await?;
+    tokio::spawn(reload::watch(file, Arc::clone(&router.app.hot)));
     tracing::info!(address = %router.address, admin = %router.admin, "the router serves");
     tokio::select! {
         _ = terminate.recv() => {}

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::admin::Admin;
 use crate::elastic::ElasticHttp;
 use crate::elastic::access::Accesses;
+use crate::fence::{self, Fence};
 use crate::flow::Core;
 use crate::flow::budget::Budget;
 use crate::front::refresh::Refresher;
 use crate::front::server::{self, TlsError};
 use crate::front::{App, auth::Users};
+use crate::hot::{self, Hot};
 use crate::ids::Minter;
 use crate::meters::Meters;
 use crate::routes::{Directory, TableFile, watch as watch_tables};
@@ -69,7 +72,9 @@ impl Router {
         let elastic = Arc::new(ElasticHttp::new(Arc::clone(&directory), accesses));
         let sizes = settings.limits.clone();
         let limits = sizes.limits();
-        let pauses = Budget::new(limits.share(limits.sick_share));
+        let waits = limits.share(limits.sick_share);
+        let hot = Arc::new(Hot::new(settings.hot.clone()));
+        let fence = Arc::new(Fence::new(settings.fence.after, Instant::now()));
         let core = Core::start(
             Arc::clone(&elastic),
             limits,
@@ -81,7 +86,10 @@ impl Router {
         let app = Arc::new(App {
             directory: Arc::clone(&directory),
             core,
-            pauses,
+            pauses: Budget::new(waits),
+            queues: Budget::new(waits),
+            hot: Arc::clone(&hot),
+            fence: Arc::clone(&fence),
             elastic,
             refresher: Refresher::default(),
             sizes,
@@ -94,6 +102,14 @@ impl Router {
         let (address, admin_address) =
             (front.local_addr().unwrap_or(settings.listen), admin.local_addr().unwrap_or(settings.admin));
         let (stop, stopping) = watch::channel(false);
+        tokio::spawn(hot::watch(hot, Arc::clone(&meters)));
+        let core = Arc::downgrade(&app);
+        let end = move || {
+            if let Some(app) = core.upgrade() {
+                app.core.fence();
+            }
+        };
+        tokio::spawn(fence::watch(fence, Arc::clone(&directory), Arc::clone(&meters), end));
         tokio::spawn(watch_tables(files, directory, meters));
         let names = settings.collections.iter().map(|collection| collection.name.clone()).collect();
         let port = Admin { app: Arc::clone(&app), collections: Arc::new(names), stopping: stopping.clone() };

@@ -27,6 +27,8 @@ pub enum Why {
     Blocked(Block),
     /// It was tried as often as such a failure is tried. Text for people: what happened last.
     GaveUp(Box<str>),
+    /// A migration moves its tenant, and nobody has asked this router for long what it does.
+    Fenced,
     /// The router stops.
     Stopping,
 }
@@ -38,6 +40,9 @@ impl fmt::Display for Why {
             Why::Full => f.write_str("too much is waiting for this destination"),
             Why::Blocked(block) => write!(f, "the destination takes no writes now: {block}"),
             Why::GaveUp(last) => f.write_str(last),
+            Why::Fenced => {
+                f.write_str("the tenant is being moved, and the operator has not asked this router for long")
+            }
             Why::Stopping => f.write_str("the router is stopping"),
         }
     }

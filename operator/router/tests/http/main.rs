@@ -9,6 +9,7 @@ mod journey;
 mod mount;
 mod paused;
 mod tls;
+mod waits;
 
 use std::net::SocketAddr;
 
