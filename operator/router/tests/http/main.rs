@@ -7,6 +7,7 @@ mod client;
 mod elastic;
 mod journey;
 mod mount;
+mod overload;
 mod paused;
 mod tls;
 mod waits;
