@@ -18,11 +18,14 @@ use searchcell_crds::{IdScope, Versioning};
 use searchcell_router::flow::answer::{Answer, Ticket};
 use searchcell_router::flow::reply;
 use searchcell_router::front::bulk;
+use searchcell_router::front::ingress::Ingress;
 use searchcell_router::front::pending::Pending;
 use searchcell_router::front::plan::{Plan, Request};
 use searchcell_router::front::render;
+use searchcell_router::hot::Hot;
 use searchcell_router::ids::Minter;
 use searchcell_router::routes::{Route, Routes};
+use searchcell_router::settings::HotTenants;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -75,7 +78,7 @@ fn answer() -> Vec<u8> {
     format!("{{\"items\":[{}]}}", vec![item; DOCUMENTS].join(",")).into_bytes()
 }
 
-fn ours(body: &[u8], answer: &[u8], routes: &Routes, minter: &Minter) -> usize {
+fn ours(body: &[u8], answer: &[u8], routes: &Routes, minter: &Minter, hot: &Hot) -> usize {
     let request = Request {
         routes,
         index: Some("messages"),
@@ -84,7 +87,9 @@ fn ours(body: &[u8], answer: &[u8], routes: &Routes, minter: &Minter) -> usize {
         minter,
         now: SystemTime::UNIX_EPOCH,
     };
-    let plan = Plan::new(bulk::parse(body).unwrap(), &request);
+    let mut ingress = Ingress::new(hot, false, Instant::now(), None);
+    let plan = Plan::new(bulk::parse(body).unwrap(), &request, &mut ingress);
+    drop(ingress);
     assert_eq!(plan.copies(), DOCUMENTS);
     let pending = Arc::new(Pending::new(plan.copies()));
     let ticket = |slot| Some(Ticket::new(Arc::clone(&pending) as _, slot));
@@ -103,7 +108,7 @@ fn ours(body: &[u8], answer: &[u8], routes: &Routes, minter: &Minter) -> usize {
     }
     black_box(slots);
     let answers: Vec<Option<Answer>> = futures_now(async { pending.all().await });
-    render::bulk(&plan.asked, &answers, 1).len()
+    render::bulk(&plan.asked, &answers, 1).0.len()
 }
 
 /// Runs what is ready.
@@ -137,6 +142,7 @@ fn peer(body: &[u8], answer: &[u8]) -> usize {
 
 fn main() {
     let minter = Minter::new([1; 5]);
+    let hot = Hot::new(HotTenants::default());
     let answer = answer();
     println!(
         "CPU per document in ns, and how many times as much the peer takes: min / median / max of {RUNS} runs"
@@ -151,7 +157,7 @@ fn main() {
         for _ in 0..RUNS {
             let start = cpu();
             for _ in 0..REPEATS {
-                black_box(ours(&body, &answer, &routes, &minter));
+                black_box(ours(&body, &answer, &routes, &minter, &hot));
             }
             let middle = cpu();
             for _ in 0..REPEATS {

@@ -1,5 +1,6 @@
 //! The port for operators of the router: metrics, probes, generations, what waits. Effects: listens.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,8 +13,10 @@ use hyper_util::rt::TokioIo;
 use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 use crate::front::App;
+use crate::hot::sketch::Rate;
 use crate::meters::signed;
 
 /// Connections at once.
@@ -70,7 +73,8 @@ impl Admin {
                 let media = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 (StatusCode::OK, media, meters.text())
             }
-            "/generation" => json(json!({"collections": self.app.directory.generations()})),
+            "/generation" => json(self.generation()),
+            "/debug/hot" => json(self.hot()),
             "/debug/destinations" => json(json!(self.app.core.views().await)),
             "/debug/table" => {
                 let routes = self.app.directory.current();
@@ -80,11 +84,65 @@ impl Admin {
             }
             _ => text(
                 StatusCode::NOT_FOUND,
-                "here are /livez, /readyz, /metrics, /generation, /debug/destinations, /debug/table",
+                "here are /livez, /readyz, /metrics, /generation, /debug/destinations, /debug/hot, \
+                 /debug/table",
             ),
         };
         let response = Response::builder().status(status).header(header::CONTENT_TYPE, media);
         response.body(Full::new(body.into())).unwrap_or_default()
+    }
+
+    /// Whoever reads this is taken for the operator: it knows then what the router does.
+    fn generation(&self) -> serde_json::Value {
+        let heard = self.app.fence.read(Instant::now());
+        if heard.fenced {
+            self.app.directory.look_again();
+        }
+        let seconds = heard.since.as_secs();
+        let collections = self.app.directory.generations();
+        json!({"collections": collections, "fenced": heard.fenced, "secondsSinceRead": seconds})
+    }
+
+    fn hot(&self) -> serde_json::Value {
+        let (report, marks, rules) = (self.app.hot.report(), self.app.hot.marks(), self.app.hot.rules());
+        let routes = self.app.directory.current();
+        let now = Instant::now();
+        let rounded = |number: f64| (number * 10.0).round() / 10.0;
+        let tenant = |rate: &Rate| {
+            let route = routes.get(&*rate.collection);
+            let says = route.and_then(|route| route.table.overrides.get(&rate.tenant));
+            let mark = marks.get(rate.key);
+            let limit = says.and_then(|says| says.documents_per_second);
+            let limit = limit.or_else(|| mark?.limit.map(NonZeroU32::get));
+            let lane = says.and_then(|says| says.lane.as_deref());
+            let to = route.and_then(|route| route.table.lookup(&rate.tenant)).map(|to| to.writes());
+            let place = |position: &u32| {
+                let place = route?.place(*position)?;
+                Some(json!({"cluster": *place.cluster, "index": *place.index}))
+            };
+            json!({
+                "collection": *rate.collection,
+                "tenant": rate.tenant,
+                "documentsPerSecond": rounded(rate.documents),
+                "bytesPerSecond": rounded(rate.bytes),
+                "share": if report.documents > 0.0 { rate.documents / report.documents } else { 0.0 },
+                "destinations": to.unwrap_or_default().iter().filter_map(place).collect::<Vec<_>>(),
+                "hot": mark.is_some(),
+                "secondsSince": mark.map(|mark| now.saturating_duration_since(mark.since).as_secs()),
+                "action": {"lane": mark.is_some() || lane.is_some(), "laneName": lane, "documentsPerSecond": limit},
+            })
+        };
+        json!({
+            "documentsPerSecond": rounded(report.documents),
+            "bytesPerSecond": rounded(report.bytes),
+            "thresholds": {
+                "documentsPerSecond": rules.documents_per_second,
+                "bytesPerSecond": rules.bytes_per_second,
+                "limit": rules.limit,
+                "coolDownSeconds": rules.cool_down.as_secs(),
+            },
+            "tenants": report.tenants.iter().map(tenant).collect::<Vec<_>>(),
+        })
     }
 
     fn not_ready(&self) -> Option<String> {

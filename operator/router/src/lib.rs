@@ -5,10 +5,13 @@
 
 pub mod admin;
 pub mod elastic;
+pub mod fence;
 pub mod flow;
 pub mod front;
+pub mod hot;
 pub mod ids;
 pub mod meters;
+pub mod reload;
 pub mod routes;
 pub mod run;
 pub mod sealed;

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use searchcell_router::run::Router;
-use searchcell_router::settings;
+use searchcell_router::{reload, settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -39,13 +40,16 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
-    let settings = match &options.config_yaml {
-        Some(text) => settings::parse(text, Path::new("SEARCHCELL_ROUTER_CONFIG_YAML"))?,
-        None => settings::read(&options.config)?,
+    let (settings, file) = match &options.config_yaml {
+        Some(text) => (settings::parse(text, Path::new("SEARCHCELL_ROUTER_CONFIG_YAML"))?, None),
+        None => (settings::read(&options.config)?, Some(reload::File::new(options.config))),
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let router = Router::start(settings).await?;
+    if let Some(file) = file {
+        tokio::spawn(reload::watch(file, Arc::clone(&router.app.hot)));
+    }
     tracing::info!(address = %router.address, admin = %router.admin, "the router serves");
     tokio::select! {
         _ = terminate.recv() => {}

@@ -46,6 +46,13 @@ pub struct PerRequest {
     pub status: u16,
 }
 
+/// Labels of what is counted per reason to wait.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PerWait {
+    /// `paused`, `nowhere`, `fenced`, `limit` or `behind`.
+    pub reason: &'static str,
+}
+
 /// Everything that is counted.
 pub struct Meters {
     registry: Mutex<Registry>,
@@ -69,6 +76,12 @@ pub struct Meters {
     pub table_errors: Counter,
     /// Of queues.
     pub queues: Arc<QueueMeters>,
+    /// Tenants that are hot. Who they are is at `/debug/hot`: names of tenants are nothing for metrics.
+    pub hot_tenants: Gauge,
+    /// Whether tenants whom a migration moves have to wait.
+    pub fenced: Gauge,
+    /// Operations that could not go at once.
+    pub delayed: Family<PerWait, Counter>,
 }
 
 impl Default for Meters {
@@ -90,6 +103,9 @@ impl Default for Meters {
             overloaded: Counter::default(),
             table_errors: Counter::default(),
             queues: Arc::default(),
+            hot_tenants: Gauge::default(),
+            fenced: Gauge::default(),
+            delayed: Family::default(),
         };
         if let Ok(mut registry) = meters.registry.lock() {
             let r = &mut *registry;
@@ -109,6 +125,9 @@ impl Default for Meters {
             r.register("budget_used_bytes", "Bytes in flight", meters.budget_used.clone());
             r.register("budget_limit_bytes", "Bytes that may be in flight", meters.budget_limit.clone());
             r.register("overloaded", "Requests refused for lack of budget", meters.overloaded.clone());
+            r.register("hot_tenants", "Tenants that are hot", meters.hot_tenants.clone());
+            r.register("fenced", "Whether tenants whom a migration moves wait", meters.fenced.clone());
+            r.register("delayed_operations", "Operations that had to wait, by why", meters.delayed.clone());
             r.register("table_errors", "Tables that could not be used", meters.table_errors.clone());
             meters.queues.register(r);
         }

@@ -22,6 +22,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub struct Route {
     /// The table.
     pub table: Table,
+    /// Name of the collection.
+    pub collection: Arc<str>,
+    /// Hash of it, so that hashes of tenants differ from one collection to another.
+    pub seed: u64,
     places: Vec<Place>,
 }
 
@@ -53,7 +57,8 @@ impl Route {
                 })
             })
             .collect();
-        Self { table, places }
+        let collection: Arc<str> = Arc::from(table.collection.as_str());
+        Self { seed: xxh3_64(collection.as_bytes()), collection, table, places }
     }
 
     /// An index by its position in the table.
@@ -95,9 +100,14 @@ impl Directory {
         self.current.load_full()
     }
 
-    /// Changes with every table that comes into force.
+    /// Changes with every table that comes into force, and with [`Directory::look_again`].
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Lets those who wait for another table look again: what they wait for may have changed without one.
+    pub fn look_again(&self) {
+        self.changed.send_modify(|count| *count += 1);
     }
 
     /// Puts a table in force, unless one of the same or a higher generation is.

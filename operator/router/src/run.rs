@@ -7,16 +7,19 @@ use std::time::Duration;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::admin::Admin;
 use crate::elastic::ElasticHttp;
 use crate::elastic::access::Accesses;
 use crate::elastic::nodes::{self, Resolver};
+use crate::fence::{self, Fence};
 use crate::flow::Core;
 use crate::flow::budget::Budget;
 use crate::front::refresh::Refresher;
 use crate::front::server::{self, TlsError};
 use crate::front::{App, auth::Users};
+use crate::hot::{self, Hot};
 use crate::ids::Minter;
 use crate::meters::Meters;
 use crate::routes::{Directory, TableFile, watch as watch_tables};
@@ -85,7 +88,9 @@ impl Router {
         let elastic = Arc::new(ElasticHttp::new(Arc::clone(&directory), accesses, resolver));
         let sizes = settings.limits.clone();
         let limits = sizes.limits();
-        let pauses = Budget::new(limits.share(limits.sick_share));
+        let waits = limits.share(limits.sick_share);
+        let hot = Arc::new(Hot::new(settings.hot.clone()));
+        let fence = Arc::new(Fence::new(settings.fence.after, Instant::now()));
         let core = Arc::new(Core::start(
             Arc::clone(&elastic),
             limits,
@@ -97,7 +102,10 @@ impl Router {
         let app = Arc::new(App {
             directory: Arc::clone(&directory),
             core,
-            pauses,
+            pauses: Budget::new(waits),
+            queues: Budget::new(waits),
+            hot: Arc::clone(&hot),
+            fence: Arc::clone(&fence),
             elastic,
             refresher: Refresher::default(),
             sizes,
@@ -110,6 +118,14 @@ impl Router {
         let (address, admin_address) =
             (front.local_addr().unwrap_or(settings.listen), admin.local_addr().unwrap_or(settings.admin));
         let (stop, stopping) = watch::channel(false);
+        tokio::spawn(hot::watch(hot, Arc::clone(&meters)));
+        let core = Arc::downgrade(&app);
+        let end = move || {
+            if let Some(app) = core.upgrade() {
+                app.core.fence();
+            }
+        };
+        tokio::spawn(fence::watch(fence, Arc::clone(&directory), Arc::clone(&meters), end));
         tokio::spawn(watch_tables(files, directory, meters));
         let names = settings.collections.iter().map(|collection| collection.name.clone()).collect();
         let port = Admin { app: Arc::clone(&app), collections: Arc::new(names), stopping: stopping.clone() };
@@ -167,6 +183,8 @@ fn queues(
             collection: collection.clone(),
             most: source.nats.max_ack_pending,
             rules: Arc::new(rules),
+            hot: Arc::clone(&app.hot),
+            fence: Arc::clone(&app.fence),
         };
         tokio::spawn(Pump::new(queue, works).run(stopping.clone(), app.sizes.grace))
     };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,6 +38,62 @@ pub struct Settings {
     /// Sizes and times.
     #[serde(default)]
     pub limits: Sizes,
+    /// When a tenant is hot, and what it may then. The only section that is read again when the file changes.
+    #[serde(default)]
+    pub hot: HotTenants,
+    /// When tenants whom a migration moves have to wait.
+    #[serde(default)]
+    pub fence: Fence,
+}
+
+/// When a tenant is hot, and what it may then.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct HotTenants {
+    /// Documents a second from which on a tenant is hot, with a lane of its own. Default 5000; 0: any number is fine.
+    pub documents_per_second: u64,
+    /// Bytes of documents a second, likewise. Default `8Mi`; 0: any number is fine.
+    #[serde(deserialize_with = "size64")]
+    pub bytes_per_second: u64,
+    /// Most documents a second of a tenant that is hot, unless its table says; at least `documentsPerSecond`. Default:
+    /// as many as come.
+    pub limit: Option<NonZeroU32>,
+    /// How long it has to be below half of both before it is hot no longer. Default `30s`.
+    #[serde(deserialize_with = "time")]
+    pub cool_down: Duration,
+}
+
+impl Default for HotTenants {
+    fn default() -> Self {
+        Self {
+            documents_per_second: 5_000,
+            bytes_per_second: 8 << 20,
+            limit: None,
+            cool_down: Duration::from_secs(30),
+        }
+    }
+}
+
+impl HotTenants {
+    fn check(&self) -> Result<(), SettingsError> {
+        if self.limit.is_some_and(|limit| u64::from(limit.get()) < self.documents_per_second) {
+            return Err(SettingsError::Invalid(
+                "hot.limit: is below hot.documentsPerSecond, so that a tenant that obeys it would soon be hot no longer; \
+                 raise it, or lower documentsPerSecond"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// When tenants whom a migration moves have to wait.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fence {
+    /// How long nobody has read `/generation`, as the operator does, until they wait. Default `off`: no operator reads.
+    #[serde(default, deserialize_with = "time_or_off")]
+    pub after: Option<Duration>,
 }
 
 /// A collection.
@@ -221,6 +278,7 @@ fn check(settings: &Settings) -> Result<(), SettingsError> {
     }
     queue::check(settings.source.as_ref(), settings.dead_letter.as_ref(), &names)
         .map_err(SettingsError::Invalid)?;
+    settings.hot.check()?;
     if settings.limits.budget < 4 * settings.limits.bulk_bytes {
         return invalid("limits: budget has room for fewer than four bulks of bulkBytes".to_owned());
     }
@@ -260,6 +318,19 @@ pub(crate) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
     parse_time(&text).ok_or_else(|| serde::de::Error::custom("a time is a number with ms, s, m, h or d"))
 }
 
+fn size64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    size(deserializer).map(|bytes| u64::try_from(bytes).unwrap_or(u64::MAX))
+}
+
+fn time_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let wrong = || serde::de::Error::custom("a time is a number with ms, s, m, h or d, or off");
+    match text.as_str() {
+        "off" | "0" => Ok(None),
+        text => parse_time(text).filter(|time| !time.is_zero()).map(Some).ok_or_else(wrong),
+    }
+}
+
 /// A time as Elasticsearch writes it: `500ms`, `30s`, `2m`, `1h`, `1d`.
 pub fn parse_time(text: &str) -> Option<Duration> {
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
@@ -295,10 +366,14 @@ front:
   tls: {certificate: /c, key: /k}
   users: [{name: app, tokenFile: /token, collections: {messages: ReadWrite}}]
 limits: {budget: 64Mi, bulkBytes: 524288, requestTimeout: 1m, bulkTimeout: 500ms}
+hot: {documentsPerSecond: 100, bytesPerSecond: 1Mi, limit: 100, coolDown: 1m}
+fence: {after: 60s}
 ";
         let full: Settings = serde_yaml::from_str(full).unwrap();
         assert_eq!((full.limits.budget, full.limits.bulk_bytes), (64 << 20, 512 << 10));
         assert_eq!(full.limits.request_timeout, Duration::from_secs(60));
+        assert_eq!((full.hot.bytes_per_second, full.hot.limit), (1 << 20, NonZeroU32::new(100)));
+        assert_eq!((full.fence.after, small.fence.after), (Some(Duration::from_secs(60)), None));
         assert!(check(&full).is_ok());
     }
 
@@ -334,6 +409,10 @@ limits: {budget: 64Mi, bulkBytes: 524288, requestTimeout: 1m, bulkTimeout: 500ms
         let nobody = "collections: [{name: a, table: /t}]\nfront: {users: [{name: u, collections: {}}]}";
         let error = check(&serde_yaml::from_str(nobody).unwrap()).unwrap_err().to_string();
         assert!(error.contains("passwordFile"), "{error}");
+        let slow = "collections: [{name: a, table: /t}]\nhot: {limit: 10}";
+        let error = check(&serde_yaml::from_str(slow).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("hot.limit"), "{error}");
+        assert!(parse("collections: []\nfence: {after: soon}").contains("or off"));
         let twice = "collections: [{name: a, table: /t}, {name: a, table: /u}]";
         assert!(check(&serde_yaml::from_str(twice).unwrap()).is_err());
     }

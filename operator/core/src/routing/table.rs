@@ -152,6 +152,11 @@ impl Destination {
         self.writes().is_empty()
     }
 
+    /// True while a migration moves what is there: writes do not go where searches go, or not only there.
+    pub fn is_moving(&self) -> bool {
+        !self.is_nowhere() && self.writes() != self.read.as_slice()
+    }
+
     /// Every index that a write goes to.
     pub fn writes(&self) -> &[u32] {
         if self.write.is_empty() { self.read.as_slice() } else { &self.write }
@@ -237,9 +242,14 @@ impl Table {
 
     /// Where the tenant is; absent: nowhere, because there is no pool. A destination may be nowhere, too.
     pub fn lookup(&self, tenant: &str) -> Option<&Destination> {
-        if let Some(found) = self.overrides.get(tenant) {
-            return Some(&found.to);
+        match self.overrides.get(tenant) {
+            Some(found) => Some(&found.to),
+            None => self.in_pool(tenant),
         }
+    }
+
+    /// Where the tenant's slot is, whatever overrides say; absent: there is no pool.
+    pub fn in_pool(&self, tenant: &str) -> Option<&Destination> {
         let slot = slot_of(tenant);
         let after = self.slots.partition_point(|range| range.from <= slot);
         self.slots.get(after.checked_sub(1)?).map(|range| &range.to)

@@ -31,6 +31,8 @@ pub enum Why {
     Held,
     /// It was tried as often as such a failure is tried. Text for people: what happened last.
     GaveUp(Class, Box<str>),
+    /// A migration moves its tenant, and nobody has asked this router for long what it does.
+    Fenced,
     /// The router stops.
     Stopping,
 }
@@ -43,6 +45,9 @@ impl fmt::Display for Why {
             Why::Blocked(block) => write!(f, "the destination takes no writes now: {block}"),
             Why::Held => f.write_str("the destination has not worked for a while"),
             Why::GaveUp(_, last) => f.write_str(last),
+            Why::Fenced => {
+                f.write_str("the tenant is being moved, and the operator has not asked this router for long")
+            }
             Why::Stopping => f.write_str("the router is stopping"),
         }
     }

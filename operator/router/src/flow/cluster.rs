@@ -7,11 +7,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::aimd::Aimd;
-use super::answer::{Answer, Block, Refused, Why};
-use super::classify::{Class, Verdict};
+use super::answer::{Answer, Block, Why};
+use super::classify::Verdict;
 use super::destination::{Destination, Gate};
+use super::judge::{Digest, Trouble, digest, halve, settle, turn_away};
 use super::limits::{Limits, Step};
-use super::reply::{self, ItemReply};
+use super::reply::ItemReply;
 use super::segment::{Item, Segment};
 use crate::transport::Reply;
 
@@ -63,6 +64,8 @@ pub struct View {
     pub index: String,
     /// Operations that wait.
     pub waiting: usize,
+    /// Lanes beside the common one in which some of them wait.
+    pub lanes: usize,
     /// Bulks on their way.
     pub in_flight: usize,
     /// Bytes that it holds of the budget.
@@ -73,33 +76,6 @@ pub struct View {
     pub retry_in_ms: u128,
     /// Why it takes no writes.
     pub blocked: Option<&'static str>,
-}
-
-/// Signs of trouble in one answer.
-#[derive(Default)]
-struct Trouble {
-    congested: bool,
-    destination: bool,
-    lost: bool,
-    unreachable: bool,
-    blocked: Option<Block>,
-}
-
-impl Trouble {
-    fn note(&mut self, verdict: Verdict) {
-        match verdict {
-            Verdict::Again(Class::Rejected) => self.congested = true,
-            Verdict::Again(Class::Unreachable) => self.unreachable = true,
-            Verdict::Doubtful(Class::Lost) => self.lost = true,
-            Verdict::Again(_) | Verdict::Doubtful(_) => self.destination = true,
-            Verdict::Blocked(block) => self.blocked = Some(block),
-            Verdict::Final | Verdict::Halve | Verdict::TooLarge => {}
-        }
-    }
-
-    fn any(&self) -> bool {
-        self.congested || self.destination || self.lost || self.unreachable || self.blocked.is_some()
-    }
 }
 
 impl Cluster {
@@ -143,6 +119,7 @@ impl Cluster {
             View {
                 index: destination.index.to_string(),
                 waiting: destination.waiting(),
+                lanes: destination.lanes(),
                 in_flight: destination.in_flight,
                 bytes: destination.cost,
                 failures,
@@ -167,7 +144,11 @@ impl Cluster {
         let from_queue = segment.items().iter().any(|item| item.deadline.is_none());
         let kept = if from_queue { 2 } else { 1 };
         let cost = segment.cost();
-        if destination.cost + cost > step.limits.share(share) / kept
+        // What has a lane of its own leaves half to its neighbours.
+        let share = step.limits.share(share) / kept;
+        let laned = segment.lane.is_some() && destination.laned + cost > share / 2;
+        if laned
+            || destination.cost + cost > share
             || self.cost + cost > step.limits.share(step.limits.cluster_share) / kept
         {
             return turn_away(Some(segment), &Why::Full, step);
@@ -207,7 +188,7 @@ impl Cluster {
                 self.line.push_back(position);
                 continue;
             }
-            let Some(mut segment) = destination.take(self.max_bytes, step.limits) else {
+            let Some(mut segment) = destination.take(self.max_bytes, step) else {
                 destination.queued = false;
                 continue;
             };
@@ -306,6 +287,14 @@ impl Cluster {
         self.end(0..self.destinations.len(), &Why::Stopping, |_| true, step);
     }
 
+    /// Nobody says any more where what a migration moves is to go: what waits of it is answered.
+    pub fn fence(&mut self, step: &mut Step<'_>) {
+        self.end(0..self.destinations.len(), &Why::Fenced, |item| item.moves, step);
+        for position in 0..self.destinations.len() {
+            self.look(position, step);
+        }
+    }
+
     fn end(
         &mut self,
         which: std::ops::Range<usize>,
@@ -396,124 +385,5 @@ impl Cluster {
                 }
             }
         }
-    }
-}
-
-fn turn_away(segment: Option<Segment>, why: &Why, step: &mut Step<'_>) {
-    for mut item in segment.into_iter().flat_map(Segment::into_items) {
-        step.tally.freed += item.cost();
-        step.give_up(&mut item, why.clone());
-    }
-}
-
-enum Digest {
-    Items(Vec<ItemReply>),
-    Whole(Verdict, Refused),
-}
-
-fn digest(reply: Reply, sent: usize) -> Digest {
-    let whole = |verdict, kind: &str, reason: String| {
-        let refused = Refused { status: 503, kind: kind.into(), reason: reason.into(), cause: None };
-        Digest::Whole(verdict, refused)
-    };
-    match reply {
-        Reply::NotSent(why) => whole(Verdict::Again(Class::Unreachable), "unreachable", why),
-        Reply::Lost(why) => whole(Verdict::Doubtful(Class::Lost), "lost", why),
-        Reply::Answered { status: 200, body } => match reply::items(&body, sent) {
-            Ok(items) => Digest::Items(items),
-            Err(error) => whole(Verdict::Doubtful(Class::Lost), "lost", error.to_string()),
-        },
-        Reply::Answered { status, body } => {
-            let (verdict, refused) = reply::refusal(status, &body);
-            Digest::Whole(verdict, refused)
-        }
-    }
-}
-
-/// Answers each operation that is over, and takes back the others.
-fn settle(
-    destination: &mut Destination,
-    mut segment: Segment,
-    replies: Vec<ItemReply>,
-    step: &mut Step<'_>,
-) -> Trouble {
-    let mut trouble = Trouble::default();
-    let mut again = Vec::with_capacity(segment.len());
-    for (item, reply) in segment.items_mut().iter_mut().zip(replies) {
-        trouble.note(reply.verdict);
-        again.push(judge(item, reply, step));
-    }
-    let mut marks = again.into_iter();
-    let (again, over) = segment.select(|_| marks.next().unwrap_or(false));
-    if let Some(again) = again {
-        destination.retry(again);
-    }
-    for item in over.into_iter().flat_map(Segment::into_items) {
-        destination.over(&item, step);
-    }
-    trouble
-}
-
-/// Answers an operation, or says that it is to be sent again.
-fn judge(item: &mut Item, reply: ItemReply, step: &mut Step<'_>) -> bool {
-    let from_queue = item.deadline.is_none();
-    let class = match reply.verdict {
-        Verdict::Again(class) | Verdict::Doubtful(class) => class,
-        Verdict::Blocked(Block::ReadOnly) if !item.doubt && !from_queue => {
-            step.answer(item, said(reply));
-            return false;
-        }
-        Verdict::Blocked(block) => {
-            step.give_up(item, Why::Blocked(block));
-            return false;
-        }
-        Verdict::Final | Verdict::Halve | Verdict::TooLarge => {
-            step.answer(item, said(reply));
-            return false;
-        }
-    };
-    let doubtful = matches!(reply.verdict, Verdict::Doubtful(_));
-    item.doubt |= doubtful;
-    // Its client was answered already that nobody knows: so nobody needs to find out.
-    if item.ticket.is_none() {
-        return false;
-    }
-    let last = || match &reply.said {
-        Err(refused) => format!("{}: {}", refused.kind, refused.reason).into(),
-        Ok(_) => "no answer".into(),
-    };
-    let spent = item.tries >= class.attempts(from_queue) && item.tries > 0;
-    if (doubtful && !item.repeatable) || (spent && class.attempts(from_queue) < u8::MAX) {
-        let why = Why::GaveUp(class, last());
-        step.give_up(item, why);
-        return false;
-    }
-    step.tally.again(class);
-    true
-}
-
-fn said(reply: ItemReply) -> Answer {
-    match reply.said {
-        Ok(done) => Answer::Done(done),
-        Err(refused) => Answer::Refused(refused),
-    }
-}
-
-/// Finds out which operation the request was refused for.
-fn halve(destination: &mut Destination, mut segment: Segment, refused: Refused, step: &mut Step<'_>) {
-    if segment.len() == 1 {
-        for item in segment.items_mut() {
-            step.answer(item, Answer::Refused(Box::new(refused.clone())));
-        }
-        for item in segment.into_items() {
-            destination.over(&item, step);
-        }
-        return;
-    }
-    segment.alone = true;
-    let half = segment.len() / 2;
-    let (first, second) = segment.split(half);
-    for half in second.into_iter().chain(first) {
-        destination.retry(half);
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use xxhash_rust::xxh3::Xxh3DefaultBuilder;
 
 use super::answer::{Block, Why};
+use super::lane::Lane;
 use super::limits::{Limits, Step};
 use super::segment::{Item, Segment};
 
@@ -77,6 +78,8 @@ pub struct Destination {
     pub gate: Gate,
     /// What it holds of the budget.
     pub cost: usize,
+    /// What those in lanes of their own hold of it.
+    pub laned: usize,
     /// Bulks on their way.
     pub in_flight: usize,
     /// Whether it is in its cluster's line.
@@ -85,10 +88,10 @@ pub struct Destination {
     pub wake: Option<Instant>,
     /// No later than the first deadline of its clients.
     pub soonest: Option<Instant>,
-    waiting: VecDeque<Segment>,
-    waiting_bytes: usize,
-    waiting_items: usize,
-    flushing: usize,
+    /// The common one, which is always there, and those of tenants who are kept apart, while something waits there.
+    lanes: Vec<Lane>,
+    /// Whose turn is next.
+    turn: usize,
     busy: HashSet<u64, Xxh3DefaultBuilder>,
     held: BTreeMap<u64, VecDeque<Segment>>,
     linger: Duration,
@@ -101,14 +104,13 @@ impl Destination {
             index,
             gate: Gate::default(),
             cost: 0,
+            laned: 0,
             in_flight: 0,
             queued: false,
             wake: None,
             soonest: None,
-            waiting: VecDeque::new(),
-            waiting_bytes: 0,
-            waiting_items: 0,
-            flushing: 0,
+            lanes: vec![Lane::new(None)],
+            turn: 0,
             busy: HashSet::default(),
             held: BTreeMap::new(),
             linger: limits.linger,
@@ -117,12 +119,21 @@ impl Destination {
 
     /// Operations that wait, those behind another of the same id included.
     pub fn waiting(&self) -> usize {
-        self.waiting_items + self.held.values().map(VecDeque::len).sum::<usize>()
+        let lanes: usize = self.lanes.iter().map(Lane::items).sum();
+        lanes + self.held.values().map(VecDeque::len).sum::<usize>()
+    }
+
+    /// Lanes beside the common one in which something waits.
+    pub fn lanes(&self) -> usize {
+        self.lanes.len().saturating_sub(1)
     }
 
     /// Takes operations. Of those that must be in order, each waits for the one before it with the same id.
     pub fn offer(&mut self, segment: Segment) {
         self.cost += segment.cost();
+        if segment.lane.is_some() {
+            self.laned += segment.cost();
+        }
         self.soonest = self.soonest.into_iter().chain(segment.deadline()).min();
         let busy = &mut self.busy;
         let (free, behind) = segment.select(|item| item.order.is_none_or(|id| busy.insert(id)));
@@ -144,24 +155,33 @@ impl Destination {
     }
 
     fn enter(&mut self, segment: Segment, front: bool) {
-        self.waiting_bytes += segment.bytes();
-        self.waiting_items += segment.len();
-        self.flushing += usize::from(segment.flush);
-        if front { self.waiting.push_front(segment) } else { self.waiting.push_back(segment) }
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.name == segment.lane) {
+            return lane.enter(segment, front);
+        }
+        let mut lane = Lane::new(segment.lane);
+        lane.enter(segment, front);
+        self.lanes.push(lane);
     }
 
-    fn leave(&mut self) -> Option<Segment> {
-        let segment = self.waiting.pop_front()?;
-        self.waiting_bytes -= segment.bytes().min(self.waiting_bytes);
-        self.waiting_items -= segment.len().min(self.waiting_items);
-        self.flushing -= usize::from(segment.flush).min(self.flushing);
-        Some(segment)
+    fn free(&mut self, lane: Option<u64>, item: &Item, step: &mut Step<'_>) {
+        self.cost -= item.cost().min(self.cost);
+        if lane.is_some() {
+            self.laned -= item.cost().min(self.laned);
+        }
+        step.tally.freed += item.cost();
+    }
+
+    /// Operations of a segment are over.
+    pub fn end_of(&mut self, segment: Segment, step: &mut Step<'_>) {
+        let lane = segment.lane;
+        for item in segment.into_items() {
+            self.over(lane, &item, step);
+        }
     }
 
     /// An operation is over: what it cost is free, and the next of its id may go.
-    pub fn over(&mut self, item: &Item, step: &mut Step<'_>) {
-        self.cost -= item.cost().min(self.cost);
-        step.tally.freed += item.cost();
+    fn over(&mut self, lane: Option<u64>, item: &Item, step: &mut Step<'_>) {
+        self.free(lane, item, step);
         let Some(id) = item.order else { return };
         let Some(line) = self.held.get_mut(&id) else {
             self.busy.remove(&id);
@@ -182,113 +202,80 @@ impl Destination {
     }
 
     fn full(&self, limits: &Limits, now: Instant) -> bool {
-        let Some(first) = self.waiting.front() else { return false };
-        self.flushing > 0
-            || self.waiting_bytes >= limits.bulk_bytes
-            || self.waiting_items >= limits.bulk_items
-            || first.since + self.linger <= now
+        self.lanes.iter().any(|lane| lane.full(limits, self.linger, now))
     }
 
     /// When to look again although nothing happens: the gate opens, the linger ends, a deadline passes.
     pub fn next(&self, now: Instant, limits: &Limits) -> Option<Instant> {
+        let firsts = || self.lanes.iter().filter_map(Lane::first);
         let sending = match self.gate.opens(now) {
-            _ if self.waiting.is_empty() => None,
+            _ if firsts().next().is_none() => None,
             Some(opens) => Some(opens),
             None if self.full(limits, now) => None,
-            None => self.waiting.front().map(|first| first.since + self.linger),
+            None => firsts().map(|first| first.since + self.linger).min(),
         };
         // Deadlines are looked at in steps, so that many that differ a little cost one look.
         let deadline = self.soonest.map(|soonest| soonest + Duration::from_millis(5));
         sending.into_iter().chain(deadline).min()
     }
 
-    /// The next bulk, of at most so many bytes unless a single operation has more.
-    pub fn take(&mut self, max_bytes: usize, limits: &Limits) -> Option<Segment> {
-        self.adapt_linger(limits);
+    /// The next bulk, of at most so many bytes unless a single operation has more. Lanes take turns bulk by bulk.
+    pub fn take(&mut self, max_bytes: usize, step: &Step<'_>) -> Option<Segment> {
+        let limits = step.limits;
         let max_items = if self.gate.sick() { limits.probe_items.max(1) } else { limits.bulk_items.max(1) };
-        let mut first = self.leave()?;
-        while first.len() > max_items || (first.bytes() > max_bytes && first.len() > 1) {
-            let count = max_items.min(first.len() / 2).max(1);
-            let (chosen, rest) = first.split(count);
-            if let Some(rest) = rest {
-                self.enter(rest, true);
-            }
-            first = chosen?;
+        let count = self.lanes.len();
+        let mut turns = (self.turn..self.turn + count).map(|turn| turn % count);
+        let full =
+            |at: &usize| self.lanes.get(*at).is_some_and(|lane| lane.full(limits, self.linger, step.now));
+        let position = turns.find(full)?;
+        let lane = self.lanes.get_mut(position)?;
+        self.linger = lane.linger(self.linger, limits);
+        let taken = lane.take(max_bytes, max_items);
+        if position > 0 && lane.is_empty() {
+            self.lanes.remove(position);
+            self.turn = position;
+        } else {
+            self.turn = position + 1;
         }
-        if first.alone {
-            return Some(first);
-        }
-        let (mut bytes, mut items) = (first.bytes(), first.len());
-        let mut parts = vec![first];
-        while let Some(next) = self.waiting.front() {
-            if next.alone || bytes + next.bytes() > max_bytes || items + next.len() > max_items {
-                break;
-            }
-            bytes += next.bytes();
-            items += next.len();
-            parts.extend(self.leave());
-        }
-        Segment::merge(parts)
-    }
-
-    /// A destination whose bulks fill up before their time needs no linger; one whose bulks stay small waits longer.
-    fn adapt_linger(&mut self, limits: &Limits) {
-        if self.flushing > 0 {
-            return;
-        }
-        let full = self.waiting_bytes >= limits.bulk_bytes || self.waiting_items >= limits.bulk_items;
-        let small =
-            self.waiting_bytes < limits.bulk_bytes / 16 && self.waiting_items < limits.bulk_items / 16;
-        if full {
-            self.linger = limits.linger;
-        } else if small {
-            self.linger = (self.linger * 2).clamp(limits.linger, limits.linger_max.max(limits.linger));
-        }
+        taken
     }
 
     /// Ends what waits and fits `which`, with `why`.
     pub fn end(&mut self, why: &Why, mut which: impl FnMut(&Item) -> bool, step: &mut Step<'_>) {
-        let mut ended = Vec::new();
-        for _ in 0..self.waiting.len() {
-            let Some(segment) = self.leave() else { break };
-            let (gone, stays) = segment.select(&mut which);
-            ended.extend(gone);
-            if let Some(stays) = stays {
-                self.enter(stays, false);
-            }
-        }
-        let mut emptied = Vec::new();
-        for (id, line) in &mut self.held {
+        let mut ended: Vec<Segment> =
+            self.lanes.iter_mut().flat_map(|lane| lane.remove(&mut which)).collect();
+        let mut behind = Vec::new();
+        self.held.retain(|_, line| {
             for _ in 0..line.len() {
                 let Some(single) = line.pop_front() else { break };
                 let (gone, stays) = single.select(&mut which);
                 line.extend(stays);
-                for mut item in gone.into_iter().flat_map(Segment::into_items) {
-                    self.cost -= item.cost().min(self.cost);
-                    step.tally.freed += item.cost();
-                    step.give_up(&mut item, why.clone());
-                }
+                behind.extend(gone);
             }
-            if line.is_empty() {
-                emptied.push(*id);
+            !line.is_empty()
+        });
+        // Nobody waits for those that waited for others themselves.
+        for segment in behind {
+            let lane = segment.lane;
+            for mut item in segment.into_items() {
+                self.free(lane, &item, step);
+                step.give_up(&mut item, why.clone());
             }
         }
-        for id in emptied {
-            self.held.remove(&id);
+        for mut segment in ended.drain(..) {
+            for item in segment.items_mut() {
+                step.give_up(item, why.clone());
+            }
+            self.end_of(segment, step);
         }
-        for mut item in ended.into_iter().flat_map(Segment::into_items) {
-            step.give_up(&mut item, why.clone());
-            self.over(&item, step);
-        }
-        self.soonest =
-            (self.waiting.iter().chain(self.held.values().flatten())).filter_map(Segment::deadline).min();
+        self.turn = 0;
+        self.lanes.retain(|lane| lane.name.is_none() || !lane.is_empty());
+        let waiting = self.lanes.iter().flat_map(Lane::waiting).chain(self.held.values().flatten());
+        self.soonest = waiting.filter_map(Segment::deadline).min();
     }
 
     /// Lets what waits go at once: nothing more comes.
     pub fn hurry(&mut self) {
-        for segment in &mut self.waiting {
-            segment.flush = true;
-        }
-        self.flushing = self.waiting.len();
+        self.lanes.iter_mut().for_each(Lane::hurry);
     }
 }

@@ -10,6 +10,8 @@ pub mod budget;
 pub mod classify;
 pub mod cluster;
 pub mod destination;
+pub mod judge;
+pub mod lane;
 pub mod limits;
 pub mod owner;
 pub mod reply;
@@ -91,6 +93,13 @@ impl Core {
             }
         }
         all
+    }
+
+    /// Ends what waits of tenants whom a migration moves, because nobody knows any more where it is to go.
+    pub fn fence(&self) {
+        for owner in &self.owners {
+            owner.send(Message::Fence).ok();
+        }
     }
 
     /// Waits until nothing is left, for at most `grace`; then what waits is answered as unsent.

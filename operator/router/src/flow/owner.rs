@@ -46,6 +46,8 @@ pub enum Message {
     Look(oneshot::Sender<BTreeMap<String, Vec<View>>>),
     /// That nothing more comes; to tell when nothing is left.
     Drain(oneshot::Sender<()>),
+    /// To answer what waits of tenants whom a migration moves.
+    Fence,
     /// To answer all that waits.
     Stop,
 }
@@ -158,6 +160,7 @@ impl<T: Transport> Owner<T> {
                 self.hurried = true;
                 touched.extend(self.each(|cluster, step| cluster.hurry(step)));
             }
+            Message::Fence => touched.extend(self.each(|cluster, step| cluster.fence(step))),
             Message::Stop => touched.extend(self.each(|cluster, step| cluster.stop(step))),
         }
     }

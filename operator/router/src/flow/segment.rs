@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::answer::Ticket;
 
-/// What an operation costs beside its bytes: its record here, and its answer.
+/// What an operation costs beside its bytes: its record here, and what Elasticsearch answers.
 pub const OVERHEAD: usize = 256;
 
 /// Something that must live for as long as operations do: the table that they were resolved with.
@@ -31,6 +31,8 @@ pub struct Item {
     pub tries: u8,
     /// Whether it was sent, and nobody knows whether it was applied.
     pub doubt: bool,
+    /// Whether a migration moves its tenant: it is not sent while the router is fenced.
+    pub moves: bool,
 }
 
 impl Item {
@@ -55,6 +57,8 @@ pub struct Segment {
     pub flush: bool,
     /// Whether to send it without others: something in it may be what Elasticsearch refuses.
     pub alone: bool,
+    /// The lane that it waits in, so that tenants with much do not stand before their neighbours; absent: the common one.
+    pub lane: Option<u64>,
     holds: Vec<Hold>,
 }
 
@@ -136,6 +140,7 @@ impl Segment {
             since: self.since,
             flush: self.flush,
             alone: self.alone,
+            lane: self.lane,
             holds: self.holds.clone(),
         };
         (Some(build(chosen)), Some(build(others)))
@@ -152,7 +157,7 @@ impl Segment {
 
     /// Each operation by itself, in this order.
     pub fn singles(self) -> impl Iterator<Item = Segment> {
-        let Segment { mut body, items, since, flush, alone, holds } = self;
+        let Segment { mut body, items, since, flush, alone, lane, holds } = self;
         items.into_iter().map(move |item| Segment {
             // A copy: a slice would keep the whole buffer.
             body: Bytes::copy_from_slice(&body.split_to(item.bytes().min(body.len()))),
@@ -160,11 +165,12 @@ impl Segment {
             since,
             flush,
             alone,
+            lane,
             holds: holds.clone(),
         })
     }
 
-    /// All of them in one, in this order; absent: there are none.
+    /// All of them, of one lane, in one, in this order; absent: there are none.
     pub fn merge(segments: Vec<Segment>) -> Option<Segment> {
         let bytes: usize = segments.iter().map(Segment::bytes).sum();
         let count: usize = segments.iter().map(Segment::len).sum();
@@ -230,7 +236,8 @@ impl SegmentBuilder {
 
     /// The segment. `flush`: it does not wait for more; `hold` lives for as long as any operation of it.
     pub fn finish(self, since: Instant, flush: bool, hold: Hold) -> Segment {
-        Segment { body: self.body.freeze(), items: self.items, since, flush, alone: false, holds: vec![hold] }
+        let (body, items) = (self.body.freeze(), self.items);
+        Segment { body, items, since, flush, alone: false, lane: None, holds: vec![hold] }
     }
 }
 
@@ -249,6 +256,7 @@ mod tests {
                 repeatable: true,
                 tries: 0,
                 doubt: false,
+                moves: false,
             };
             builder.push(format!("{line}\n").as_bytes(), line.starts_with('i').then_some(b"{}"), item);
         }

@@ -56,7 +56,12 @@ pub async fn read(
         return Err(too_large(limit));
     }
     // All of it at once where its size is known, so that a request is refused before it is read, not in its middle.
-    let mut lease = budget.take(size).ok_or_else(overloaded)?;
+    let Some(mut lease) = budget.take(size) else {
+        if !headers.contains_key(header::EXPECT) {
+            discard(body, limit).await;
+        }
+        return Err(overloaded());
+    };
     let mut bytes = BytesMut::with_capacity(size);
     loop {
         // Who sends nothing must not hold bytes that others could use.
@@ -72,6 +77,8 @@ pub async fn read(
             return Err(too_large(limit));
         }
         if after > lease.bytes() && !lease.grow(data.len().max(CHUNK)) {
+            drop((bytes, lease));
+            discard(body, limit - after).await;
             return Err(overloaded());
         }
         bytes.extend_from_slice(&data);
@@ -85,6 +92,17 @@ pub async fn read(
             "illegal_argument_exception",
             "content encodings other than gzip are not supported",
         )),
+    }
+}
+
+/// Reads what a client is still sending, and keeps none of it: a connection that is closed before that loses the
+/// answer for clients that read only when they have written all.
+async fn discard(mut body: Incoming, limit: usize) {
+    let mut left = limit;
+    while let Ok(Some(Ok(frame))) = timeout(PATIENCE, body.frame()).await {
+        let size = frame.data_ref().map_or(0, Bytes::len);
+        let Some(rest) = left.checked_sub(size) else { return };
+        left = rest;
     }
 }
 

@@ -1,6 +1,7 @@
 //! Errors as Elasticsearch shows them. Pure.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -17,12 +18,20 @@ pub struct Failure {
     pub reason: String,
     /// `error.caused_by`, type and reason.
     pub cause: Option<(String, String)>,
+    /// Of 429: seconds after which it is worth while to ask again, where that is known.
+    pub retry_after: Option<u64>,
 }
 
 impl Failure {
     /// One with this status, type and reason.
     pub fn new(status: StatusCode, kind: &'static str, reason: impl Into<String>) -> Self {
-        Self { status: status.as_u16(), kind: Cow::Borrowed(kind), reason: reason.into(), cause: None }
+        Self {
+            status: status.as_u16(),
+            kind: Cow::Borrowed(kind),
+            reason: reason.into(),
+            cause: None,
+            retry_after: None,
+        }
     }
 
     /// 400: what was asked cannot be done, and asking again changes nothing.
@@ -54,6 +63,16 @@ impl Failure {
     /// 429: this cannot be taken now.
     pub fn overloaded(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "es_rejected_execution_exception", reason)
+    }
+
+    /// 429: the tenant has used up what it may write within the time that the request has.
+    pub fn too_fast(collection: &str, after: Duration) -> Self {
+        let reason = format!(
+            "not applied: its tenant writes more to [{collection}] than it may, and has the next turn in {} ms: send it \
+             again later",
+            after.as_millis()
+        );
+        Self { retry_after: Some(after.as_secs().clamp(1, 60)), ..Self::overloaded(reason) }
     }
 
     /// 403: the user may not do that.

@@ -4,14 +4,17 @@ pub mod auth;
 pub mod body;
 pub mod bulk;
 pub mod confine;
+pub mod course;
 pub mod error;
 pub mod filter;
+pub mod ingress;
 pub mod params;
 pub mod pending;
 pub mod plan;
 pub mod read;
 pub mod refresh;
 pub mod render;
+pub mod rules;
 pub mod server;
 pub mod write;
 
@@ -29,8 +32,10 @@ use self::error::Failure;
 use self::params::Params;
 use self::refresh::Refresher;
 use crate::elastic::ElasticHttp;
+use crate::fence::Fence;
 use crate::flow::Core;
-use crate::flow::budget::Budget;
+use crate::flow::budget::{Budget, Lease};
+use crate::hot::Hot;
 use crate::ids::Minter;
 use crate::meters::{Meters, PerRequest};
 use crate::routes::Directory;
@@ -42,8 +47,14 @@ pub struct App {
     pub directory: Arc<Directory>,
     /// Writes.
     pub core: Arc<Core>,
-    /// Room for requests that wait for another table: a part of the budget, so that they leave some to the others.
+    /// Room for operations that wait for another table: a part of the budget, so that they leave some to the others.
     pub pauses: Arc<Budget>,
+    /// The same for operations that wait for their turn.
+    pub queues: Arc<Budget>,
+    /// Tenants that write far more than others.
+    pub hot: Arc<Hot>,
+    /// Whether tenants whom a migration moves have to wait.
+    pub fence: Arc<Fence>,
     /// Reads.
     pub elastic: Arc<ElasticHttp>,
     /// Refreshes.
@@ -61,12 +72,27 @@ pub struct App {
 /// An answer before it has its headers.
 pub struct Answer {
     status: u16,
+    retry_after: Option<u64>,
     body: Vec<u8>,
+    /// Its part of the budget, where it may be large.
+    lease: Option<Lease>,
+}
+
+/// A body, counted until the client has it.
+struct Counted {
+    body: Vec<u8>,
+    _lease: Option<Lease>,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 impl Answer {
     fn ok(body: Vec<u8>) -> Self {
-        Self { status: 200, body }
+        Self { status: 200, retry_after: None, body, lease: None }
     }
 }
 
@@ -109,6 +135,8 @@ impl App {
         .await;
         let answer = result.unwrap_or_else(|failure: Failure| Answer {
             status: failure.status,
+            lease: None,
+            retry_after: (failure.status == 429).then_some(failure.retry_after.unwrap_or(1)),
             body: failure.body().to_string().into_bytes(),
         });
         self.meters.requests.get_or_create(&PerRequest { kind, status: answer.status }).inc();
@@ -117,7 +145,7 @@ impl App {
         }
         let (filter, pretty) = shape.unwrap_or_default();
         let body = render::shape(answer.body, filter.as_deref(), pretty);
-        respond(answer.status, body, media, head, packs)
+        respond((answer.status, answer.retry_after), (body, answer.lease), media, head, packs)
     }
 
     async fn dispatch(&self, method: &Method, path: &[String], asked: Asked<'_>) -> Result<Answer, Failure> {
@@ -202,8 +230,8 @@ fn accepts_gzip(value: &HeaderValue) -> bool {
 const PACK_FROM: usize = 1 << 10;
 
 fn respond(
-    status: u16,
-    mut body: Vec<u8>,
+    (status, retry_after): (u16, Option<u64>),
+    (mut body, lease): (Vec<u8>, Option<Lease>),
     media: &'static str,
     head: bool,
     packs: bool,
@@ -212,8 +240,8 @@ fn respond(
         .status(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR))
         .header(header::CONTENT_TYPE, media)
         .header("X-elastic-product", "Elasticsearch");
-    if status == 429 {
-        response = response.header(header::RETRY_AFTER, "1");
+    if let Some(seconds) = retry_after {
+        response = response.header(header::RETRY_AFTER, seconds);
     }
     if status == 401 {
         response = response.header(header::WWW_AUTHENTICATE, "Basic realm=\"router\"");
@@ -232,5 +260,5 @@ fn respond(
         response = response.header(header::CONTENT_LENGTH, body.len());
         body.clear();
     }
-    response.body(Full::new(body.into())).unwrap_or_default()
+    response.body(Full::new(Bytes::from_owner(Counted { body, _lease: lease }))).unwrap_or_default()
 }

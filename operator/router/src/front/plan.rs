@@ -6,13 +6,15 @@ use std::time::SystemTime;
 
 use http::StatusCode;
 use searchcell_core::routing::Destination;
-use searchcell_crds::{IdScope, Versioning};
+use searchcell_crds::IdScope;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::bulk::{self, Action, Meta, Verb, Word};
+use super::bulk::{self, Action, Verb, Word};
 use super::error::Failure;
+use super::ingress::{Ingress, Wait};
+use super::rules::{Versions, refuse, versions};
 use crate::flow::answer::Ticket;
 use crate::flow::owner::Parcel;
 use crate::flow::segment::{Item, OVERHEAD, Segment, SegmentBuilder};
@@ -58,19 +60,33 @@ struct Copy<'a> {
     document: Option<&'a [u8]>,
     order: Option<u64>,
     repeatable: bool,
+    moves: bool,
+    lane: Option<u64>,
+}
+
+/// An operation that cannot go now.
+pub struct Waiting<'a> {
+    /// Its position in [`Plan::asked`].
+    pub position: usize,
+    /// The operation; its id is in [`Plan::asked`].
+    pub action: Action<'a>,
+    /// Why.
+    pub wait: Wait,
 }
 
 /// What is to be sent for a request.
 pub struct Plan<'a> {
     /// Every operation, in the order asked.
     pub asked: Vec<Asked>,
-    /// Whether a destination takes no writes for now, by its table.
-    pub paused: bool,
+    /// Those of them that cannot go now, in the same order; until they can, they are refused with 429.
+    pub waiting: Vec<Waiting<'a>>,
     routes: Vec<Arc<Route>>,
     copies: Vec<Copy<'a>>,
     actions: Vec<u8>,
     tenants: Vec<String>,
     names: BTreeMap<String, Arc<str>>,
+    /// Hashes of what the operation at hand is stored as.
+    ids: Vec<u64>,
 }
 
 /// Whose a copy is, and where it goes.
@@ -82,23 +98,22 @@ pub struct Target {
     pub cluster: Arc<str>,
     /// Name of the index.
     pub index: Arc<str>,
-    /// Whether writes have to wait, by its table.
-    pub paused: bool,
     /// Whether it may be sent again when nobody knows whether it was applied.
     pub repeatable: bool,
 }
 
 impl<'a> Plan<'a> {
     /// The plan of a request's operations.
-    pub fn new(actions: Vec<Action<'a>>, request: &Request<'_>) -> Self {
+    pub fn new(actions: Vec<Action<'a>>, request: &Request<'_>, ingress: &mut Ingress<'_>) -> Self {
         let mut plan = Plan {
             asked: Vec::with_capacity(actions.len()),
-            paused: false,
+            waiting: Vec::new(),
             routes: Vec::new(),
             copies: Vec::with_capacity(actions.len()),
             actions: Vec::with_capacity(actions.len() * 96),
             tenants: Vec::with_capacity(actions.len()),
             names: BTreeMap::new(),
+            ids: Vec::new(),
         };
         for action in actions {
             let first = plan.copies.len();
@@ -110,7 +125,21 @@ impl<'a> Plan<'a> {
             let index = plan.name(index);
             let mut id = action.meta.id.as_ref().map(|Word(id)| Box::from(id.as_ref())).unwrap_or_default();
             let verb = action.verb;
-            let copies = plan.resolve(action, &index, &mut id, request).map(|()| first..plan.copies.len());
+            let blocked = plan.resolve(&action, &index, &mut id, request, ingress);
+            let position = plan.asked.len();
+            let wait = blocked.and_then(|blocked| {
+                ingress.admit(position, &plan.ids, blocked).map_err(|after| Failure::too_fast(&index, after))
+            });
+            let copies = match wait {
+                Ok(None) => Ok(first..plan.copies.len()),
+                Ok(Some(wait)) => {
+                    plan.waiting.push(Waiting { position, action, wait });
+                    Err(Failure::overloaded(format!(
+                        "not applied: {wait}, and the timeout of the request is over"
+                    )))
+                }
+                Err(failure) => Err(failure),
+            };
             if copies.is_err() {
                 plan.copies.truncate(first);
             }
@@ -140,7 +169,6 @@ impl<'a> Plan<'a> {
             tenant: self.tenants.get(copy.tenant)?.clone(),
             cluster: Arc::clone(&place.cluster),
             index: Arc::clone(&place.index),
-            paused: place.paused,
             repeatable: copy.repeatable,
         })
     }
@@ -156,26 +184,26 @@ impl<'a> Plan<'a> {
         (bulk_bytes, bulk_items): (usize, usize),
     ) -> Vec<Parcel> {
         // What is in each destination is known before anything is copied, so that buffers are of their size.
-        let mut groups: BTreeMap<(usize, u32), Vec<(Ticket, &Copy<'_>)>> = BTreeMap::new();
+        type Group<'p, 'a> = Vec<(Ticket, &'p Copy<'a>)>;
+        let mut groups: BTreeMap<(usize, u32, Option<u64>), Group<'_, '_>> = BTreeMap::new();
         for (slot, copy) in (0_u32..).zip(&self.copies) {
             if let Some(ticket) = ticket(slot) {
-                groups.entry((copy.route, copy.position)).or_default().push((ticket, copy));
+                groups.entry((copy.route, copy.position, copy.lane)).or_default().push((ticket, copy));
             }
         }
         let size =
             |copy: &Copy<'_>| copy.action.len() + copy.document.map_or(0, |document| document.len() + 1);
         let mut parcels = Vec::with_capacity(groups.len());
-        for ((route, position), copies) in groups {
+        for ((route, position, lane), copies) in groups {
             let Some(route) = self.routes.get(route) else { continue };
             let Some(place) = route.place(position) else { continue };
             let mut left: usize = copies.iter().map(|(_, copy)| size(copy)).sum();
             let mut finish = |builder: SegmentBuilder| {
                 let hold = Arc::clone(route) as crate::flow::segment::Hold;
-                parcels.push(Parcel {
-                    cluster: Arc::clone(&place.cluster),
-                    index: Arc::clone(&place.index),
-                    segment: builder.finish(now, deadline.is_some(), hold),
-                });
+                let (cluster, index) = (Arc::clone(&place.cluster), Arc::clone(&place.index));
+                let mut segment = builder.finish(now, deadline.is_some(), hold);
+                segment.lane = lane;
+                parcels.push(Parcel { cluster, index, segment });
             };
             let room = |left: usize| left.min(bulk_bytes);
             let mut builder = Segment::builder(room(left), copies.len().min(bulk_items));
@@ -194,6 +222,7 @@ impl<'a> Plan<'a> {
                     repeatable: copy.repeatable,
                     tries: 0,
                     doubt: false,
+                    moves: copy.moves,
                 };
                 let action = self.actions.get(copy.action.clone()).unwrap_or_default();
                 builder.push(action, copy.document, item);
@@ -228,13 +257,17 @@ impl<'a> Plan<'a> {
         new
     }
 
+    /// Adds the copies of an operation; or says what stands in their way, for now.
     fn resolve(
         &mut self,
-        action: Action<'a>,
+        action: &Action<'a>,
         index: &str,
         id: &mut Box<str>,
         request: &Request<'_>,
-    ) -> Result<(), Failure> {
+        ingress: &mut Ingress<'_>,
+    ) -> Result<Option<Wait>, Failure> {
+        self.ids.clear();
+        ingress.next();
         if index.is_empty() {
             return Err(Failure::illegal("an index is required: in the path, or as [_index] of the action"));
         }
@@ -242,10 +275,10 @@ impl<'a> Plan<'a> {
         if !(request.may_write)(index) {
             return Err(Failure::forbidden("indices:data/write/bulk", index));
         }
-        refuse(&action)?;
+        refuse(action)?;
         let rules = &route.table.tenant;
         let versions = versions(&action.meta, action.verb, route)?;
-        let tenants = tenants(&action, route, request)?;
+        let tenants = tenants(action, route, request)?;
         if id.is_empty() {
             if action.meta.id.is_some() {
                 return Err(Failure::illegal("if _id is specified it must not be empty"));
@@ -262,6 +295,7 @@ impl<'a> Plan<'a> {
         if known.is_none() {
             self.routes.push(Arc::clone(route));
         }
+        let mut blocked = None;
         for tenant in tenants {
             let stored = match rules.id_scope {
                 IdScope::Tenant => ids::stored(&tenant, id),
@@ -274,21 +308,28 @@ impl<'a> Plan<'a> {
                     ids::MAX_ID_BYTES
                 )));
             }
-            let place: &Destination =
-                route.table.lookup(&tenant).ok_or_else(|| Failure::no_place(index, &tenant))?;
+            let says = route.table.overrides.get(&tenant);
+            let to: &Destination = match says {
+                Some(says) => &says.to,
+                None => route.table.in_pool(&tenant).ok_or_else(|| Failure::no_place(index, &tenant))?,
+            };
+            let lane = ingress.arrives(route, &tenant, action.document.map_or(0, <[u8]>::len), says);
+            let order = xxh3_64(stored.as_bytes());
+            self.ids.push(order ^ route.seed);
             // Of this operation alone: a request is not to wait for the index of one of its tenants, which may be lost
             // for hours. Without a copy to be written, nobody may be told that it is.
-            let nowhere = || {
-                Failure::overloaded(format!(
-                    "[{index}] has no index for tenant [{tenant}] now: send it again later"
-                ))
-            };
-            if place.is_nowhere() {
-                return Err(nowhere());
+            if to.is_nowhere() {
+                blocked = Some(Wait::Nowhere);
             }
-            for position in place.writes() {
-                let to = route.place(*position).ok_or_else(nowhere)?;
-                self.paused |= to.paused;
+            let moves = to.is_moving();
+            if moves && ingress.fenced {
+                blocked = blocked.or(Some(Wait::Fenced));
+            }
+            for position in to.writes() {
+                let Some(to) = route.place(*position).filter(|to| !to.paused) else {
+                    blocked = blocked.or(Some(Wait::Paused));
+                    continue;
+                };
                 let start = self.actions.len();
                 write_action(
                     &mut self.actions,
@@ -297,90 +338,21 @@ impl<'a> Plan<'a> {
                     to.routed.then_some(&tenant),
                     &versions,
                 );
-                let order = (versions.external.is_none()).then(|| xxh3_64(stored.as_bytes()));
                 self.copies.push(Copy {
                     route: number,
                     position: *position,
                     tenant: self.tenants.len(),
                     action: start..self.actions.len(),
                     document: action.document,
-                    order,
+                    order: versions.external.is_none().then_some(order),
                     repeatable: versions.external.is_some(),
+                    moves,
+                    lane,
                 });
             }
             self.tenants.push(tenant);
         }
-        Ok(())
-    }
-}
-
-fn refuse(action: &Action<'_>) -> Result<(), Failure> {
-    let meta = &action.meta;
-    let refused = [
-        ("update", action.verb == Verb::Update),
-        ("pipeline", meta.pipeline.as_ref().is_some_and(|Word(name)| name != "_none")),
-        ("require_alias", meta.require_alias == Some(true)),
-        ("require_data_stream", meta.require_data_stream == Some(true)),
-        ("dynamic_templates", meta.dynamic_templates.is_some()),
-    ];
-    match refused.iter().find(|(_, is_there)| *is_there) {
-        Some((name, _)) => Err(Failure::unsupported(name)),
-        None => Ok(()),
-    }
-}
-
-/// What is sent of versions.
-#[derive(Debug, Default)]
-struct Versions {
-    external: Option<i64>,
-    condition: Option<(i64, i64)>,
-}
-
-fn versions(meta: &Meta<'_>, verb: Verb, route: &Route) -> Result<Versions, Failure> {
-    let kind = meta.version_type.as_ref().map(|Word(kind)| kind.as_ref());
-    let condition = meta.if_seq_no.or(meta.if_primary_term);
-    match route.table.versioning {
-        Versioning::External => {
-            if verb == Verb::Create {
-                return Err(Failure::illegal(
-                    "[create] has no version, and versioning of this collection is External: use [index]",
-                ));
-            }
-            if condition.is_some() {
-                return Err(Failure::illegal(
-                    "[if_seq_no] cannot be used: versioning of this collection is External",
-                ));
-            }
-            if !matches!(kind, None | Some("external")) {
-                return Err(Failure::illegal("[version_type] must be [external] in this collection"));
-            }
-            match meta.version {
-                Some(version) if version >= 0 => Ok(Versions { external: Some(version), condition: None }),
-                Some(version) => Err(Failure::illegal(format!(
-                    "illegal version value [{version}] for version type [EXTERNAL]"
-                ))),
-                None => {
-                    Err(Failure::illegal("[version] is required: versioning of this collection is External"))
-                }
-            }
-        }
-        Versioning::None => {
-            if meta.version.is_some() || !matches!(kind, None | Some("internal")) {
-                return Err(Failure::illegal(
-                    "[version] and [version_type] cannot be used: versioning of this collection is None",
-                ));
-            }
-            match (meta.if_seq_no, meta.if_primary_term) {
-                (None, None) => Ok(Versions::default()),
-                (Some(_), Some(_)) if route.table.tenant.fan_out => {
-                    Err(Failure::illegal("[if_seq_no] cannot be used where a document has several copies"))
-                }
-                (Some(seq_no), Some(term)) => {
-                    Ok(Versions { external: None, condition: Some((seq_no, term)) })
-                }
-                _ => Err(Failure::illegal("[if_seq_no] and [if_primary_term] belong together")),
-            }
-        }
+        Ok(blocked)
     }
 }
 

@@ -186,10 +186,10 @@ impl App {
         let found = document.get("found") == Some(&Value::Bool(true)) && (own || !spot.place.routed);
         if !found {
             let body = json!({"_index": index, "_id": id, "found": false});
-            return Ok(Answer { status: 404, body: body.to_string().into_bytes() });
+            return Ok(Answer { status: 404, ..Answer::ok(body.to_string().into_bytes()) });
         }
         spot.rename(&mut document, index);
-        Ok(Answer { status, body: document.to_string().into_bytes() })
+        Ok(Answer { status, ..Answer::ok(document.to_string().into_bytes()) })
     }
 
     /// A search.
@@ -376,7 +376,7 @@ fn failure(status: u16, body: &Value) -> Failure {
     if status == 404 && kind == "index_not_found_exception" {
         return Failure::unavailable("the destination's index is missing");
     }
-    Failure { status, kind: kind.into(), reason: text("reason"), cause: None }
+    Failure { status, kind: kind.into(), reason: text("reason"), cause: None, retry_after: None }
 }
 
 /// Takes out what names indices: reasons of shards that failed.

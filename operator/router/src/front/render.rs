@@ -45,6 +45,7 @@ fn refusal(refused: &Refused, id: &str) -> Failure {
         kind: refused.kind.to_string().into(),
         reason: strip(&refused.reason, id),
         cause: refused.cause.as_ref().map(|(kind, reason)| (kind.to_string(), strip(reason, id))),
+        retry_after: None,
     }
 }
 
@@ -99,34 +100,45 @@ fn write_done(out: &mut Vec<u8>, done: &Done) {
     .ok();
 }
 
-/// The answer to a bulk.
-pub fn bulk(asked: &[Asked], answers: &[Option<Answer>], took_ms: u128) -> Vec<u8> {
-    let mut items = Vec::with_capacity(asked.len() * 192);
-    let mut errors = false;
-    for asked in asked {
-        if !items.is_empty() {
-            items.push(b',');
+/// The answer to a bulk; and where operations of it may be sent again, the seconds after which the first of them may.
+pub fn bulk(asked: &[Asked], answers: &[Option<Answer>], took_ms: u128) -> (Vec<u8>, Option<u64>) {
+    let mut out = Vec::with_capacity(asked.len() * 208 + 64);
+    // First, as Elasticsearch has it, so that clients need not read on; and so that nothing is copied for it.
+    let errors = asked.iter().any(|asked| failed(asked, answers));
+    // Writing to memory does not fail.
+    write!(out, "{{\"errors\":{errors},\"took\":{took_ms},\"items\":[").ok();
+    let mut retry_after: Option<u64> = None;
+    for (position, asked) in asked.iter().enumerate() {
+        if position > 0 {
+            out.push(b',');
         }
-        items.extend_from_slice(b"{\"");
-        items.extend_from_slice(asked.verb.name().as_bytes());
-        items.extend_from_slice(b"\":{");
-        write_place(&mut items, asked);
+        out.extend_from_slice(b"{\"");
+        out.extend_from_slice(asked.verb.name().as_bytes());
+        out.extend_from_slice(b"\":{");
+        write_place(&mut out, asked);
         match worst(asked, answers) {
             Ok(done) => {
-                write_done(&mut items, &done);
-                write!(items, ",\"status\":{}}}}}", done.status).ok();
+                write_done(&mut out, &done);
+                write!(out, ",\"status\":{}}}}}", done.status).ok();
             }
             Err(failure) => {
-                errors = true;
-                write!(items, ",\"status\":{},\"error\":{}}}}}", failure.status, failure.error()).ok();
+                if failure.status == 429 {
+                    let after = failure.retry_after.unwrap_or(1);
+                    retry_after = Some(retry_after.map_or(after, |least| least.min(after)));
+                }
+                write!(out, ",\"status\":{},\"error\":{}}}}}", failure.status, failure.error()).ok();
             }
         }
     }
-    let mut out = Vec::with_capacity(items.len() + 64);
-    write!(out, "{{\"errors\":{errors},\"took\":{took_ms},\"items\":[").ok();
-    out.extend_from_slice(&items);
     out.extend_from_slice(b"]}");
-    out
+    (out, retry_after)
+}
+
+/// Whether an item is an error: all of its copies must be done.
+fn failed(asked: &Asked, answers: &[Option<Answer>]) -> bool {
+    let done = |answer: &Option<Answer>| matches!(answer, Some(Answer::Done(_)));
+    let copies = asked.copies.as_ref().ok().and_then(|copies| answers.get(copies.clone()));
+    !copies.is_some_and(|copies| !copies.is_empty() && copies.iter().all(done))
 }
 
 /// The answer to a write of one document: its status and body.
@@ -197,7 +209,9 @@ mod tests {
             .map(|at| asked(Ok(at..at + 1)))
             .chain([asked(Err(Failure::unsupported("update")))])
             .collect();
-        let body: Value = serde_json::from_slice(&bulk(&all, &answers, 5)).unwrap();
+        let (body, retry_after) = bulk(&all, &answers, 5);
+        assert_eq!(retry_after, Some(1));
+        let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((&body["errors"], &body["took"]), (&json!(true), &json!(5)));
         let item = |at: usize| body["items"][at]["index"].clone();
         assert_eq!(

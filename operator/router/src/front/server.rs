@@ -20,6 +20,8 @@ use crate::settings::FrontTls;
 
 /// How long a client may take to say what it wants.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Most bytes of a connection that are read and not yet part of a body, which are not counted against the budget.
+const READ_AT_ONCE: usize = 64 << 10;
 /// How old a certificate may be before the files are looked at again.
 const FRESH_FOR: Duration = Duration::from_secs(60);
 
@@ -123,6 +125,7 @@ where
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(READ_AT_ONCE)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {

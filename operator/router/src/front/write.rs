@@ -1,20 +1,17 @@
 //! Writes: `_bulk`, and documents one by one. Effects: hands operations to the flow.
 
 use std::borrow::Cow;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::body::{self, Held};
 use super::bulk::{self, Action, Meta, Verb, Word};
+use super::course::{Course, Outcome, Patience, What};
 use super::error::Failure;
-use super::pending::Pending;
-use super::plan::{Plan, Request};
 use super::{Answer, App, Asked, render};
-use crate::flow::answer::{self, Ticket};
 
 /// Longest that a request may wait.
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
@@ -41,12 +38,6 @@ const DOCUMENT: [&str; 9] = [
     "include_source_on_error",
 ];
 
-/// What became of the operations of a request.
-struct Outcome {
-    asked: Vec<super::plan::Asked>,
-    answers: Vec<Option<answer::Answer>>,
-}
-
 impl App {
     /// `_bulk`.
     pub(super) async fn bulk(&self, index: Option<&str>, asked: Asked<'_>) -> Result<Answer, Failure> {
@@ -63,7 +54,8 @@ impl App {
             })
             .await?;
         let took = started.elapsed().as_millis();
-        Ok(Answer::ok(render::bulk(&outcome.asked, &outcome.answers, took)))
+        let (body, retry_after) = render::bulk(&outcome.asked, &outcome.answers, took);
+        Ok(Answer { retry_after, lease: Some(outcome.lease), ..Answer::ok(body) })
     }
 
     /// One document.
@@ -111,7 +103,7 @@ impl App {
             .await?;
         let Some(one) = outcome.asked.first() else { return Err(Failure::illegal("nothing was asked")) };
         let (status, body) = render::single(one, &outcome.answers)?;
-        Ok(Answer { status, body })
+        Ok(Answer { status, ..Answer::ok(body) })
     }
 
     async fn carry_out(
@@ -124,88 +116,30 @@ impl App {
         read: impl for<'b> Fn(&'b [u8]) -> Result<Vec<Action<'b>>, Failure> + Sync,
     ) -> Result<Outcome, Failure> {
         let mut changes = self.directory.changes();
-        let paused = |why| {
-            Failure::overloaded(format!("writes to a destination are paused{why}: send it again later"))
-        };
-        let mut room = None;
-        let submitted = loop {
-            changes.mark_unchanged();
-            if let Some(submitted) = self.submit(&held, index, routing, may_write, patience, &read)? {
-                break submitted;
+        changes.mark_unchanged();
+        let what = What { index, routing, may_write };
+        let mut course = Course::begin(self, what, patience, held, read)?;
+        while let Some(wake) = course.wake() {
+            // A table that came meanwhile has changed it already.
+            tokio::select! {
+                () = sleep_until(wake) => {}
+                changed = changes.changed() => if changed.is_err() { break },
             }
-            // A migration: the next table says where to. What waits is this request, with its body and not in the
-            // flow, which would keep it to its share.
-            if room.is_none() {
-                let taken = self.pauses.take(held.cost());
-                room = Some(taken.ok_or_else(|| paused(", and too much waits for that"))?);
+            if Instant::now() >= patience.until {
+                break;
             }
-            if !matches!(timeout_at(patience.until, changes.changed()).await, Ok(Ok(()))) {
-                return Err(paused(""));
-            }
-        };
-        // Everything has been copied: what the client sent is no longer needed.
-        drop((held, room));
-        let answers = submitted.pending.all().await;
+            course.go_on();
+        }
+        let mut outcome = course.end().await;
         if patience.refresh {
-            self.refresher.refresh(&self.elastic, submitted.places).await;
+            self.refresher.refresh(&self.elastic, std::mem::take(&mut outcome.places)).await;
         }
-        Ok(Outcome { asked: submitted.asked, answers })
+        Ok(outcome)
     }
-
-    /// Hands the operations to the flow; absent: a destination takes no writes for now, and nothing was handed on.
-    fn submit(
-        &self,
-        held: &Held,
-        index: Option<&str>,
-        routing: Option<&str>,
-        may_write: &(dyn Fn(&str) -> bool + Sync),
-        patience: Patience,
-        read: impl for<'b> Fn(&'b [u8]) -> Result<Vec<Action<'b>>, Failure>,
-    ) -> Result<Option<Submitted>, Failure> {
-        let routes = self.directory.current();
-        let may_write = |collection: &str| may_write(collection);
-        let request = Request {
-            routes: &routes,
-            index,
-            routing,
-            may_write: &may_write,
-            minter: &self.minter,
-            now: SystemTime::now(),
-        };
-        let mut plan = Plan::new(read(&held.bytes)?, &request);
-        if plan.paused {
-            return Ok(None);
-        }
-        let lease = self.core.budget().take(plan.cost());
-        let lease = lease
-            .ok_or_else(|| Failure::overloaded("the router holds as much as it may: send it again later"))?;
-        let pending = Arc::new(Pending::new(plan.copies()));
-        let bulk = (self.sizes.bulk_bytes, self.sizes.bulk_operations);
-        let ticket = |slot| Some(Ticket::new(Arc::clone(&pending) as _, slot));
-        let parcels = plan.parcels(ticket, Some(patience.until), Instant::now(), bulk);
-        let places = if patience.refresh { plan.places(0..plan.copies()) } else { Vec::new() };
-        let asked = std::mem::take(&mut plan.asked);
-        self.core.submit(parcels, lease);
-        Ok(Some(Submitted { asked, places, pending }))
-    }
-}
-
-/// Operations that the flow has.
-struct Submitted {
-    asked: Vec<super::plan::Asked>,
-    places: Vec<(Arc<str>, Arc<str>)>,
-    pending: Arc<Pending>,
 }
 
 fn word(text: &str) -> Word<'static> {
     Word(Cow::Owned(text.to_owned()))
-}
-
-/// How long a request waits, and whether its writes are to be found afterwards.
-#[derive(Clone, Copy)]
-struct Patience {
-    until: Instant,
-    refresh: bool,
 }
 
 impl Patience {
@@ -216,7 +150,8 @@ impl Patience {
             Some("" | "true" | "wait_for") => true,
             Some(other) => return Err(Failure::illegal(format!("Unknown value for refresh: [{other}]."))),
         };
-        Ok(Self { until: now + timeout, refresh })
+        // Who waits longer for its turn would be answered before Elasticsearch has answered.
+        Ok(Self { until: now + timeout, latest: now + timeout * 3 / 4, refresh })
     }
 }
 

@@ -21,7 +21,6 @@ fn target(tenant: &str, repeatable: bool) -> Target {
         tenant: tenant.into(),
         cluster: "c".into(),
         index: format!("i-{tenant}").into(),
-        paused: false,
         repeatable,
     }
 }

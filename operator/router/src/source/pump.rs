@@ -2,6 +2,7 @@
 //! flow.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
@@ -16,11 +17,14 @@ use super::letter::{self, ATTEMPTS, Meant, Order, Original, SEQUENCE, STREAM};
 use super::message::{Message, Rules};
 use super::settings::PARKING;
 use super::{Acknowledges, Credit, Delivery, Hold, OVERHEAD, Source, SourceError, Token};
+use crate::fence::Fence;
 use crate::flow::Core;
 use crate::flow::answer::Ticket;
 use crate::front::bulk::{Action, Meta, Verb, Word};
 use crate::front::error::Failure;
+use crate::front::ingress::{Ingress, Wait};
 use crate::front::plan::{Plan, Request, Target};
+use crate::hot::Hot;
 use crate::ids::{self, Minter};
 use crate::routes::{Directory, Routes};
 
@@ -60,6 +64,10 @@ pub struct Works {
     pub most: usize,
     /// What messages have in common.
     pub rules: Arc<Rules>,
+    /// Tenants that write far more than others.
+    pub hot: Arc<Hot>,
+    /// Whether tenants whom a migration moves have to wait.
+    pub fence: Arc<Fence>,
 }
 
 /// Reads one queue.
@@ -81,12 +89,15 @@ struct Desk {
 struct Batch {
     orders: Vec<Order>,
     messages: Vec<(Original, Token)>,
+    /// Whether it is known already how much their tenants write.
+    counted: bool,
 }
 
 impl Batch {
     fn split_off(&mut self, at: usize) -> Self {
         let at = at.min(self.orders.len());
-        Self { orders: self.orders.split_off(at), messages: self.messages.split_off(at) }
+        let counted = self.counted;
+        Self { orders: self.orders.split_off(at), messages: self.messages.split_off(at), counted }
     }
 }
 
@@ -280,23 +291,48 @@ impl Desk {
             minter: &self.minter,
             now: SystemTime::UNIX_EPOCH,
         };
-        let mut plan = Plan::new(actions, &request);
+        let now = Instant::now();
+        let fenced = works.fence.is_up(now);
+        // Who writes more than allowed has the next turn when the message comes back.
+        let mut ingress = if batch.counted {
+            Ingress::again(&works.hot, fenced, now, Some(now), Vec::new())
+        } else {
+            Ingress::new(&works.hot, fenced, now, Some(now))
+        };
+        batch.counted = true;
+        let mut plan = Plan::new(actions, &request, &mut ingress);
         let budget = works.core.budget();
         let (cost, most) = (plan.cost(), budget.limit() / LARGEST);
         let too_large = cost > most;
         let lease = match budget.take(if too_large { 0 } else { cost }) {
             Some(lease) if !too_large || orders.len() == 1 => lease,
             lease => {
+                ingress.give_back();
                 batch.orders = orders;
                 return if lease.is_some() { Offered::TooMany(batch) } else { Offered::NoRoom(batch) };
             }
         };
+        drop(ingress);
         let asked = std::mem::take(&mut plan.asked);
+        let mut waits: BTreeMap<usize, Wait> =
+            plan.waiting.drain(..).map(|waiting| (waiting.position, waiting.wait)).collect();
         let mut tickets: Vec<Option<Ticket>> = std::iter::repeat_with(|| None).take(plan.copies()).collect();
         let messages = std::mem::take(&mut batch.messages);
-        for ((asked, (original, token)), meant) in asked.into_iter().zip(messages).zip(meant.iter().cloned())
-        {
+        let each = asked.into_iter().zip(messages).zip(meant.iter().cloned());
+        for (position, ((asked, (original, token)), meant)) in each.enumerate() {
             let rules = &works.rules;
+            match waits.remove(&position) {
+                // A migration: the next table says where to.
+                Some(Wait::Paused | Wait::Fenced) => {
+                    rules.back(token, original.attempt);
+                    continue;
+                }
+                Some(wait) => {
+                    rules.later(token, &original, &meant, &wait.to_string());
+                    continue;
+                }
+                None => {}
+            }
             let range = match asked.copies {
                 Ok(range) => range,
                 Err(failure) => {
@@ -312,8 +348,7 @@ impl Desk {
                     format!("its {copies} copies need {cost} bytes, and limits.budget allows {most}");
                 let dead = Dead { status: 413, kind: "too_large".to_owned(), reason };
                 rules.dead(token, &original, &meant, &dead, None);
-            } else if targets.is_empty() || targets.iter().any(|target| target.paused) {
-                // A migration: the next table says where to.
+            } else if targets.is_empty() {
                 rules.back(token, original.attempt);
             } else {
                 let message = Arc::new(Message::new(Arc::clone(rules), original, meant, targets, token));
@@ -362,8 +397,8 @@ enum Offered {
     NoRoom(Batch),
 }
 
-/// What a message without an id means: one of its own, from what names it for good. Where the router does not number versions, it creates: so it is written once,
-/// however often it is delivered.
+/// What a message without an id means: one of its own, from what names it for good. Where the router does not number
+/// versions, it creates: so it is written once, however often it is delivered.
 fn meant(order: &Order, original: &Original, routes: &Routes) -> Meant {
     if order.id.is_some() || order.verb == Some(Verb::Delete) {
         return Meant::default();

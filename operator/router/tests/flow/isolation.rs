@@ -11,15 +11,15 @@ use tokio::time::{Instant, sleep};
 use super::elastic::{Elastic, Rng, Weather, World};
 use super::work::{Operation, Record, offer, settle};
 
-struct Setup {
-    core: Core,
-    world: Arc<Mutex<World>>,
-    record: Arc<Mutex<Record>>,
+pub struct Setup {
+    pub core: Core,
+    pub world: Arc<Mutex<World>>,
+    pub record: Arc<Mutex<Record>>,
     number: u64,
 }
 
 impl Setup {
-    fn new(limits: Limits) -> Self {
+    pub fn new(limits: Limits) -> Self {
         let world = Arc::new(Mutex::new(World { max_body: 1 << 20, ..World::default() }));
         let rng = Arc::new(Mutex::new(Rng::new(1)));
         let elastic = Arc::new(Elastic { world: Arc::clone(&world), rng });
@@ -39,6 +39,8 @@ impl Setup {
             poison: None,
             deadline: Some(Instant::now() + Duration::from_secs(60)),
             padding,
+            lane: None,
+            moves: false,
         };
         let first = self.number + 1;
         self.number += count;
@@ -57,7 +59,7 @@ impl Setup {
     }
 }
 
-fn weather(setup: &Setup, cluster: &str, weather: Weather) {
+pub fn weather(setup: &Setup, cluster: &str, weather: Weather) {
     setup.world.lock().unwrap().weather.insert(cluster.to_owned(), weather);
 }
 
@@ -152,6 +154,8 @@ async fn a_client_is_told_in_time_although_another_bulk_found_its_destination_bl
         poison: None,
         deadline: Some(Instant::now() + Duration::from_secs(1)),
         padding: 10,
+        lane: None,
+        moves: false,
     };
     weather(&setup, "c", Weather { hangs: 100, ..Weather::default() });
     offer(&setup.core, &setup.record, vec![operation(1)]);
@@ -182,6 +186,8 @@ async fn a_poison_document_sinks_nobody_else_wherever_it_is() {
             poison: (number == position).then_some("request"),
             deadline: Some(Instant::now() + Duration::from_secs(30)),
             padding: 10,
+            lane: None,
+            moves: false,
         };
         offer(&setup.core, &setup.record, (0..33).map(operation).collect());
         settle(&setup.core, &setup.record, Duration::from_secs(5)).await;
@@ -208,6 +214,8 @@ async fn queues_wait_for_more_and_a_cold_destination_waits_longer() {
             poison: None,
             deadline: None,
             padding: 10,
+            lane: None,
+            moves: false,
         };
         offer(&setup.core, &setup.record, vec![operation]);
         sleep(Duration::from_millis(500)).await;

@@ -5,5 +5,6 @@
 
 mod elastic;
 mod isolation;
+mod lanes;
 mod schedules;
 mod work;

@@ -57,17 +57,21 @@ fn weather(rng: &mut Rng) -> Weather {
     weather
 }
 
-fn operation(rng: &mut Rng, number: u64, external: bool, deadline: Option<Instant>) -> Operation {
+fn operation(rng: &mut Rng, number: u64, external: bool, deadline: Option<Instant>, turn: u64) -> Operation {
+    let document = rng.below(12);
     Operation {
         number,
         cluster: CLUSTERS[rng.below(3) as usize].to_owned(),
         index: format!("i{}", rng.below(3)),
-        id: format!("d{}", rng.below(12)),
+        id: format!("d{document}"),
         delete: rng.chance(10),
         version: external.then(|| rng.below(40) as i64 + 1),
         poison: if rng.chance(4) { Some(["item", "request"][rng.below(2) as usize]) } else { None },
         deadline,
         padding: rng.below(200) as usize,
+        // Operations of one document are in one lane within a request, and in another one later.
+        lane: (document + turn).is_multiple_of(3).then_some(document % 2),
+        moves: false,
     }
 }
 
@@ -93,10 +97,11 @@ async fn schedule(seed: u64) {
         }
         let patience = Duration::from_millis(50 + rng.below(15_000));
         let deadline = if queue { None } else { Some(Instant::now() + patience) };
+        let turn = rng.below(3);
         let operations = (0..1 + rng.below(30))
             .map(|_| {
                 number += 1;
-                operation(&mut rng, number, external, deadline)
+                operation(&mut rng, number, external, deadline, turn)
             })
             .collect();
         offer(&core, &record, operations);

@@ -23,6 +23,8 @@ pub struct Operation {
     pub poison: Option<&'static str>,
     pub deadline: Option<Instant>,
     pub padding: usize,
+    pub lane: Option<u64>,
+    pub moves: bool,
 }
 
 /// Every operation that was accepted, and what was answered when.
@@ -52,9 +54,10 @@ pub fn offer(core: &Core, record: &Arc<Mutex<Record>>, operations: Vec<Operation
     let flush = operations.iter().any(|operation| operation.deadline.is_some());
     let numbers = operations.iter().map(|operation| operation.number).collect();
     let request: Arc<dyn Answers> = Arc::new(Request { record: Arc::clone(record), numbers });
-    let mut groups: BTreeMap<(String, String), Vec<(u32, &Operation)>> = BTreeMap::new();
+    type Line = (String, String, Option<u64>);
+    let mut groups: BTreeMap<Line, Vec<(u32, &Operation)>> = BTreeMap::new();
     for (slot, operation) in (0..).zip(&operations) {
-        let key = (operation.cluster.clone(), operation.index.clone());
+        let key = (operation.cluster.clone(), operation.index.clone(), operation.lane);
         groups.entry(key).or_default().push((slot, operation));
     }
     let mut lines = Vec::new();
@@ -93,16 +96,17 @@ pub fn offer(core: &Core, record: &Arc<Mutex<Record>>, operations: Vec<Operation
             repeatable: operation.version.is_some(),
             tries: 0,
             doubt: false,
+            moves: operation.moves,
         };
         let builder = builders.entry(key).or_insert_with(|| Segment::builder(0, 0));
         builder.push(action.as_bytes(), document.as_ref().map(String::as_bytes), item);
     }
     let parcels = builders
         .into_iter()
-        .map(|((cluster, index), builder)| Parcel {
-            cluster: cluster.into(),
-            index: index.into(),
-            segment: builder.finish(Instant::now(), flush, Arc::new(())),
+        .map(|((cluster, index, lane), builder)| {
+            let mut segment = builder.finish(Instant::now(), flush, Arc::new(()));
+            segment.lane = lane;
+            Parcel { cluster: cluster.into(), index: index.into(), segment }
         })
         .collect();
     core.submit(parcels, lease);

@@ -17,9 +17,12 @@ use std::time::SystemTime;
 
 use searchcell_crds::Versioning;
 use searchcell_router::front::bulk::{self, Action, Verb, Word};
+use searchcell_router::front::ingress::Ingress;
 use searchcell_router::front::plan::{Plan, Request};
+use searchcell_router::hot::Hot;
 use searchcell_router::ids::{self, Minter};
 use searchcell_router::routes::{Route, Routes};
+use searchcell_router::settings::HotTenants;
 use searchcell_workbench::null;
 use searchcell_workbench::table::{COLLECTION, Pool};
 use tokio::time::Instant;
@@ -167,7 +170,9 @@ fn sent(actions: Vec<Action<'_>>, routes: &Routes, minter: &Minter) -> u64 {
         actions.iter().map(|one| one.document.map(<[u8]>::to_vec)).collect();
     let routings: Vec<Option<String>> =
         actions.iter().map(|one| one.meta.routing.as_ref().map(|Word(text)| text.to_string())).collect();
-    let plan = Plan::new(actions, &request);
+    let hot = Hot::new(HotTenants::default());
+    let mut ingress = Ingress::new(&hot, false, Instant::now(), None);
+    let plan = Plan::new(actions, &request, &mut ingress);
     let mut wanted: Vec<Line> = Vec::new();
     for ((asked, document), routing) in plan.asked.iter().zip(documents).zip(routings) {
         let Ok(copies) = &asked.copies else { continue };

@@ -7,8 +7,10 @@ mod client;
 mod elastic;
 mod journey;
 mod mount;
+mod overload;
 mod paused;
 mod tls;
+mod waits;
 
 use std::net::SocketAddr;
 

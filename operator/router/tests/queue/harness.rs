@@ -9,9 +9,12 @@ use std::time::Duration;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::routing::{Located, Table, TableInput, TenantRules, build_table};
 use searchcell_crds::{IdScope, Versioning};
+use searchcell_router::fence::Fence;
 use searchcell_router::flow::Core;
 use searchcell_router::flow::limits::Limits;
+use searchcell_router::hot::Hot;
 use searchcell_router::routes::Directory;
+use searchcell_router::settings::HotTenants;
 use searchcell_router::source::message::Rules;
 use searchcell_router::source::meters::QueueMeters;
 use searchcell_router::source::nats::Lane;
@@ -164,6 +167,8 @@ impl Inside {
                 collection: Some("messages".into()),
                 most: 5_000,
                 rules: Arc::new(rules),
+                hot: Arc::new(Hot::new(HotTenants::default())),
+                fence: Arc::new(Fence::new(None, Instant::now())),
             };
             tokio::spawn(Pump::new(source, works).run(stopping.clone(), grace))
         };
