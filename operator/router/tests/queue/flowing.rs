@@ -56,7 +56,9 @@ pub async fn under_faults_exactly_what_was_published_is_there<Q: Queue>(queue: Q
     let (world, mut oracle) = (world(), BTreeMap::new());
     faults(&world);
     let inside = Inside::start(&queue, &world, &table(Versioning::External, false), limits(), true);
-    versions(&queue, 1, 300, &mut oracle).await;
+    versions(&queue, 1, 200, &mut oracle).await;
+    until("something has to wait", || async { queue.left(Lane::Parked).await > 0 }).await;
+    versions(&queue, 201, 100, &mut oracle).await;
     world.lock().unwrap().weather.clear();
     empty(&queue).await;
     assert_eq!(documents(&world), oracle);
