@@ -80,7 +80,7 @@ sim: ## the simulation alone: N= schedules (10000), or one of them again, SEED=
 	@SEARCHCELL_SIM_SCHEDULES=$(N) $(if $(SEED),SEARCHCELL_SIM_SEED=$(SEED)) cargo test --profile simtest -p searchcell-operator --test sim -- \
 		--include-ignored --nocapture $(if $(SEED),no_schedule_breaks_an_invariant)
 
-api-test: ## CRDs against a real API server
+api-test: ## CRDs and the webhook against a real API server
 	@e2e/test api
 
 e2e: ## end-to-end tests: LEVEL=smoke|full, or TEST=name for some of them
