@@ -87,7 +87,7 @@ fuzz-router: ## the router's parser of bulks against another one: N= inputs (100
 bench-router: ## the router beside its peers, in turns: RUNS= rounds (5), COUNT= documents, ONLY=, PEERS=; writes docs/benchmarks.md
 	@e2e/bench-router
 
-api-test: ## CRDs against a real API server
+api-test: ## CRDs and the webhook against a real API server
 	@e2e/test api
 
 e2e: ## end-to-end tests: LEVEL=smoke|full, or TEST=name for some of them

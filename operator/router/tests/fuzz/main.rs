@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use searchcell_crds::Versioning;
+use searchcell_router::flow::answer::{Answer, Answers, Ticket};
 use searchcell_router::front::bulk::{self, Action, Verb, Word};
 use searchcell_router::front::ingress::Ingress;
 use searchcell_router::front::plan::{Plan, Request};
@@ -155,6 +156,13 @@ fn field(document: &[u8]) -> u64 {
     }
 }
 
+/// Whom nobody tells anything.
+struct Nobody;
+
+impl Answers for Nobody {
+    fn answer(&self, _slot: u32, _answer: Answer) {}
+}
+
 /// What would be sent has exactly these operations, each with its own document.
 fn sent(actions: Vec<Action<'_>>, routes: &Routes, minter: &Minter) -> u64 {
     type Line = (String, String, Option<Vec<u8>>);
@@ -186,7 +194,9 @@ fn sent(actions: Vec<Action<'_>>, routes: &Routes, minter: &Minter) -> u64 {
         wanted.push((asked.verb.name().to_owned(), ids::stored(&tenant, &asked.id), document));
     }
     let mut found: Vec<Line> = Vec::new();
-    for parcel in plan.parcels(|_| None, Some(Instant::now()), Instant::now(), (1 << 20, 3)) {
+    let nobody: Arc<dyn Answers> = Arc::new(Nobody);
+    let ticket = |slot| Some(Ticket::new(Arc::clone(&nobody), slot));
+    for parcel in plan.parcels(ticket, Some(Instant::now()), Instant::now(), (1 << 20, 3)) {
         let body = parcel.segment.body();
         let lines = null::bulk::parse(&body, Some("i")).unwrap();
         assert_eq!(lines.len(), parcel.segment.len());
