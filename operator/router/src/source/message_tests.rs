@@ -17,12 +17,7 @@ impl Settle for Told {
 }
 
 fn target(tenant: &str, repeatable: bool) -> Target {
-    Target {
-        tenant: tenant.into(),
-        cluster: "c".into(),
-        index: format!("i-{tenant}").into(),
-        repeatable,
-    }
+    Target { tenant: tenant.into(), cluster: "c".into(), index: format!("i-{tenant}").into(), repeatable }
 }
 
 fn done() -> Answer {
