@@ -13,7 +13,7 @@ use searchcell_workbench::null::{self, Cluster};
 use serde_json::json;
 
 #[derive(Parser)]
-#[command(name = "workbench", version)]
+#[command(name = "workbench", version, args_override_self = true)]
 struct Options {
     #[command(subcommand)]
     command: Command,
@@ -121,7 +121,7 @@ struct Naive {
     /// What fails is not sent again.
     #[arg(long)]
     once: bool,
-    /// The input; beside it is `clusters.json`.
+    /// The router's input; beside it is `table`.
     input: PathBuf,
 }
 
@@ -171,10 +171,10 @@ async fn main() {
             println!("{}", json!(offer::offer(&batches, &manner).await));
         }
         Command::Naive(options) => {
-            let places = std::fs::read(options.input.with_file_name("clusters.json")).unwrap();
+            let table = std::fs::read(options.input.with_file_name("table")).unwrap();
             let manner = naive::Manner {
                 clusters: options.clusters,
-                places: serde_json::from_slice(&places).unwrap(),
+                table: searchcell_core::routing::decode(&table).unwrap(),
                 workers: options.workers,
                 again: !options.once,
                 timeout: Duration::from_millis(options.timeout),

@@ -1,7 +1,6 @@
 //! Input of a measurement, made once and read by everybody: the same operations for the router, which finds the index
 //! itself, and for peers, whose lines have it already. Effects: writes and reads files.
 
-use std::collections::BTreeMap;
 use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -30,8 +29,7 @@ pub struct Wanted {
     pub into: PathBuf,
 }
 
-/// Writes `table`, `router.yaml`, `router.ndjson` for the router, and `peers.ndjson` for everybody else, and
-/// `clusters.json`, in which an index's cluster is, by position.
+/// Writes `table`, `router.yaml` and `router.ndjson` for the router, and `peers.ndjson` for libraries.
 pub fn generate(wanted: &Wanted) -> std::io::Result<()> {
     std::fs::create_dir_all(&wanted.into)?;
     let file = |name: &str| wanted.into.join(name);
@@ -43,19 +41,16 @@ pub fn generate(wanted: &Wanted) -> std::io::Result<()> {
     std::fs::write(file("router.yaml"), settings.to_string())?;
     let mut ours = BufWriter::new(std::fs::File::create(file("router.ndjson"))?);
     let mut theirs = BufWriter::new(std::fs::File::create(file("peers.ndjson"))?);
-    let mut clusters: BTreeMap<String, usize> = BTreeMap::new();
     let mut lines = Vec::new();
     for operation in Work::new(Shape::default(), wanted.seed).take(wanted.count) {
         lines.clear();
         operation.lines(true, &mut lines);
         ours.write_all(&lines)?;
         lines.clear();
-        let (cluster, index) = place(&table, &operation.tenant.to_string());
+        let (_, index) = place(&table, &operation.tenant.to_string());
         operation.resolved_lines(&index, true, &mut lines);
         theirs.write_all(&lines)?;
-        clusters.insert(index, cluster);
     }
-    std::fs::write(file("clusters.json"), json!(clusters).to_string())?;
     ours.flush()?;
     theirs.flush()
 }

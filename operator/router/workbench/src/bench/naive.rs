@@ -1,13 +1,17 @@
-//! The design that the router replaces: workers take batches of whatever comes, mixed over indices, and send a batch
-//! again as a whole until all of it is done. Effects: network.
+//! The design that the router replaces: workers take batches of whatever comes, find the index of each operation, put
+//! them into bulks that are mixed over indices, and send a batch again as a whole until all of it is done. It reads only
+//! action lines, so it is a quick one of its kind. Effects: network.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use searchcell_core::routing::Table;
+use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::input::{Batch, operations};
@@ -20,8 +24,8 @@ use crate::cost;
 pub struct Manner {
     /// A node of each cluster.
     pub clusters: Vec<SocketAddr>,
-    /// Cluster of each index, by position.
-    pub places: BTreeMap<String, usize>,
+    /// Where tenants are.
+    pub table: Table,
     /// Workers, each with one batch at a time.
     pub workers: usize,
     /// Whether a batch that fails is sent again.
@@ -30,11 +34,20 @@ pub struct Manner {
     pub timeout: Duration,
 }
 
-/// Index of an operation, by its action line, which the generator has written.
-fn index(lines: &[u8]) -> &str {
-    let start = memchr::memmem::find(lines, b"\"_index\":\"").unwrap() + 10;
-    let end = start + memchr::memchr(b'"', &lines[start..]).unwrap();
-    std::str::from_utf8(&lines[start..end]).unwrap()
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Action<'a> {
+    #[serde(borrow)]
+    Index(Meta<'a>),
+    #[serde(borrow)]
+    Delete(Meta<'a>),
+}
+
+#[derive(Deserialize)]
+struct Meta<'a> {
+    _id: &'a str,
+    routing: &'a str,
+    version: i64,
 }
 
 /// Sends everything.
@@ -43,16 +56,17 @@ pub async fn send(batches: &[Batch], manner: &Manner) -> Outcome {
     let next = AtomicUsize::new(0);
     let latencies = Mutex::new(Latencies::default());
     let (settled, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let number = |cluster: u32| place_of(&manner.table, cluster);
     let started = Instant::now();
     let workers = (0..manner.workers).map(|_| async {
         let mut clients: Vec<Client> = manner.clusters.iter().map(|address| Client::new(*address)).collect();
         while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
             let begin = Instant::now();
-            let parts = split(batch, manner);
+            let parts = resolve(batch, &manner.table);
             for attempt in 0.. {
                 let mut all = true;
                 for (cluster, part) in &parts {
-                    all &= whole(&mut clients[*cluster], part.clone(), manner).await;
+                    all &= whole(&mut clients[number(*cluster)], part.clone(), manner).await;
                 }
                 if attempt == 0 && !all {
                     failed.fetch_add(batch.operations, Ordering::Relaxed);
@@ -85,16 +99,28 @@ pub async fn send(batches: &[Batch], manner: &Manner) -> Outcome {
     }
 }
 
-/// What of a batch goes to which cluster: all of it to one where there is only one.
-fn split(batch: &Batch, manner: &Manner) -> BTreeMap<usize, Bytes> {
-    if manner.clusters.len() == 1 {
-        return [(0, batch.body.clone())].into();
-    }
-    let mut parts: BTreeMap<usize, BytesMut> = BTreeMap::new();
+/// The bulks of a batch: one for each cluster.
+fn resolve(batch: &Batch, table: &Table) -> BTreeMap<u32, Bytes> {
+    let mut bulks: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
     for lines in operations(&batch.body) {
-        parts.entry(manner.places[index(&lines)]).or_default().extend_from_slice(&lines);
+        let end = memchr::memchr(b'\n', &lines).unwrap();
+        let (verb, meta) = match serde_json::from_slice(&lines[..end]).unwrap() {
+            Action::Index(meta) => ("index", meta),
+            Action::Delete(meta) => ("delete", meta),
+        };
+        let Meta { _id: id, routing, version } = meta;
+        let position = table.lookup(routing).unwrap().writes()[0];
+        let index = &table.indices[usize::try_from(position).unwrap()];
+        let bulk = bulks.entry(index.cluster).or_insert_with(|| Vec::with_capacity(batch.body.len() * 3 / 2));
+        writeln!(
+            bulk,
+            "{{\"{verb}\":{{\"_index\":\"{}\",\"_id\":\"{routing}~{id}\",\"routing\":\"{routing}\",\"version\":{version},\"version_type\":\"external\"}}}}",
+            index.name
+        )
+        .unwrap();
+        bulk.extend_from_slice(&lines[end + 1..]);
     }
-    parts.into_iter().map(|(cluster, part)| (cluster, part.freeze())).collect()
+    bulks.into_iter().map(|(cluster, bulk)| (cluster, bulk.into())).collect()
 }
 
 /// Whether all of a bulk is done.
@@ -107,15 +133,25 @@ async fn whole(client: &mut Client, body: Bytes, manner: &Manner) -> bool {
     }
 }
 
+/// A cluster of a table, by its position among addresses.
+fn place_of(table: &Table, cluster: u32) -> usize {
+    let name = &table.clusters[usize::try_from(cluster).unwrap()].name;
+    name.rsplit_once("-c").unwrap().1.parse().unwrap()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::input::{Wanted, batches, generate};
     use super::*;
 
     #[test]
-    fn an_index_is_found_in_its_line() {
-        assert_eq!(
-            index(b"{\"index\":{\"_index\":\"messages.p0001.g1\",\"_id\":\"1\"}}\n"),
-            "messages.p0001.g1"
-        );
+    fn it_finds_the_index_that_peers_are_told() {
+        let into = std::env::temp_dir().join(format!("searchcell-naive-{}", std::process::id()));
+        let clusters = vec![SocketAddr::from(([127, 0, 0, 1], 1))];
+        generate(&Wanted { count: 200, destinations: 8, clusters, seed: 3, into: into.clone() }).unwrap();
+        let table = searchcell_core::routing::decode(&std::fs::read(into.join("table")).unwrap()).unwrap();
+        let bulks = resolve(&batches(&into.join("router.ndjson"), 200).unwrap()[0], &table);
+        assert!(bulks[&0] == batches(&into.join("peers.ndjson"), 200).unwrap()[0].body && bulks.len() == 1);
+        std::fs::remove_dir_all(into).ok();
     }
 }

@@ -23,6 +23,9 @@ pub struct Run {
     pub per_bulk: f64,
 }
 
+/// What the names of those end with whom others are compared with, in scenarios of that kind.
+pub const BASELINE: &str = ", all work";
+
 /// Name of the router among peers.
 pub const OURS: &str = "router";
 
@@ -58,14 +61,18 @@ pub fn tables(runs: &[Run]) -> String {
         peers.sort_unstable_by_key(|peer| (*peer != OURS, *peer));
         peers.dedup();
         writeln!(out, "\n### {scenario}\n").unwrap();
-        out.push_str("| | CPU of a document, µs | × the router's | documents of a core-second | documents/s | of a bulk | p50 / p99 / p99.9, ms | memory, MiB | failed at first, % |\n");
+        out.push_str("| | CPU of a document, µs | × the router's | thousand documents of a core-second | thousand documents/s | of a bulk | p50 / p99 / p99.9, ms | memory, MiB | failed at first, % |\n");
         out.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
         for peer in peers {
             let mine: Vec<&&Run> = of.iter().filter(|run| run.peer == peer).collect();
             let each = |value: &dyn Fn(&Outcome) -> f64, digits| {
                 show(spread(mine.iter().map(|run| value(&run.outcome))), digits)
             };
-            let cpu = |outcome: &Outcome| outcome.cpu * 1e6 / outcome.settled.max(1) as f64;
+            // Whose processors were not watched has none.
+            let cpu = |outcome: &Outcome| match outcome.cpu {
+                0.0 => f64::NAN,
+                cpu => cpu * 1e6 / outcome.settled.max(1) as f64,
+            };
             let ratios =
                 mine.iter().filter_map(|run| Some(cpu(&run.outcome) / cpu(&ours.get(&run.round)?.outcome)));
             let latency = |value: fn(&Outcome) -> Option<f64>| match spread(
@@ -79,8 +86,8 @@ pub fn tables(runs: &[Run]) -> String {
                 "| {peer} | {} | {} | {} | {} | {} | {} / {} / {} | {} | {} |",
                 each(&cpu, 2),
                 show(spread(ratios), 2),
-                each(&|outcome| outcome.settled as f64 / outcome.cpu / 1e3, 0) + " k",
-                each(&|outcome| outcome.settled as f64 / outcome.seconds / 1e3, 1) + " k",
+                each(&|outcome| 1e3 / cpu(outcome), 0),
+                each(&|outcome| outcome.settled as f64 / outcome.seconds / 1e3, 1),
                 show(spread(mine.iter().map(|run| run.per_bulk)), 1),
                 latency(|outcome| outcome.p50),
                 latency(|outcome| outcome.p99),
@@ -90,8 +97,33 @@ pub fn tables(runs: &[Run]) -> String {
             )
             .unwrap();
         }
+        against_baseline(&of, &mut out);
     }
     out
+}
+
+/// Beside the same while all work: rate and p99, of runs of one round.
+fn against_baseline(runs: &[&Run], out: &mut String) {
+    let baseline = |run: &Run| {
+        let (name, _) = run.peer.split_once(", ")?;
+        let is = |other: &&&Run| other.round == run.round && other.peer == format!("{name}{BASELINE}");
+        runs.iter().find(is).copied()
+    };
+    let mut ratios: BTreeMap<&str, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+    for run in runs.iter().filter(|run| !run.peer.ends_with(BASELINE)) {
+        let Some(before) = baseline(run) else { continue };
+        let rate = |run: &Run| run.outcome.settled as f64 / run.outcome.seconds;
+        let (rates, latencies) = ratios.entry(&run.peer).or_default();
+        rates.push(rate(run) / rate(before));
+        latencies.extend(run.outcome.p99.zip(before.outcome.p99).map(|(now, before)| now / before));
+    }
+    if ratios.is_empty() {
+        return;
+    }
+    out.push_str("\n| against the same while all work | documents/s | p99 |\n| --- | --- | --- |\n");
+    for (peer, (rates, latencies)) in ratios {
+        writeln!(out, "| {peer} | {} | {} |", show(spread(rates), 3), show(spread(latencies), 2)).unwrap();
+    }
 }
 
 #[cfg(test)]
@@ -117,6 +149,8 @@ mod tests {
         let text = tables(&runs);
         assert!(text.contains("| peer | 8.00 (3.00–8.00) | 4.00 (3.00–4.00) |"), "{text}");
         assert!(text.contains("| router | 2.00 (1.00–2.00) | 1.00 |"), "{text}");
+        let runs = [run(1, "router, all work", 1.0), run(1, "router, one hangs", 1.0)];
+        assert!(tables(&runs).contains("| router, one hangs | 1.000 | – |"), "{}", tables(&runs));
         assert_eq!(spread([3.0, 1.0, f64::NAN, 2.0]), Some((1.0, 2.0, 3.0)));
     }
 }

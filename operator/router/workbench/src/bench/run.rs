@@ -223,7 +223,7 @@ impl Plan {
                     outcome(router.offer(&files.join("router.ndjson"), &[])).await
                 } else if peer == "naive" {
                     let batch = BATCH.to_string();
-                    outcome(naive(&null.clusters, &files.join("peers.ndjson"), &["--batch", &batch])).await
+                    outcome(naive(&null.clusters, &files.join("router.ndjson"), &["--batch", &batch])).await
                 } else {
                     let (_, command) = self.peers.iter().find(|(name, _)| name == peer).unwrap();
                     let command = (command.replace("{node}", &null.clusters[0].to_string()))
@@ -274,13 +274,13 @@ impl Plan {
                 // Another one each time: it has more documents or fewer.
                 let dead = usize::try_from(round * 17).unwrap() % 100;
                 null.rules(0, &[Rule::new(Fault::Red { after_millis: 200 }).data_node(dead)]).await;
-                let once = ["--batch", "50", "--once", "--timeout", "1000"];
+                let once = ["--batch", "50", "--once", "--timeout", "3000"];
                 let came = if peer == OURS {
                     let router = Router::start(&self.router, &files).await;
-                    let more = [&once[..], &["--connections", "32"]].concat();
+                    let more = [&once[..], &["--connections", "64"]].concat();
                     outcome(router.offer(&files.join("router.ndjson"), &more)).await
                 } else {
-                    outcome(naive(&null.clusters, &files.join("peers.ndjson"), &once)).await
+                    outcome(naive(&null.clusters, &files.join("router.ndjson"), &once)).await
                 };
                 let per_bulk = null.per_bulk().await;
                 self.note(round, scenario, peer, came, per_bulk);
@@ -320,7 +320,7 @@ impl Plan {
                         came
                     } else {
                         let slow = ["--batch", "200", "--timeout", "2000"];
-                        let command = naive(&null.clusters, &files.join("peers.ndjson"), &slow);
+                        let command = naive(&null.clusters, &files.join("router.ndjson"), &slow);
                         self.window(&mut null, command).await
                     };
                     null.rules(0, &[]).await;
