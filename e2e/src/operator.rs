@@ -25,7 +25,12 @@ pub const OVERLAY_NAMESPACE: &str = "search";
 
 /// All objects of an overlay, as `kubectl apply -k` would send them.
 pub async fn manifests(env: &Env, overlay: &str) -> Vec<Value> {
-    let overlay = env.repository.join("manifests/overlays").join(overlay);
+    self::overlay(env, &format!("manifests/overlays/{overlay}")).await
+}
+
+/// All objects of a folder of the repository.
+pub async fn overlay(env: &Env, folder: &str) -> Vec<Value> {
+    let overlay = env.repository.join(folder);
     let rendered =
         shell::kubectl(&["kustomize", &overlay.display().to_string()], None, Duration::from_secs(60)).await;
     let rendered = rendered.ok("kubectl kustomize");

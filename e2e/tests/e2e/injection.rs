@@ -91,6 +91,64 @@ fn a_pod_that_asks_gets_a_router() {
     });
 }
 
+/// The shipped manifests: two routers, a Service, and pods of the namespace that write through it while one of them goes.
+#[test]
+fn routers_run_as_a_deployment() {
+    run("routers_run_as_a_deployment", Level::Full, async |t| {
+        let limit = Duration::from_secs(3600);
+        let script = t.env.repository.join("e2e/operator");
+        let built = shell::run(&script, &["image"], None, limit).await.unwrap().ok("e2e/operator image");
+        let loaded = shell::run(t.env.cluster_script(), &["load", built.trim()], None, limit).await.unwrap();
+        if loaded.code == 3 {
+            return skipped("routers_run_as_a_deployment: images cannot be loaded here");
+        }
+        loaded.ok("load");
+        let operator = t.start_operator().await;
+        let cell = Cell::mini("guild-messages");
+        t.apply(&cell.object()).await;
+        t.apply(&placement("pool", "guild-messages", json!({"pool": {"indices": 2}}), 0)).await;
+        for mut object in operator::overlay(t.env, "manifests/router").await {
+            object["metadata"]["namespace"] = json!(t.namespace);
+            if text(&object, "/kind") == "Deployment" {
+                object["spec"]["template"]["spec"]["containers"][0]["image"] =
+                    json!("searchcell.dev/operator:e2e");
+            }
+            t.apply(&object).await;
+        }
+        t.cell_ready(&cell).await;
+        t.placement_ready("pool").await;
+        t.apply(&application(t, "client", "")).await;
+        ready(t, "client").await;
+        wait_for("two routers", LIMIT, async || {
+            let deployment = t.objects.get("deployments", "searchcell-router").await?.ok_or("none")?;
+            let available = deployment["status"]["availableReplicas"].as_i64().unwrap_or_default();
+            ensure(available >= 2, || format!("{available} are available"))
+        })
+        .await;
+
+        let write = async |n: usize| {
+            let body =
+                format!("{{\"index\":{{\"_id\":\"{n}\"}}}}\n{{\"guild_id\":\"7\",\"content\":\"hello\"}}\n");
+            let answer =
+                ask_at(&t.namespace, "client", "searchcell-router", "POST", "/messages/_bulk", &body).await?;
+            ensure(answer.contains("\"status\":201"), || answer)
+        };
+        wait_for("a document through the Service", LIMIT, async || write(0).await).await;
+        let routers = t.pods("app.kubernetes.io/name=searchcell-router").await;
+        let first = routers.keys().next().unwrap();
+        t.objects.delete("pods", first).await.unwrap();
+        // Every one of them, while a router takes its leave: it takes requests until everybody knows that it is going.
+        for n in 1..=40 {
+            write(n).await.unwrap();
+        }
+        t.gone_one("pods", first).await;
+        let elastic = t.elastic("guild-messages", "a");
+        elastic.json(http::Method::POST, "/messages.*/_refresh", None).await.unwrap();
+        assert_eq!(elastic.count("messages.*").await, Ok(41));
+        drop(operator);
+    });
+}
+
 fn flags() -> [&'static str; 4] {
     [
         "--webhook-address=0.0.0.0:9443",
@@ -186,12 +244,23 @@ async fn told(t: &Scenario, name: &str, words: &str) {
 
 /// One request from inside the pod, without a client: the image has none that fits.
 async fn ask(namespace: &str, pod: &str, method: &str, path: &str, body: &str) -> Result<String, String> {
-    let script = "exec 3<>/dev/tcp/127.0.0.1/9200; printf '%s' \"$0\" >&3; timeout 30 cat <&3";
+    ask_at(namespace, pod, "127.0.0.1", method, path, body).await
+}
+
+async fn ask_at(
+    namespace: &str,
+    pod: &str,
+    host: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> Result<String, String> {
+    let script = format!("exec 3<>/dev/tcp/{host}/9200 && printf '%s' \"$0\" >&3 && timeout 30 cat <&3");
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let arguments = ["exec", "-n", namespace, pod, "-c", "app", "--", "bash", "-c", script, &request];
+    let arguments = ["exec", "-n", namespace, pod, "-c", "app", "--", "bash", "-c", &script, &request];
     let output = shell::kubectl(&arguments, None, Duration::from_secs(60)).await;
     if output.code == 0 { Ok(output.stdout) } else { Err(output.stderr) }
 }
