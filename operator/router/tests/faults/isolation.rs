@@ -20,7 +20,7 @@ enum Sickness {
 
 async fn one_of_four(name: &str, sickness: Sickness) {
     // So little that what the sick one is offered does not fit into its share.
-    let limits = json!({"budget": 4 << 20, "bulkTimeout": "2s"});
+    let limits = json!({"budget": 4 << 20, "bulkTimeout": "15s"});
     let stage = Stage::with(name, 4, 16, Versioning::External, Options::default(), limits).await;
     match sickness {
         Sickness::Rule(fault) => stage.clusters[0].set_rules(vec![Rule::new(fault)]),

@@ -26,7 +26,7 @@ struct Service {
 
 impl Service {
     /// A cluster of three nodes at addresses of their own and one port, which one name resolves to.
-    async fn new(name: &str) -> Self {
+    async fn new(name: &str, bulk_timeout: &str) -> Self {
         let any = |host: u8, port| SocketAddr::from((Ipv4Addr::new(127, 0, 0, host), port));
         let free = std::net::TcpListener::bind(any(2, 0)).unwrap().local_addr().unwrap().port();
         let nodes = vec![any(2, free), any(3, free), any(4, free)];
@@ -40,7 +40,7 @@ impl Service {
         std::fs::create_dir_all(&root).unwrap();
         std::fs::write(root.join("table"), encode(&pool.table(1)).unwrap()).unwrap();
         let settings: Settings = serde_json::from_value(json!({
-            "listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "limits": {"bulkTimeout": "1s", "bulkOperations": 20},
+            "listen": "127.0.0.1:0", "admin": "127.0.0.1:0", "limits": {"bulkTimeout": bulk_timeout, "bulkOperations": 20},
             "collections": [{"name": COLLECTION, "table": root.join("table")}]}))
         .unwrap();
         let resolver: Resolver = Arc::new(move |authority| {
@@ -54,7 +54,7 @@ impl Service {
     }
 
     async fn write(&self, work: &[Operation]) -> super::writer::Report {
-        let manner = Manner { timeout: Duration::from_secs(30), ..Manner::default() };
+        let manner = Manner { timeout: Duration::from_secs(200), ..Manner::default() };
         write(&Arc::new(Mutex::new(self.router.address)), work, &manner).await
     }
 
@@ -77,7 +77,7 @@ fn work(count: usize) -> Vec<Operation> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_dead_node_behind_a_name_harms_no_destination() {
-    let service = Service::new("service").await;
+    let service = Service::new("service", "30s").await;
     service.cluster.set_up(1, false).await;
     let work = work(3_000);
     let report = service.write(&work).await;
@@ -89,7 +89,7 @@ async fn one_dead_node_behind_a_name_harms_no_destination() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_dies_while_it_has_bulks_harms_no_destination() {
-    let service = Service::new("dies").await;
+    let service = Service::new("dies", "30s").await;
     let work = work(3_000);
     service.cluster.set_rules(vec![Rule::new(Fault::Slow { millis: 10 })]);
     let dying = async {
@@ -105,7 +105,7 @@ async fn a_node_that_dies_while_it_has_bulks_harms_no_destination() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_answers_nothing_costs_only_what_it_was_sent() {
-    let service = Service::new("silent").await;
+    let service = Service::new("silent", "1s").await;
     service.cluster.set_rules(vec![Rule::new(Fault::Hang { applied: Default::default() }).node(2)]);
     let work = work(3_000);
     let report = service.write(&work).await;

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use searchcell_crds::Versioning;
+use searchcell_workbench::null::Options;
 use searchcell_workbench::null::rules::{Applied, Fault, Rule};
 use searchcell_workbench::work::{Operation, Shape};
 use tokio::time::sleep;
 
-use super::stage::{Stage, until};
+use super::stage::{Stage, impatient, until};
 use super::writer::{Manner, Report, Told};
 
 /// Edits and deletes of much, often delivered twice, and before what they are about.
@@ -22,7 +23,7 @@ async fn stage(name: &str) -> Stage {
 
 /// Writes work while rules are in force for good.
 async fn endures(name: &str, count: usize, rules: &[Rule]) {
-    let stage = stage(name).await;
+    let stage = Stage::with(name, 2, 6, Versioning::External, Options::default(), impatient()).await;
     stage.clusters.iter().for_each(|cluster| cluster.set_rules(rules.to_vec()));
     let work = stage.work(count, tangled());
     let report = stage.write(&work, &Manner::default()).await;
@@ -163,7 +164,8 @@ async fn poison_in_each_position_sinks_no_neighbour() {
     ];
     let rules: Vec<Rule> = poisons.iter().map(|(_, fault, _)| Rule::new(fault.clone())).collect();
     stage.clusters.iter().for_each(|cluster| cluster.set_rules(rules.clone()));
-    let manner = Manner { batch: BATCH as usize, connections: 1, ..Manner::default() };
+    let timeout = Duration::from_secs(200);
+    let manner = Manner { batch: BATCH as usize, connections: 1, timeout, ..Manner::default() };
     let mut all = (Vec::new(), Report::default());
     for (text, _, kind) in &poisons {
         for poisoned in (0..BATCH).map(|position| vec![position]).chain([vec![0, 4, 8], (0..BATCH).collect()])
@@ -225,7 +227,7 @@ async fn stops_and_goes_on(name: &str, fault: Fault, item: u16) {
     let manner = Manner { connections: 2, timeout: Duration::from_millis(400), ..Manner::default() };
     let releasing = async {
         // Released only when the others are all written: they did not wait for it.
-        let patient = Manner { timeout: Duration::from_secs(60), ..manner.clone() };
+        let patient = Manner { timeout: Duration::from_secs(200), ..manner.clone() };
         let report = stage.write(&others, &patient).await;
         for outcome in ["refused", "unsent", "unknown"] {
             assert_eq!(report.count(outcome), 0, "others fail with it: {:?}", report.items);

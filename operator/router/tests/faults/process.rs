@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// How long anything may take that happens in a moment.
-pub const LONG: Duration = Duration::from_secs(120);
+/// How long anything may take that happens in a moment, on a machine that has no time for it.
+pub const LONG: Duration = Duration::from_secs(300);
 
 pub struct Router {
     child: Child,

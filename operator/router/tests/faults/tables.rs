@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use searchcell_core::routing::Table;
 use searchcell_crds::Versioning;
+use searchcell_workbench::null::Options;
 use searchcell_workbench::null::rules::{Fault, Rule};
 use searchcell_workbench::work::Shape;
 
 use super::numbered::tangled;
 use super::process::LONG;
-use super::stage::{Stage, until};
+use super::stage::{Stage, impatient, until};
 use super::writer::Manner;
 
 const OLD: &str = "messages.p0000.g1";
@@ -45,7 +46,7 @@ async fn an_index_that_is_missing_until_the_table_names_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_an_older_table_arrives_once_it_is_drained() {
-    let stage = Stage::new("drained", 2, 6, Versioning::External).await;
+    let stage = Stage::with("drained", 2, 6, Versioning::External, Options::default(), impatient()).await;
     let next = moved(&stage);
     let cluster = &stage.clusters[0];
     // Bulks that hang or come late are under way when the table changes.

@@ -1,12 +1,16 @@
 //! Faults where Elasticsearch numbers versions itself: what is acknowledged is there, nothing is applied twice, and
 //! what nobody knows is said to be unknown.
 
+use std::time::Duration;
+
 use searchcell_crds::Versioning;
+use searchcell_workbench::null::Options;
 use searchcell_workbench::null::rules::{Applied, Fault, Rule};
 use searchcell_workbench::work::{Operation, Shape};
+use serde_json::json;
 
 use super::numbered::while_nodes_die;
-use super::stage::{Stage, until};
+use super::stage::{Stage, impatient, until};
 use super::writer::{Manner, Told, write};
 
 /// Some ids are written several times, so that their order and number matter.
@@ -19,10 +23,13 @@ fn manner() -> Manner {
 }
 
 async fn endures(name: &str, rules: &[Rule], doubts: bool) {
-    let stage = Stage::new(name, 2, 6, Versioning::None).await;
+    let limits = if doubts { impatient() } else { json!({}) };
+    let stage = Stage::with(name, 2, 6, Versioning::None, Options::default(), limits).await;
     stage.clusters.iter().for_each(|cluster| cluster.set_rules(rules.to_vec()));
     let work = work(&stage, 1_500);
-    let report = stage.write(&work, &manner()).await;
+    // Where nothing is to be in doubt, time is not to be over either.
+    let timeout = Duration::from_secs(if doubts { 3 } else { 200 });
+    let report = stage.write(&work, &Manner { timeout, ..manner() }).await;
     stage.verify_unnumbered(&work, &report).await;
     stage.verify_counts(&report).await;
     assert_eq!(report.count("unknown") > 0, doubts, "{:?}", report.items);

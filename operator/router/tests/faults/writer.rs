@@ -87,7 +87,12 @@ pub async fn write(front: &Arc<Mutex<SocketAddr>>, work: &[Operation], manner: &
 async fn worker(front: &Mutex<SocketAddr>, work: &[Operation], manner: &Manner, shared: &Shared) {
     let started = Instant::now();
     let mut at = *front.lock().unwrap();
-    let mut client = Client::new(at);
+    let client = |at| {
+        let mut client = Client::new(at);
+        client.patience = manner.timeout + LONG;
+        client
+    };
+    let mut writes = client(at);
     loop {
         let batch: Vec<usize> = {
             let mut left = shared.left.lock().unwrap();
@@ -111,14 +116,14 @@ async fn worker(front: &Mutex<SocketAddr>, work: &[Operation], manner: &Manner, 
         let now = *front.lock().unwrap();
         if now != at {
             at = now;
-            client = Client::new(at);
+            writes = client(at);
         }
         let mut body = Vec::new();
         for position in &batch {
             work[*position].lines(manner.versioned, &mut body);
         }
         let path = format!("/messages/_bulk?timeout={}ms", manner.timeout.as_millis());
-        let answer = client.bulk(&path, body.into()).await;
+        let answer = writes.bulk(&path, body.into()).await;
         if !note(answer, &batch, manner, shared) {
             sleep(Duration::from_millis(20)).await;
         }
