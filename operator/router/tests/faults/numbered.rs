@@ -7,6 +7,7 @@ use searchcell_crds::Versioning;
 use searchcell_workbench::null::Options;
 use searchcell_workbench::null::rules::{Applied, Fault, Rule};
 use searchcell_workbench::work::{Operation, Shape};
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::stage::{Stage, impatient, until};
@@ -21,12 +22,14 @@ async fn stage(name: &str) -> Stage {
     Stage::new(name, 2, 6, Versioning::External).await
 }
 
-/// Writes work while rules are in force for good.
-async fn endures(name: &str, count: usize, rules: &[Rule]) {
-    let stage = Stage::with(name, 2, 6, Versioning::External, Options::default(), impatient()).await;
+/// Writes work while rules are in force for good. `hangs`: whether some of them let bulks hang.
+async fn endures(name: &str, count: usize, rules: &[Rule], hangs: bool) {
+    let limits = if hangs { impatient() } else { json!({}) };
+    let stage = Stage::with(name, 2, 6, Versioning::External, Options::default(), limits).await;
     stage.clusters.iter().for_each(|cluster| cluster.set_rules(rules.to_vec()));
     let work = stage.work(count, tangled());
-    let report = stage.write(&work, &Manner::default()).await;
+    let timeout = Duration::from_secs(if hangs { 3 } else { 200 });
+    let report = stage.write(&work, &Manner { timeout, ..Manner::default() }).await;
     stage.verify_numbered(&work, &report).await;
     stage.verify_counts(&report).await;
     assert!(report.count("done") > 0 && report.count("superseded") > 0, "{:?}", report.items);
@@ -34,14 +37,14 @@ async fn endures(name: &str, count: usize, rules: &[Rule]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn duplicates_and_another_order_with_deletes() {
-    endures("order", 3_000, &[]).await;
+    endures("order", 3_000, &[], false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_429() {
     let rules =
         [Rule::new(Fault::Reject).share(0.4).times(12), Rule::new(Fault::RejectItems).share(0.2).times(60)];
-    endures("storm", 2_000, &rules).await;
+    endures("storm", 2_000, &rules, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -59,7 +62,7 @@ async fn partial_failures_in_all_mixes() {
         Rule::new(Fault::ReadOnly { status: 403 }).share(0.01).times(5),
         Rule::new(Fault::ReadOnly { status: 429 }).share(0.01).times(5),
     ];
-    endures("mixes", 1_500, &rules).await;
+    endures("mixes", 1_500, &rules, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,7 +76,7 @@ async fn answers_that_break_off_or_never_come() {
     }
     rules.push(Rule::new(Fault::Miscount).share(0.15).times(4));
     rules.push(Rule::new(Fault::NoMaster).share(0.15).times(4));
-    endures("answers", 1_500, &rules).await;
+    endures("answers", 1_500, &rules, true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
