@@ -88,7 +88,7 @@ async fn the_router_is_killed_between_write_and_ack() {
     let manner = Manner::default();
     let writing = super::writer::write(&front, &work, &manner);
     let killing = async {
-        for round in 1..=3_u64 {
+        for _ in 0..3 {
             // Everything is done long before it is answered, so that the router dies in between.
             clusters
                 .iter()
@@ -99,7 +99,6 @@ async fn the_router_is_killed_between_write_and_ack() {
             stage.router.kill().await;
             clusters.iter().for_each(|cluster| cluster.set_rules(Vec::new()));
             stage.router.again().await;
-            assert!(round <= 3);
         }
     };
     let (report, ()) = tokio::join!(writing, killing);
