@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use searchcell_core::routing::Override;
 use searchcell_crds::Versioning;
 use searchcell_router::flow::limits::Limits;
 use searchcell_router::source::nats::Lane;
@@ -144,6 +145,34 @@ pub async fn what_a_blocked_destination_gets_waits_and_the_others_go_on<Q: Queue
         world.lock().unwrap().weather.clear();
         empty(&queue).await;
         assert_eq!(documents(&world).len(), 60);
+        inside.stop().await;
+    }
+    assert!(queue.dead().await.is_empty());
+}
+
+pub async fn a_tenant_over_its_limit_waits_and_the_others_go_on<Q: Queue>(queue: Q) {
+    for parks in [true, false] {
+        let world = world();
+        let mut table = table(Versioning::External, false);
+        let (loud, quiet) = tenants(&table);
+        let to = table.lookup(&loud).unwrap().clone();
+        table.overrides.insert(loud.clone(), Override { to, documents_per_second: Some(1), lane: None });
+        let inside = Inside::start(&queue, &world, &table, limits(), parks);
+        for number in 1..=120 {
+            publish(&queue, number, &loud, &format!("l{number}"), Some(1)).await;
+            publish(&queue, 200 + number, &quiet, &format!("q{number}"), Some(1)).await;
+        }
+        let written = |tenant: &str| {
+            let prefix = format!("{tenant}~");
+            documents(&world).keys().filter(|id| id.starts_with(&prefix)).count()
+        };
+        until("the others are written", || async { written(&quiet) == 120 }).await;
+        assert!(written(&loud) < 120, "two minutes' worth are there at once");
+        table.overrides.clear();
+        table.generation += 1;
+        assert!(inside.directory.apply("messages", table));
+        empty(&queue).await;
+        assert_eq!((written(&loud), written(&quiet)), (120, 120));
         inside.stop().await;
     }
     assert!(queue.dead().await.is_empty());

@@ -53,6 +53,7 @@ macro_rules! every {
                 under_faults_exactly_what_was_published_is_there
                 poison_is_a_dead_letter_and_its_neighbours_are_written
                 what_a_blocked_destination_gets_waits_and_the_others_go_on
+                a_tenant_over_its_limit_waits_and_the_others_go_on
                 what_waits_goes_where_the_next_table_says_and_keeps_no_table_in_use
                 a_router_that_stops_acknowledges_or_returns_everything
                 a_queue_that_dies_in_the_middle_loses_nothing
