@@ -25,7 +25,13 @@ pub fn stored(tenant: &str, id: &str) -> String {
 
 /// What the stored ids of a tenant begin with.
 pub fn prefix(tenant: &str) -> Cow<'static, str> {
-    let mut prefix = String::with_capacity(tenant.len() + 1);
+    // Most have neither, and their id fits behind it without another allocation.
+    let mut prefix = String::with_capacity(tenant.len() + 32);
+    if !tenant.bytes().any(|byte| matches!(byte, b'%' | b'~')) {
+        prefix.push_str(tenant);
+        prefix.push(SEPARATOR);
+        return Cow::Owned(prefix);
+    }
     for character in tenant.chars() {
         match character {
             '%' => prefix.push_str("%25"),

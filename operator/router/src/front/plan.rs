@@ -432,7 +432,9 @@ fn write_action(out: &mut Vec<u8>, verb: Verb, id: &str, routing: Option<&String
         write_text(out, routing);
     }
     if let Some(version) = versions.external {
-        out.extend_from_slice(format!(",\"version\":{version},\"version_type\":\"external\"").as_bytes());
+        out.extend_from_slice(b",\"version\":");
+        out.extend_from_slice(itoa::Buffer::new().format(version).as_bytes());
+        out.extend_from_slice(b",\"version_type\":\"external\"");
     }
     if let Some((seq_no, term)) = versions.condition {
         out.extend_from_slice(format!(",\"if_seq_no\":{seq_no},\"if_primary_term\":{term}").as_bytes());

@@ -89,15 +89,22 @@ fn write_place(out: &mut Vec<u8>, asked: &Asked) {
     if asked.id.is_empty() { out.extend_from_slice(b"null") } else { write_text(out, &asked.id) }
 }
 
+/// Some text and a number: there are seven numbers in each item.
+fn write_number(out: &mut Vec<u8>, before: &str, number: impl itoa::Integer) {
+    out.extend_from_slice(before.as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
 fn write_done(out: &mut Vec<u8>, done: &Done) {
     let [total, successful, failed] = done.shards;
-    // Writing to memory does not fail.
-    write!(
-        out,
-        ",\"_version\":{},\"result\":\"{}\",\"_shards\":{{\"total\":{total},\"successful\":{successful},\"failed\":{failed}}},\"_seq_no\":{},\"_primary_term\":{}",
-        done.version, result(done.result), done.seq_no, done.primary_term
-    )
-    .ok();
+    write_number(out, ",\"_version\":", done.version);
+    out.extend_from_slice(b",\"result\":\"");
+    out.extend_from_slice(result(done.result).as_bytes());
+    write_number(out, "\",\"_shards\":{\"total\":", total);
+    write_number(out, ",\"successful\":", successful);
+    write_number(out, ",\"failed\":", failed);
+    write_number(out, "},\"_seq_no\":", done.seq_no);
+    write_number(out, ",\"_primary_term\":", done.primary_term);
 }
 
 /// The answer to a bulk; and where operations of it may be sent again, the seconds after which the first of them may.
@@ -119,7 +126,8 @@ pub fn bulk(asked: &[Asked], answers: &[Option<Answer>], took_ms: u128) -> (Vec<
         match worst(asked, answers) {
             Ok(done) => {
                 write_done(&mut out, &done);
-                write!(out, ",\"status\":{}}}}}", done.status).ok();
+                write_number(&mut out, ",\"status\":", done.status);
+                out.extend_from_slice(b"}}");
             }
             Err(failure) => {
                 if failure.status == 429 {
