@@ -1,7 +1,6 @@
 //! Ids of documents: as clients know them, as Elasticsearch stores them, and those for documents that come without
 //! one. Pure but for the clock and the randomness that [`Minter::new`] is given.
 
-use std::borrow::Cow;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,29 +17,33 @@ const SEPARATOR: char = '~';
 /// is written `%25`, so that the first `~` is the separator, whatever is in the id, and no two pairs of tenant and id
 /// are stored as one. Other programs rely on this: `docs/routing-table.md` has it, and `tests/vectors/ids.tsv`.
 pub fn stored(tenant: &str, id: &str) -> String {
-    let mut stored = prefix(tenant).into_owned();
+    let mut stored = prefix(tenant);
     stored.push_str(id);
     stored
 }
 
 /// What the stored ids of a tenant begin with.
-pub fn prefix(tenant: &str) -> Cow<'static, str> {
-    // Most have neither, and their id fits behind it without another allocation.
+pub fn prefix(tenant: &str) -> String {
+    // Most ids fit behind it without another allocation.
     let mut prefix = String::with_capacity(tenant.len() + 32);
-    if !tenant.bytes().any(|byte| matches!(byte, b'%' | b'~')) {
-        prefix.push_str(tenant);
-        prefix.push(SEPARATOR);
-        return Cow::Owned(prefix);
-    }
-    for character in tenant.chars() {
-        match character {
-            '%' => prefix.push_str("%25"),
-            SEPARATOR => prefix.push_str("%7E"),
-            other => prefix.push(other),
+    write_prefix(&mut prefix, tenant);
+    prefix
+}
+
+/// Writes what the stored ids of a tenant begin with.
+pub fn write_prefix(out: &mut String, tenant: &str) {
+    if !tenant.bytes().fold(false, |found, byte| found | (byte == b'%') | (byte == b'~')) {
+        out.push_str(tenant);
+    } else {
+        for character in tenant.chars() {
+            match character {
+                '%' => out.push_str("%25"),
+                SEPARATOR => out.push_str("%7E"),
+                other => out.push(other),
+            }
         }
     }
-    prefix.push(SEPARATOR);
-    Cow::Owned(prefix)
+    out.push(SEPARATOR);
 }
 
 /// Makes ids for documents that come without one: 20 characters, ascending in time as far as one process goes, and

@@ -230,24 +230,33 @@ async fn exchange(
     };
     let status = response.status();
     let mut body = response.into_body();
+    // Most answers come in one piece, which is not copied.
+    let mut whole = Bytes::new();
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
             node.failed();
             SendError::Lost(format!("{}: {error}", node.address))
         })?;
-        if let Ok(data) = frame.into_data() {
-            if bytes.len() + data.len() > request.max_answer {
-                return Err(SendError::TooLarge(request.max_answer));
-            }
+        let Ok(data) = frame.into_data() else { continue };
+        if whole.len() + bytes.len() + data.len() > request.max_answer {
+            return Err(SendError::TooLarge(request.max_answer));
+        }
+        if whole.is_empty() && bytes.is_empty() {
+            whole = data;
+        } else {
+            bytes.extend_from_slice(&std::mem::take(&mut whole));
             bytes.extend_from_slice(&data);
         }
+    }
+    if whole.is_empty() {
+        whole = bytes.freeze();
     }
     node.answered();
     if connection.sender.ready().await.is_ok() {
         node.keep(connection);
     }
-    Ok(Response { status, body: bytes.freeze() })
+    Ok(Response { status, body: whole })
 }
 
 impl Transport for ElasticHttp {

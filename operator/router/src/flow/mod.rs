@@ -14,6 +14,7 @@ pub mod judge;
 pub mod lane;
 pub mod limits;
 pub mod owner;
+pub mod quick;
 pub mod reply;
 pub mod segment;
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::answer::{Done, Outcome, Refused};
 use super::classify::{self, Verdict};
+use super::quick;
 
 /// Parameters of every bulk that is sent: only what is read here, so that answers are short. An item's position is
 /// kept because its status is.
@@ -95,11 +96,26 @@ struct Error<'a> {
 
 /// The items of a 200 answer to `sent` operations.
 pub fn items(body: &[u8], sent: usize) -> Result<Vec<ItemReply>, ReplyError> {
+    match quick::items(body, sent) {
+        Some(items) => Ok(items),
+        None => general(body, sent),
+    }
+}
+
+/// The same, whatever the answer looks like.
+pub(super) fn general(body: &[u8], sent: usize) -> Result<Vec<ItemReply>, ReplyError> {
     let body: Body<'_> = serde_json::from_slice(body).map_err(|error| ReplyError::Json(error.to_string()))?;
     if body.items.len() != sent {
         return Err(ReplyError::Count { sent, got: body.items.len() });
     }
     Ok(body.items.into_iter().map(item).collect())
+}
+
+/// The item that a text begins with, whatever it looks like, and what follows it.
+pub(super) fn first(text: &[u8]) -> Option<(ItemReply, &[u8])> {
+    let mut rows = serde_json::Deserializer::from_slice(text).into_iter::<Row<'_>>();
+    let row = rows.next()?.ok()?;
+    Some((item(row), text.get(rows.byte_offset()..)?))
 }
 
 fn item(row: Row<'_>) -> ItemReply {

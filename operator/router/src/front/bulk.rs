@@ -187,20 +187,79 @@ pub enum BulkError {
 
 /// The operations of a body, in order.
 pub fn parse(body: &[u8]) -> Result<Vec<Action<'_>>, BulkError> {
+    read(body)?.collect()
+}
+
+/// The same, to be read one by one.
+pub fn read(body: &[u8]) -> Result<Operations<'_>, BulkError> {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Err(BulkError::Empty);
     }
     if body.last() != Some(&b'\n') {
         return Err(BulkError::Unterminated);
     }
-    // A guess from a first line that is like the others.
-    let mut actions = Vec::with_capacity((body.len() / 512).min(4_096));
-    let mut lines = Lines { rest: body, number: 0 };
-    while let Some(line) = lines.next() {
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
+    Ok(Operations::Bulk(Lines { rest: body, number: 0 }))
+}
+
+/// Operations, each read when it is asked for. After an error nothing of them may be carried out.
+pub enum Operations<'a> {
+    /// Those of a bulk.
+    Bulk(Lines<'a>),
+    /// One that comes by itself.
+    One(Option<Action<'a>>),
+}
+
+impl<'a> Operations<'a> {
+    /// About how many there are: a guess from lines that are like most.
+    pub fn guess(&self) -> usize {
+        match self {
+            Self::Bulk(lines) => (lines.rest.len() / 512).min(4_096),
+            Self::One(_) => 1,
         }
-        let number = lines.number;
+    }
+}
+
+impl<'a> Iterator for Operations<'a> {
+    type Item = Result<Action<'a>, BulkError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Bulk(lines) => lines.operation().transpose(),
+            Self::One(action) => action.take().map(Ok),
+        }
+    }
+}
+
+/// What is wrong, without where: the line is named already.
+fn without_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.split_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
+}
+
+/// The lines of a bulk that are not read yet.
+pub struct Lines<'a> {
+    rest: &'a [u8],
+    number: usize,
+}
+
+impl<'a> Lines<'a> {
+    /// The next line without its end.
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = memchr(b'\n', self.rest)?;
+        let (line, rest) = self.rest.split_at_checked(end)?;
+        self.rest = rest.get(1..).unwrap_or_default();
+        self.number += 1;
+        Some(line.strip_suffix(b"\r").unwrap_or(line))
+    }
+
+    fn operation(&mut self) -> Result<Option<Action<'a>>, BulkError> {
+        let mut next = self.next();
+        // Empty lines between operations are none.
+        while next.is_some_and(|line| line.iter().all(u8::is_ascii_whitespace)) {
+            next = self.next();
+        }
+        let Some(line) = next else { return Ok(None) };
+        let number = self.number;
         // Checked once, also where nothing of it is kept: Elasticsearch refuses what is not text.
         let text = std::str::from_utf8(line)
             .map_err(|_| BulkError::Action { line: number, error: "it is not UTF-8".to_owned() })?;
@@ -214,32 +273,9 @@ pub fn parse(body: &[u8]) -> Result<Vec<Action<'_>>, BulkError> {
         };
         let document = match verb {
             Verb::Delete => None,
-            _ => Some(lines.next().ok_or(BulkError::NoDocument { line: number })?),
+            _ => Some(self.next().ok_or(BulkError::NoDocument { line: number })?),
         };
-        actions.push(Action { verb, meta, document });
-    }
-    Ok(actions)
-}
-
-/// What is wrong, without where: the line is named already.
-fn without_position(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split_once(" at line ").map_or(text.clone(), |(what, _)| what.to_owned())
-}
-
-struct Lines<'a> {
-    rest: &'a [u8],
-    number: usize,
-}
-
-impl<'a> Lines<'a> {
-    /// The next line without its end.
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let end = memchr(b'\n', self.rest)?;
-        let (line, rest) = self.rest.split_at_checked(end)?;
-        self.rest = rest.get(1..).unwrap_or_default();
-        self.number += 1;
-        Some(line.strip_suffix(b"\r").unwrap_or(line))
+        Ok(Some(Action { verb, meta, document }))
     }
 }
 

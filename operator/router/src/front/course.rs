@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::App;
 use super::body;
-use super::bulk::{Action, Meta, Verb, Word};
+use super::bulk::{Action, BulkError, Meta, Operations, Verb, Word};
 use super::error::Failure;
 use super::ingress::{Ingress, Wait};
 use super::pending::Pending;
@@ -186,7 +186,7 @@ impl<'a> Course<'a> {
         what: What<'a>,
         patience: Patience,
         body: body::Held,
-        read: impl for<'b> Fn(&'b [u8]) -> Result<Vec<Action<'b>>, Failure>,
+        read: impl for<'b> Fn(&'b [u8]) -> Result<Operations<'b>, BulkError>,
     ) -> Result<Self, Failure> {
         let now = Instant::now();
         // A body of many small operations needs more to be understood than it has bytes.
@@ -209,7 +209,15 @@ impl<'a> Course<'a> {
         };
         let routes = app.directory.current();
         let mut ingress = Ingress::new(&app.hot, app.fence.is_up(now), now, Some(patience.latest));
-        let mut plan = Plan::new(read(&body.bytes)?, &course.request(&routes), &mut ingress);
+        let read = read(&body.bytes);
+        let planned = read.and_then(|read| Plan::of(read, &course.request(&routes), &mut ingress));
+        let mut plan = match planned {
+            Ok(plan) => plan,
+            Err(error) => {
+                ingress.give_back();
+                return Err(Failure::illegal(error.to_string()));
+            }
+        };
         let answer = plan.asked.len().saturating_mul(ANSWER);
         let missing = answer.saturating_sub(planning.bytes());
         let lease = app.core.budget().take(plan.cost()).filter(|_| planning.grow(missing));

@@ -1,5 +1,6 @@
 //! From the operations of a request to what is sent where: tenants, stored ids, versions, destinations. Pure.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -8,10 +9,11 @@ use http::StatusCode;
 use searchcell_core::routing::Destination;
 use searchcell_crds::IdScope;
 use serde_json::value::RawValue;
+use smallvec::{SmallVec, smallvec};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::bulk::{self, Action, Verb, Word};
+use super::bulk::{self, Action, BulkError, Operations, Verb, Word};
 use super::error::Failure;
 use super::ingress::{Ingress, Wait};
 use super::rules::{Versions, refuse, versions};
@@ -83,10 +85,12 @@ pub struct Plan<'a> {
     routes: Vec<Arc<Route>>,
     copies: Vec<Copy<'a>>,
     actions: Vec<u8>,
-    tenants: Vec<String>,
+    tenants: Vec<Cow<'a, str>>,
     names: BTreeMap<String, Arc<str>>,
     /// Hashes of what the operation at hand is stored as.
     ids: Vec<u64>,
+    /// What the copy at hand is stored as.
+    stored: String,
 }
 
 /// Whose a copy is, and where it goes.
@@ -105,47 +109,68 @@ pub struct Target {
 impl<'a> Plan<'a> {
     /// The plan of a request's operations.
     pub fn new(actions: Vec<Action<'a>>, request: &Request<'_>, ingress: &mut Ingress<'_>) -> Self {
-        let mut plan = Plan {
-            asked: Vec::with_capacity(actions.len()),
-            waiting: Vec::new(),
-            routes: Vec::new(),
-            copies: Vec::with_capacity(actions.len()),
-            actions: Vec::with_capacity(actions.len() * 96),
-            tenants: Vec::with_capacity(actions.len()),
-            names: BTreeMap::new(),
-            ids: Vec::new(),
-        };
+        let mut plan = Plan::for_about(actions.len());
         for action in actions {
-            let first = plan.copies.len();
-            let index = match (&action.meta.index, request.index) {
-                (Some(Word(index)), _) => index.as_ref(),
-                (None, Some(index)) => index,
-                (None, None) => "",
-            };
-            let index = plan.name(index);
-            let mut id = action.meta.id.as_ref().map(|Word(id)| Box::from(id.as_ref())).unwrap_or_default();
-            let verb = action.verb;
-            let blocked = plan.resolve(&action, &index, &mut id, request, ingress);
-            let position = plan.asked.len();
-            let wait = blocked.and_then(|blocked| {
-                ingress.admit(position, &plan.ids, blocked).map_err(|after| Failure::too_fast(&index, after))
-            });
-            let copies = match wait {
-                Ok(None) => Ok(first..plan.copies.len()),
-                Ok(Some(wait)) => {
-                    plan.waiting.push(Waiting { position, action, wait });
-                    Err(Failure::overloaded(format!(
-                        "not applied: {wait}, and the timeout of the request is over"
-                    )))
-                }
-                Err(failure) => Err(failure),
-            };
-            if copies.is_err() {
-                plan.copies.truncate(first);
-            }
-            plan.asked.push(Asked { verb, index, id, copies });
+            plan.add(action, request, ingress);
         }
         plan
+    }
+
+    /// The same for operations that are read one by one, because many in memory at once take longer.
+    pub fn of(
+        operations: Operations<'a>,
+        request: &Request<'_>,
+        ingress: &mut Ingress<'_>,
+    ) -> Result<Self, BulkError> {
+        let mut plan = Plan::for_about(operations.guess());
+        for action in operations {
+            plan.add(action?, request, ingress);
+        }
+        Ok(plan)
+    }
+
+    fn for_about(operations: usize) -> Self {
+        Plan {
+            asked: Vec::with_capacity(operations),
+            waiting: Vec::new(),
+            routes: Vec::new(),
+            copies: Vec::with_capacity(operations),
+            actions: Vec::with_capacity(operations * 96),
+            tenants: Vec::with_capacity(operations),
+            names: BTreeMap::new(),
+            ids: Vec::new(),
+            stored: String::new(),
+        }
+    }
+
+    fn add(&mut self, action: Action<'a>, request: &Request<'_>, ingress: &mut Ingress<'_>) {
+        let first = self.copies.len();
+        let index = match (&action.meta.index, request.index) {
+            (Some(Word(index)), _) => index.as_ref(),
+            (None, Some(index)) => index,
+            (None, None) => "",
+        };
+        let index = self.name(index);
+        let mut id = action.meta.id.as_ref().map(|Word(id)| Box::from(id.as_ref())).unwrap_or_default();
+        let verb = action.verb;
+        let blocked = self.resolve(&action, &index, &mut id, request, ingress);
+        let position = self.asked.len();
+        let wait = blocked.and_then(|blocked| {
+            ingress.admit(position, &self.ids, blocked).map_err(|after| Failure::too_fast(&index, after))
+        });
+        let copies = match wait {
+            Ok(None) => Ok(first..self.copies.len()),
+            Ok(Some(wait)) => {
+                self.waiting.push(Waiting { position, action, wait });
+                let reason = format!("not applied: {wait}, and the timeout of the request is over");
+                Err(Failure::overloaded(reason))
+            }
+            Err(failure) => Err(failure),
+        };
+        if copies.is_err() {
+            self.copies.truncate(first);
+        }
+        self.asked.push(Asked { verb, index, id, copies });
     }
 
     /// Copies to be sent.
@@ -166,7 +191,7 @@ impl<'a> Plan<'a> {
         let copy = self.copies.get(copy)?;
         let place = self.routes.get(copy.route)?.place(copy.position)?;
         Some(Target {
-            tenant: self.tenants.get(copy.tenant)?.clone(),
+            tenant: self.tenants.get(copy.tenant)?.to_string(),
             cluster: Arc::clone(&place.cluster),
             index: Arc::clone(&place.index),
             repeatable: copy.repeatable,
@@ -297,24 +322,25 @@ impl<'a> Plan<'a> {
         }
         let mut blocked = None;
         for tenant in tenants {
-            let stored = match rules.id_scope {
-                IdScope::Tenant => ids::stored(&tenant, id),
-                IdScope::Collection => id.to_string(),
-            };
-            if stored.len() > ids::MAX_ID_BYTES {
+            self.stored.clear();
+            if rules.id_scope == IdScope::Tenant {
+                ids::write_prefix(&mut self.stored, &tenant);
+            }
+            self.stored.push_str(id);
+            if self.stored.len() > ids::MAX_ID_BYTES {
                 return Err(Failure::illegal(format!(
                     "id is too long: with its tenant it has {} bytes, and {} are the most",
-                    stored.len(),
+                    self.stored.len(),
                     ids::MAX_ID_BYTES
                 )));
             }
-            let says = route.table.overrides.get(&tenant);
+            let says = route.table.overrides.get(tenant.as_ref());
             let to: &Destination = match says {
                 Some(says) => &says.to,
                 None => route.table.in_pool(&tenant).ok_or_else(|| Failure::no_place(index, &tenant))?,
             };
             let lane = ingress.arrives(route, &tenant, action.document.map_or(0, <[u8]>::len), says);
-            let order = xxh3_64(stored.as_bytes());
+            let order = xxh3_64(self.stored.as_bytes());
             self.ids.push(order ^ route.seed);
             // Of this operation alone: a request is not to wait for the index of one of its tenants, which may be lost
             // for hours. Without a copy to be written, nobody may be told that it is.
@@ -334,8 +360,8 @@ impl<'a> Plan<'a> {
                 write_action(
                     &mut self.actions,
                     action.verb,
-                    &stored,
-                    to.routed.then_some(&tenant),
+                    &self.stored,
+                    to.routed.then_some(tenant.as_ref()),
                     &versions,
                 );
                 self.copies.push(Copy {
@@ -356,21 +382,32 @@ impl<'a> Plan<'a> {
     }
 }
 
-fn tenants(action: &Action<'_>, route: &Route, request: &Request<'_>) -> Result<Vec<String>, Failure> {
+/// Nearly every operation has one.
+type Tenants<'a> = SmallVec<[Cow<'a, str>; 1]>;
+
+fn tenants<'a>(action: &Action<'a>, route: &Route, request: &Request<'_>) -> Result<Tenants<'a>, Failure> {
     let rules = &route.table.tenant;
-    let routing = action.meta.routing.as_ref().map(|Word(routing)| routing.as_ref()).or(request.routing);
-    let tenants: Vec<String> = match (routing, action.document) {
-        (Some(routing), _) if rules.fan_out => routing.split(',').map(str::to_owned).collect(),
-        (Some(routing), _) => vec![routing.to_owned()],
+    let own = || request.routing.map(|routing| Cow::Owned(routing.to_owned()));
+    let routing = action.meta.routing.as_ref().map(|Word(routing)| routing.clone()).or_else(own);
+    let tenants: Tenants<'a> = match (routing, action.document) {
+        (Some(routing), _) if rules.fan_out => {
+            routing.split(',').map(|tenant| Cow::Owned(tenant.to_owned())).collect()
+        }
+        (Some(routing), _) => smallvec![routing],
         (None, Some(document)) => in_document(document, &rules.field, rules.fan_out)?,
         (None, None) => {
             let reason = "routing is required to delete: it is the tenant".to_owned();
             return Err(Failure::new(StatusCode::BAD_REQUEST, "routing_missing_exception", reason));
         }
     };
-    let mut unique = Vec::with_capacity(tenants.len());
+    for tenant in &tenants {
+        check_tenant(tenant)?;
+    }
+    if tenants.len() < 2 {
+        return Ok(tenants);
+    }
+    let mut unique = Tenants::with_capacity(tenants.len());
     for tenant in tenants {
-        check_tenant(&tenant)?;
         if !unique.contains(&tenant) {
             unique.push(tenant);
         }
@@ -390,7 +427,7 @@ pub fn check_tenant(tenant: &str) -> Result<(), Failure> {
     )))
 }
 
-fn in_document(document: &[u8], name: &str, fan_out: bool) -> Result<Vec<String>, Failure> {
+fn in_document<'a>(document: &'a [u8], name: &str, fan_out: bool) -> Result<Tenants<'a>, Failure> {
     let parsing =
         |reason: String| Failure::new(StatusCode::BAD_REQUEST, "document_parsing_exception", reason);
     let value = bulk::field(document, name).map_err(|error| parsing(error.to_string()))?;
@@ -401,28 +438,28 @@ fn in_document(document: &[u8], name: &str, fan_out: bool) -> Result<Vec<String>
     };
     let value = value.ok_or_else(missing)?;
     let wrong = || parsing(format!("the field [{name}] must be a string or an integer"));
-    let one = |value: &RawValue| {
+    let one = |value: &'a RawValue| {
         let text = value.get();
         let digits = text.strip_prefix('-').unwrap_or(text);
         if text.starts_with('"') {
-            serde_json::from_str::<String>(text).map_err(|_| wrong())
+            serde_json::from_str::<Word<'a>>(text).map(|Word(tenant)| tenant).map_err(|_| wrong())
         } else if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) && text != "-0" {
-            Ok(text.to_owned())
+            Ok(Cow::Borrowed(text))
         } else {
             Err(wrong())
         }
     };
     if !fan_out {
-        return one(value).map(|tenant| vec![tenant]);
+        return one(value).map(|tenant| smallvec![tenant]);
     }
-    let list: Vec<&RawValue> = match serde_json::from_str(value.get()) {
+    let list: Vec<&'a RawValue> = match serde_json::from_str(value.get()) {
         Ok(list) => list,
         Err(_) => vec![value],
     };
     if list.is_empty() { Err(missing()) } else { list.into_iter().map(one).collect() }
 }
 
-fn write_action(out: &mut Vec<u8>, verb: Verb, id: &str, routing: Option<&String>, versions: &Versions) {
+fn write_action(out: &mut Vec<u8>, verb: Verb, id: &str, routing: Option<&str>, versions: &Versions) {
     out.extend_from_slice(b"{\"");
     out.extend_from_slice(verb.name().as_bytes());
     out.extend_from_slice(b"\":{\"_id\":");
@@ -444,8 +481,9 @@ fn write_action(out: &mut Vec<u8>, verb: Verb, id: &str, routing: Option<&String
 
 /// Text as JSON.
 pub fn write_text(out: &mut Vec<u8>, text: &str) {
-    let plain = |byte: u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
-    if text.bytes().all(plain) {
+    // To the end in any case: that is done for many bytes at once.
+    let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    if !text.bytes().fold(false, |found, byte| found | special(byte)) {
         out.push(b'"');
         out.extend_from_slice(text.as_bytes());
         out.push(b'"');

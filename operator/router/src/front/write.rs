@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use tokio::time::{Instant, sleep_until};
 
 use super::body::{self, Held};
-use super::bulk::{self, Action, Meta, Verb, Word};
+use super::bulk::{self, Action, BulkError, Meta, Operations, Verb, Word};
 use super::course::{Course, Outcome, Patience, What};
 use super::error::Failure;
 use super::{Answer, App, Asked, render};
@@ -48,11 +48,7 @@ impl App {
         let may_write = |collection: &str| caller.may_write(collection);
         let patience = Patience::new(&asked.params, started, self.sizes.request_timeout)?;
         let routing = asked.params.get("routing");
-        let outcome = self
-            .carry_out(held, index, routing, &may_write, patience, |body| {
-                bulk::parse(body).map_err(|error| Failure::illegal(error.to_string()))
-            })
-            .await?;
+        let outcome = self.carry_out(held, index, routing, &may_write, patience, bulk::read).await?;
         let took = started.elapsed().as_millis();
         let (body, retry_after) = render::bulk(&outcome.asked, &outcome.answers, took);
         Ok(Answer { retry_after, lease: Some(outcome.lease), ..Answer::ok(body) })
@@ -98,7 +94,7 @@ impl App {
                     ..Meta::default()
                 };
                 let document = (verb != Verb::Delete).then_some(body);
-                Ok(vec![Action { verb, meta, document }])
+                Ok(Operations::One(Some(Action { verb, meta, document })))
             })
             .await?;
         let Some(one) = outcome.asked.first() else { return Err(Failure::illegal("nothing was asked")) };
@@ -113,7 +109,7 @@ impl App {
         routing: Option<&str>,
         may_write: &(dyn Fn(&str) -> bool + Sync),
         patience: Patience,
-        read: impl for<'b> Fn(&'b [u8]) -> Result<Vec<Action<'b>>, Failure> + Sync,
+        read: impl for<'b> Fn(&'b [u8]) -> Result<Operations<'b>, BulkError> + Sync,
     ) -> Result<Outcome, Failure> {
         let mut changes = self.directory.changes();
         changes.mark_unchanged();
