@@ -69,9 +69,10 @@ reasons! {
     MapCountTooLow => "vm.max_map_count of a Kubernetes node is below what Elasticsearch needs. Raise it to 262144 or more, or set node.store.allow_mmap: false.",
     ClusterUnavailable => "Some clusters do not serve; the others do. Look at status.clusters.",
     MastersShareNode => "Master-eligible nodes share a Kubernetes node. Add nodes to the zone.",
-    // Pods with routers: events only.
+    // Routers and their pods: events only.
     RouterMissing => "A pod that asks for a router runs without one; the message says why. Put right what it names, and delete the pod.",
     RouterOutdated => "A pod's router has no access to a cell that its collection has come to. Delete the pod: the next one has.",
+    HotTenant => "A tenant writes far more than others: the event says how much, and through how many routers. Give it an index of its own: name it in spec.dedicated.tenants of an IndexPlacement.",
     // Nothing moves before the spec changes: Stalled.
     InvalidSpec => "The spec breaks rules; the message lists every problem with its path. What runs is left alone.",
     NotSupportedYet => "The spec asks for something that this version of the operator does not do. The message names it and what to write instead.",

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::engine::{CellPass, Key, Observer, PlacementPass, TablePass};
 use crate::failure::Class;
 use crate::routers::Census;
-use crate::transitions::{Note, of_cell, of_placement};
+use crate::transitions::{Note, note, of_cell, of_placement};
 
 type One = [(&'static str, &'static str); 1];
 type Two = [(&'static str, &'static str); 2];
@@ -44,6 +44,7 @@ pub struct Metrics {
     routers: Family<One, Gauge>,
     routers_missing: Gauge,
     router_generation_lag: Gauge,
+    hot_tenants: Gauge,
     leader: Gauge,
     by_object: Mutex<BTreeMap<Key, Standing>>,
 }
@@ -74,7 +75,7 @@ impl Default for Metrics {
         let injections: Family<One, Counter> = Family::default();
         let routers: Family<One, Gauge> = Family::default();
         let (routers_missing, router_generation_lag) = (Gauge::default(), Gauge::default());
-        let leader = Gauge::default();
+        let (hot_tenants, leader) = (Gauge::default(), Gauge::default());
         registry.register("reconciliations", "Finished passes", reconciliations.clone());
         registry.register("reconcile_duration_seconds", "Time of a pass", durations.clone());
         registry.register("steps", "Steps of plans by what became of them", steps.clone());
@@ -107,6 +108,11 @@ impl Default for Metrics {
             "By how much the router that is furthest behind has an older table",
             router_generation_lag.clone(),
         );
+        registry.register(
+            "hot_tenants",
+            "Tenants that are hot in at least one router, as of the last reading",
+            hot_tenants.clone(),
+        );
         registry.register("leader", "1 while this process may change things", leader.clone());
         let build = Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "Version of the operator", build);
@@ -124,6 +130,7 @@ impl Default for Metrics {
             routers,
             routers_missing,
             router_generation_lag,
+            hot_tenants,
             leader,
             by_object: Mutex::default(),
         }
@@ -169,6 +176,11 @@ impl Metrics {
     /// How many pods run without their routers.
     pub fn routers_missing(&self, count: i64) {
         self.routers_missing.set(count);
+    }
+
+    /// Tenants that routers find hot.
+    pub fn hot_tenants(&self, count: i64) {
+        self.hot_tenants.set(count);
     }
 
     /// Whether this process may change things.
@@ -313,6 +325,11 @@ impl Report {
         self.tell(about, vec![note]);
     }
 
+    /// Tells of a hot tenant, on the object that a person changes.
+    pub fn hot_tenant(&self, about: &ObjectReference, warning: bool, text: String) {
+        self.tell(about, vec![note(warning, Reason::HotTenant.as_str(), "ReadRouters", text)]);
+    }
+
     /// Events are worth less than passes: when there are too many at once, some are not written.
     fn tell(&self, about: &ObjectReference, notes: Vec<Note>) {
         for note in notes {
@@ -403,6 +420,7 @@ mod tests {
         metrics.injection("refused");
         metrics.routers(Census { behind: 2, lag: 7, ..Census::default() });
         metrics.routers_missing(3);
+        metrics.hot_tenants(2);
         metrics.set_leader(true);
         let plan = Plan::default();
         metrics.pass("cell", Some(Class::Conflict), 0.2, &plan, &[]);
@@ -423,6 +441,7 @@ mod tests {
             "searchcell_routers{state=\"unread\"} 0",
             "searchcell_router_generation_lag 7",
             "searchcell_routers_missing 3",
+            "searchcell_hot_tenants 2",
             "searchcell_reconciliations_total{controller=\"cell\",outcome=\"conflict\"} 1",
             "searchcell_reconcile_duration_seconds_count{controller=\"cell\"} 1",
             "searchcell_clusters{state=\"Ready\"} 2",

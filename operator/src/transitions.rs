@@ -23,7 +23,8 @@ pub struct Note {
     pub text: String,
 }
 
-fn note(warning: bool, reason: &str, action: &'static str, text: impl Into<String>) -> Note {
+/// A note whose text is not too long for an event.
+pub(crate) fn note(warning: bool, reason: &str, action: &'static str, text: impl Into<String>) -> Note {
     let mut text = text.into();
     if text.len() > MAX_TEXT {
         let end = (0..=MAX_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);

@@ -211,8 +211,16 @@ fn routers_are_read(server: &Server, operator: &Operator) {
             let mut stream = stream.unwrap();
             let mut head = [0; 4096];
             let length = stream.read(&mut head).unwrap();
-            assert!(head[..length].starts_with(b"GET /generation HTTP/1.1\r\n"));
-            let body = r#"{"collections": {"messages": {"applied": 9800000000, "drained": 1}}}"#;
+            let body = match &head[..length] {
+                asked if asked.starts_with(b"GET /generation HTTP/1.1\r\n") => {
+                    r#"{"collections": {"messages": {"applied": 9800000000, "drained": 1}}}"#
+                }
+                asked if asked.starts_with(b"GET /debug/hot HTTP/1.1\r\n") => {
+                    r#"{"tenants": [{"collection": "messages", "tenant": "813", "documentsPerSecond": 6000.0,
+                        "bytesPerSecond": 3072000.0, "hot": true}]}"#
+                }
+                other => panic!("{}", String::from_utf8_lossy(other)),
+            };
             write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
         }
     });
@@ -229,6 +237,9 @@ fn routers_are_read(server: &Server, operator: &Operator) {
         let metrics = operator.metrics();
         lines.iter().all(|line| metrics.contains(line)).then_some(())
     });
+    let told = until("the event HotTenant", || events(server, "search", "HotTenant").into_iter().next());
+    assert_eq!(told.0, "pool", "the placement of the collection");
+    assert!(told.1.contains("\"813\"") && told.1.contains("6000 documents/s and 2.9 MiB/s"), "{told:?}");
 }
 
 /// Who deletes the Secret asks for everything anew.

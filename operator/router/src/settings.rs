@@ -393,6 +393,9 @@ fence: {after: 60s}
         let names: Vec<_> = settings.collections.iter().map(|collection| collection.name.as_str()).collect();
         assert_eq!(names, ["audit", "messages"]);
         assert_eq!((settings.limits.budget, settings.limits.max_request), (16 << 20, 8 << 20));
+        assert_eq!(settings.fence.after, Some(Duration::from_secs(300)), "the operator reads it");
+        let shipped = include_str!("../../../manifests/router/router.yaml");
+        assert_eq!(parse(shipped, Path::new("router.yaml")).unwrap().fence.after, settings.fence.after);
         let error = parse("{", Path::new("environment")).unwrap_err().to_string();
         assert!(error.starts_with("environment: "), "{error}");
     }

@@ -1,7 +1,9 @@
 //! Pods of routers, while this process leads: a pod without the router that it asked for is told so (`missing`), a new
-//! table is brought to its routers at once (`nudge`), and what they have is read from them (`read`). What is decided is
-//! in `searchcell_core::inject::routers`. Effects: reads pods, annotates them, writes events, asks routers.
+//! table is brought to its routers at once (`nudge`), what they have is read from them (`read`), and somebody is told of
+//! tenants that they find hot (`hot`). What is decided is in `searchcell_core::inject`. Effects: reads pods, annotates
+//! them, writes events, asks routers.
 
+mod hot;
 mod missing;
 mod nudge;
 mod read;
@@ -12,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
+use searchcell_core::inject::hot::HotMemory;
 use searchcell_core::inject::routers::{Reading, RouterPod};
 use searchcell_core::names::{ANNOTATION_TABLE_GENERATION, routing_table};
 use searchcell_core::snapshot::annotation;
@@ -25,7 +28,8 @@ use watches::{Unrouted, Watched, Watches};
 
 /// How often is looked, in memory, whether somebody is to be told something.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// How often routers are asked what they have.
+/// How often routers are asked what they have. For them this is a sign of life: those that this operator injects hold back
+/// some writes when they have none for five minutes (`fence.after`).
 const READ_EVERY: Duration = Duration::from_secs(60);
 /// How long after it began to lead, first.
 const FIRST_READ: Duration = Duration::from_secs(10);
@@ -78,6 +82,8 @@ struct Told {
     missing: BTreeMap<String, bool>,
     /// Pods that were told which cells their routers lack, by UID.
     outdated: BTreeMap<String, BTreeSet<String>>,
+    /// Tenants that somebody was told of.
+    hot: HotMemory,
 }
 
 impl Routers {
@@ -85,7 +91,7 @@ impl Routers {
     pub async fn run(self) {
         let watched = Arc::new(Watched::default());
         let mut watches = Watches::start(&self.client, &self.namespaces, &watched);
-        let mut told = Told::default();
+        let (mut told, began) = (Told::default(), Instant::now());
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reads = interval_at(Instant::now() + FIRST_READ, READ_EVERY);
@@ -103,7 +109,9 @@ impl Routers {
                 _ = reads.tick() => {
                     let pods = watched.routers();
                     self.tell_outdated(&pods, &mut told);
-                    self.metrics.routers(self.read(&pods).await);
+                    let (census, hot) = self.read(&pods).await;
+                    self.metrics.routers(census);
+                    self.tell_hot(&hot, began.elapsed(), &mut told);
                 }
                 () = watches.ended() => return,
             }

@@ -1,4 +1,5 @@
-//! Asks routers which tables they have, at `/generation` of their admin port. Effects: network.
+//! Asks routers which tables they have, at `/generation` of their admin port, and which tenants are hot, at
+//! `/debug/hot`. Effects: network.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,16 +11,18 @@ use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use searchcell_core::inject::hot::HotReading;
 use searchcell_core::inject::routers::{Progress, RouterPod};
 use searchcell_core::names::ROUTER_ADMIN_PORT;
+use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::{AT_ONCE, Census, Reading, Routers};
 
-/// Longest time that one router may take.
+/// Longest time that one answer of a router may take.
 const LIMIT: Duration = Duration::from_secs(3);
-/// Most that it may say.
+/// Most that it may say in one.
 const MOST_BYTES: usize = 256 << 10;
 
 /// Why a router was not read.
@@ -43,28 +46,33 @@ enum ReadError {
     Json(serde_json::Error),
 }
 
+/// What one router says: which tables it has, and which tenants are hot, where that was to be had.
+type Said = (Reading, Option<HotReading>);
+
 impl Routers {
-    /// Asks all routers that run.
-    pub(super) async fn read(&self, pods: &[RouterPod]) -> Census {
+    /// Asks all routers that run how far they are, and which tenants are hot.
+    pub(super) async fn read<'a>(&self, pods: &'a [RouterPod]) -> (Census, Vec<(&'a RouterPod, HotReading)>) {
         let published = self.published_for(pods);
         let asked = pods.iter().filter_map(|pod| Some((pod, pod.address.as_deref()?)));
         let asked: Vec<(&RouterPod, &str)> = asked.collect();
-        let readings = futures::stream::iter(asked)
-            .map(|(pod, address)| async move { (pod, timeout(LIMIT, reading(address)).await) })
-            .buffer_unordered(AT_ONCE);
-        let readings: Vec<_> = readings.collect().await;
-        let mut census = Census::default();
+        let said =
+            futures::stream::iter(asked).map(|(pod, address)| async move { (pod, said(pod, address).await) });
+        let said: Vec<(&RouterPod, Result<Said, ReadError>)> = said.buffer_unordered(AT_ONCE).collect().await;
+        let (mut census, mut readings) = (Census::default(), Vec::new());
         let none = BTreeMap::new();
-        for (pod, reading) in readings {
-            match reading.unwrap_or(Err(ReadError::Late)) {
-                Ok(reading) => match pod.progress(&reading, published.get(&pod.namespace).unwrap_or(&none)) {
-                    Progress::Current => census.current += 1,
-                    Progress::Draining => census.draining += 1,
-                    Progress::Behind(lag) => {
-                        census.behind += 1;
-                        census.lag = census.lag.max(lag);
+        for (pod, said) in said {
+            match said {
+                Ok((reading, hot)) => {
+                    match pod.progress(&reading, published.get(&pod.namespace).unwrap_or(&none)) {
+                        Progress::Current => census.current += 1,
+                        Progress::Draining => census.draining += 1,
+                        Progress::Behind(lag) => {
+                            census.behind += 1;
+                            census.lag = census.lag.max(lag);
+                        }
                     }
-                },
+                    readings.extend(hot.map(|hot| (pod, hot)));
+                }
                 Err(error) => {
                     let (namespace, name) = (&pod.namespace, &pod.name);
                     tracing::debug!(namespace, name, %error, "a router was not read");
@@ -72,18 +80,32 @@ impl Routers {
                 }
             }
         }
-        census
+        (census, readings)
     }
 }
 
-async fn reading(address: &str) -> Result<Reading, ReadError> {
+async fn said(pod: &RouterPod, address: &str) -> Result<Said, ReadError> {
     let address: IpAddr = address.parse().map_err(|_| ReadError::Address)?;
     let port = u16::try_from(ROUTER_ADMIN_PORT).map_err(|_| ReadError::Address)?;
     let address = SocketAddr::new(address, port);
+    let reading = within_limit(address, "/generation").await?;
+    let hot = within_limit(address, "/debug/hot").await.inspect_err(|error| {
+        // What it has is known all the same.
+        let (namespace, name) = (&pod.namespace, &pod.name);
+        tracing::debug!(namespace, name, %error, "the hot tenants of a router were not read");
+    });
+    Ok((reading, hot.ok()))
+}
+
+async fn within_limit<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T, ReadError> {
+    timeout(LIMIT, get(address, path)).await.unwrap_or(Err(ReadError::Late))
+}
+
+async fn get<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T, ReadError> {
     let stream = TcpStream::connect(address).await.map_err(ReadError::Connect)?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(ReadError::Request)?;
-    let request = Request::get("/generation")
+    let request = Request::get(path)
         .header(header::HOST, address.to_string())
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())

@@ -3,6 +3,7 @@
 //! Nothing here ever keeps a pod from being admitted: what cannot be done is a [`Refusal`], and the pod runs without.
 
 pub mod certificate;
+pub mod hot;
 mod patch;
 pub mod routers;
 pub mod sidecar;

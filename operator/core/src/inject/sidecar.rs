@@ -31,6 +31,9 @@ pub const CONFIGURATION: &str = "SEARCHCELL_ROUTER_CONFIG_YAML";
 
 /// What the router needs beside its budget.
 const BESIDE_BUDGET_MIB: u32 = 64;
+/// How long the operator may be silent, which reads every router once a minute, before writes wait of tenants whom a
+/// migration moves. A new leader and some readings that fail are no reason yet.
+const FENCE_AFTER: &str = "5m";
 /// So that a moment of fragmentation does not end it.
 const MARGIN_MIB: u32 = 64;
 /// Largest body, as Elasticsearch has it.
@@ -76,6 +79,7 @@ impl Sidecar {
                 // The application ends first, and what is left of the pod's time is the router's.
                 "grace": format!("{}s", self.grace.saturating_sub(5).clamp(1, 25)),
             },
+            "fence": {"after": FENCE_AFTER},
         })
     }
 

@@ -83,26 +83,7 @@ async fn answers_that_break_off_or_never_come() {
 async fn the_router_is_killed_between_write_and_ack() {
     let mut stage = stage("kill").await;
     let work = stage.work(2_000, tangled());
-    let front = stage.router.front.clone();
-    let clusters = stage.clusters.clone();
-    let manner = Manner::default();
-    let writing = super::writer::write(&front, &work, &manner);
-    let killing = async {
-        for _ in 0..3 {
-            // Everything is done long before it is answered, so that the router dies in between.
-            clusters
-                .iter()
-                .for_each(|cluster| cluster.set_rules(vec![Rule::new(Fault::Slow { millis: 150 })]));
-            let applied = || clusters.iter().map(|cluster| cluster.counters().applied).sum::<u64>();
-            let before = applied();
-            until("operations are applied", || applied() >= before + 60).await;
-            stage.router.kill().await;
-            clusters.iter().for_each(|cluster| cluster.set_rules(Vec::new()));
-            stage.router.again().await;
-        }
-    };
-    let (report, ()) = tokio::join!(writing, killing);
-    assert!(report.lost > 0, "requests were under way");
+    let report = stage.write_while_it_dies(&work, &Manner::default(), 3).await;
     stage.verify_numbered(&work, &report).await;
 }
 

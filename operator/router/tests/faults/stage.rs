@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use searchcell_core::routing::Table;
 use searchcell_crds::Versioning;
+use searchcell_workbench::null::rules::{Fault, Rule};
 use searchcell_workbench::null::{Cluster, Document, Options};
 use searchcell_workbench::table::{Pool, place};
 use searchcell_workbench::work::{Operation, Shape, Work};
@@ -90,6 +91,32 @@ impl Stage {
     /// Writes it.
     pub async fn write(&self, work: &[Operation], manner: &Manner) -> Report {
         write(&self.router.front, work, manner).await
+    }
+
+    /// Writes it, while the router is killed so many times, with much that is done and not answered, and started again.
+    pub async fn write_while_it_dies(
+        &mut self,
+        work: &[Operation],
+        manner: &Manner,
+        deaths: usize,
+    ) -> Report {
+        let (front, clusters) = (self.router.front.clone(), self.clusters.clone());
+        let rules = |rules: &[Rule]| clusters.iter().for_each(|cluster| cluster.set_rules(rules.to_vec()));
+        let applied = || clusters.iter().map(|cluster| cluster.counters().applied).sum::<u64>();
+        let killing = async {
+            for _ in 0..deaths {
+                // Everything is done long before it is answered, so that the router dies in between.
+                rules(&[Rule::new(Fault::Slow { millis: 150 })]);
+                let before = applied();
+                until("operations are applied", || applied() >= before + 60).await;
+                self.router.kill().await;
+                rules(&[]);
+                self.router.again().await;
+            }
+        };
+        let (report, ()) = tokio::join!(write(&front, work, manner), killing);
+        assert!(report.lost > 0, "requests were under way");
+        report
     }
 
     /// Where an operation belongs.

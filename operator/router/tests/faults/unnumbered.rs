@@ -10,8 +10,8 @@ use searchcell_workbench::work::{Operation, Shape};
 use serde_json::json;
 
 use super::numbered::while_nodes_die;
-use super::stage::{Stage, impatient, until};
-use super::writer::{Manner, Told, write};
+use super::stage::{Stage, impatient};
+use super::writer::{Manner, Told};
 
 /// Some ids are written several times, so that their order and number matter.
 fn work(stage: &Stage, count: usize) -> Vec<Operation> {
@@ -85,22 +85,7 @@ async fn a_node_is_killed_in_the_middle_of_bulks() {
 async fn the_router_is_killed_between_write_and_ack() {
     let mut stage = Stage::new("none-kill", 2, 6, Versioning::None).await;
     let work = work(&stage, 1_500);
-    let (front, clusters, manner) = (stage.router.front.clone(), stage.clusters.clone(), manner());
-    let killing = async {
-        for _ in 0..2 {
-            clusters
-                .iter()
-                .for_each(|cluster| cluster.set_rules(vec![Rule::new(Fault::Slow { millis: 150 })]));
-            let applied = || clusters.iter().map(|cluster| cluster.counters().applied).sum::<u64>();
-            let before = applied();
-            until("operations are applied", || applied() >= before + 60).await;
-            stage.router.kill().await;
-            clusters.iter().for_each(|cluster| cluster.set_rules(Vec::new()));
-            stage.router.again().await;
-        }
-    };
-    let (report, ()) = tokio::join!(write(&front, &work, &manner), killing);
-    assert!(report.lost > 0, "requests were under way");
+    let report = stage.write_while_it_dies(&work, &manner(), 2).await;
     let unknown = report.told.iter().filter(|told| **told == Some(Told::Unknown)).count();
     assert!(unknown as u64 >= report.lost);
     stage.verify_unnumbered(&work, &report).await;
