@@ -88,7 +88,7 @@ fn ours(body: &[u8], answer: &[u8], routes: &Routes, minter: &Minter, hot: &Hot)
         now: SystemTime::UNIX_EPOCH,
     };
     let mut ingress = Ingress::new(hot, false, Instant::now(), None);
-    let plan = Plan::new(bulk::parse(body).unwrap(), &request, &mut ingress);
+    let plan = Plan::of(bulk::read(body).unwrap(), &request, &mut ingress).unwrap();
     drop(ingress);
     assert_eq!(plan.copies(), DOCUMENTS);
     let pending = Arc::new(Pending::new(plan.copies()));
