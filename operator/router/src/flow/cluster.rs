@@ -248,7 +248,9 @@ impl Cluster {
         } else if !trouble.lost {
             self.gate.heal();
         }
-        if !everywhere && trouble.any() {
+        if trouble.partial() {
+            destination.gate.rest(step);
+        } else if !everywhere && trouble.any() {
             destination.gate.fail(trouble.blocked, step);
         } else if !everywhere {
             destination.gate.heal();

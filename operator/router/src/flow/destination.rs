@@ -19,7 +19,11 @@ pub struct Gate {
     since: Option<Instant>,
     until: Option<Instant>,
     block: Option<Block>,
+    rests: u32,
 }
+
+/// The pause of who takes only a part of each bulk doubles no more often.
+const MOST_RESTS: u32 = 2;
 
 impl Gate {
     /// Whether something may be sent now.
@@ -61,6 +65,14 @@ impl Gate {
             self.failures = self.failures.saturating_add(1);
             self.until = Some(step.now + step.limits.pause(self.failures, step.dice));
         }
+    }
+
+    /// Something succeeded, and there was no room for the rest: it works, after a pause that stays short.
+    pub fn rest(&mut self, step: &mut Step<'_>) {
+        let rests = if self.open(step.now) { (self.rests + 1).min(MOST_RESTS) } else { self.rests };
+        let until = self.until.filter(|until| *until > step.now);
+        let until = until.unwrap_or_else(|| step.now + step.limits.pause(rests, step.dice));
+        *self = Gate { rests, until: Some(until), ..Gate::default() };
     }
 
     /// Something succeeded.

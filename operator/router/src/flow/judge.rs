@@ -22,6 +22,8 @@ pub struct Trouble {
     pub unreachable: bool,
     /// It takes no writes.
     pub blocked: Option<Block>,
+    /// Some of it was done all the same.
+    pub progress: bool,
 }
 
 impl Trouble {
@@ -34,6 +36,12 @@ impl Trouble {
             Verdict::Blocked(block) => self.blocked = Some(block),
             Verdict::Final | Verdict::Halve | Verdict::TooLarge => {}
         }
+    }
+
+    /// Whether Elasticsearch took what it could, and had no room for the rest.
+    pub fn partial(&self) -> bool {
+        let other = self.destination || self.lost || self.unreachable || self.blocked.is_some();
+        self.congested && self.progress && !other
     }
 
     /// Whether there is any.
@@ -89,6 +97,7 @@ pub fn settle(
     let mut again = Vec::with_capacity(segment.len());
     for (item, reply) in segment.items_mut().iter_mut().zip(replies) {
         trouble.note(reply.verdict);
+        trouble.progress |= reply.said.is_ok();
         again.push(judge(item, reply, step));
     }
     let mut marks = again.into_iter();

@@ -141,6 +141,21 @@ async fn a_destination_that_hangs_leaves_room_for_its_neighbours() {
     assert!(done >= 995, "{done}");
 }
 
+/// Elasticsearch takes what it can: most of each bulk. Who waits longer each time gives it less than that.
+#[tokio::test(start_paused = true)]
+async fn a_destination_that_takes_only_a_part_of_each_bulk_gets_bulks_as_before() {
+    let mut setup = Setup::new(Limits::default());
+    weather(&setup, "c", Weather { partly_rejected: 30, ..Weather::default() });
+    for _ in 0..60 {
+        assert_eq!(setup.offer("c", "i", 1_000, 10), 1_000);
+    }
+    settle(&setup.core, &setup.record, Duration::from_secs(60)).await;
+    let answers = setup.answers("c");
+    assert!(answers.len() == 60_000 && answers.iter().all(|(answer, _)| matches!(answer, Answer::Done(_))));
+    let slowest = answers.iter().map(|(_, took)| *took).max().unwrap();
+    assert!(slowest < Duration::from_secs(25), "{slowest:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_client_is_told_in_time_although_another_bulk_found_its_destination_blocked() {
     let setup = Setup::new(Limits::default());
