@@ -1,7 +1,7 @@
 //! The flow of operations from their sources to their destinations. `README.md` of this package explains it.
 //!
 //! [`Core::submit`] → an owner per group of clusters ([`owner`]) → a line of destinations per cluster ([`cluster`]) →
-//! what waits per destination ([`destination`]) → one bulk of one destination → [`reply`] → [`classify`] → an
+//! what waits per destination ([`destination`]) → one bulk of one destination → [`reply`], with [`quick`] → [`classify`] → an
 //! [`answer`] for each operation, exactly once.
 
 pub mod aimd;

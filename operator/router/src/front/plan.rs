@@ -135,7 +135,7 @@ impl<'a> Plan<'a> {
             waiting: Vec::new(),
             routes: Vec::new(),
             copies: Vec::with_capacity(operations),
-            actions: Vec::with_capacity(operations * 96),
+            actions: Vec::with_capacity(operations * 128),
             tenants: Vec::with_capacity(operations),
             names: BTreeMap::new(),
             ids: Vec::new(),
