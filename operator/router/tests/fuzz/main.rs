@@ -174,8 +174,10 @@ fn sent(actions: Vec<Action<'_>>, routes: &Routes, minter: &Minter) -> u64 {
         minter,
         now: SystemTime::UNIX_EPOCH,
     };
-    let documents: Vec<Option<Vec<u8>>> =
-        actions.iter().map(|one| one.document.map(<[u8]>::to_vec)).collect();
+    // Where two carriage returns end a line, the first is the document's, and white space: on the way out, it is taken for
+    // the line's.
+    let text = |document: &[u8]| document.strip_suffix(b"\r").unwrap_or(document).to_vec();
+    let documents: Vec<Option<Vec<u8>>> = actions.iter().map(|one| one.document.map(text)).collect();
     let routings: Vec<Option<String>> =
         actions.iter().map(|one| one.meta.routing.as_ref().map(|Word(text)| text.to_string())).collect();
     let hot = Hot::new(HotTenants::default());
