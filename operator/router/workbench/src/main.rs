@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use searchcell_workbench::bench::{input, naive, offer, report, run};
+use searchcell_workbench::bench::{input, naive, offer, publish, report, run};
 use searchcell_workbench::null::{self, Cluster};
 use serde_json::json;
 
@@ -28,6 +28,8 @@ enum Command {
     Generate(Generate),
     /// Offers an input to the router, and says what came of it in one line of JSON.
     Offer(Offer),
+    /// Publishes an input to the queue that the router reads, and says what came of it.
+    Publish(Publish),
     /// Sends an input as the design does that the router replaces, and says what came of it.
     Naive(Naive),
     /// Runs everybody in turns.
@@ -77,6 +79,32 @@ struct Generate {
     into: PathBuf,
 }
 
+/// What whoever sends an input over HTTP is told.
+#[derive(clap::Args)]
+struct Sending {
+    /// Operations of a request, or of a bulk.
+    #[arg(long, default_value_t = 2_000)]
+    batch: usize,
+    /// Milliseconds that a request waits.
+    #[arg(long, default_value_t = 30_000)]
+    timeout: u64,
+    /// What fails is not sent again.
+    #[arg(long)]
+    once: bool,
+    /// The router's input; beside it is `table`.
+    input: PathBuf,
+}
+
+impl Sending {
+    fn batches(&self) -> Vec<input::Batch> {
+        input::batches(&self.input, self.batch).unwrap()
+    }
+
+    fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout)
+    }
+}
+
 #[derive(clap::Args)]
 struct Offer {
     /// Where the router is.
@@ -85,22 +113,28 @@ struct Offer {
     /// Its process, to be measured.
     #[arg(long)]
     process: Option<u32>,
-    /// Operations of a request.
-    #[arg(long, default_value_t = 2_000)]
-    batch: usize,
     /// Requests at once.
     #[arg(long, default_value_t = 4)]
     connections: usize,
     /// Operations a second; absent: as fast as answers come.
     #[arg(long)]
     rate: Option<f64>,
-    /// Milliseconds that a request waits.
-    #[arg(long, default_value_t = 30_000)]
-    timeout: u64,
-    /// What fails is not offered again.
+    #[command(flatten)]
+    sending: Sending,
+}
+
+#[derive(clap::Args)]
+struct Publish {
+    /// Where the queue is, with its streams: `nats://host:port`.
     #[arg(long)]
-    once: bool,
-    /// The input.
+    to: String,
+    /// Process of the router, to be measured.
+    #[arg(long)]
+    process: u32,
+    /// Operations a second.
+    #[arg(long)]
+    rate: f64,
+    /// The router's input.
     input: PathBuf,
 }
 
@@ -109,20 +143,11 @@ struct Naive {
     /// A node of each cluster.
     #[arg(long, required = true, value_delimiter = ',')]
     clusters: Vec<SocketAddr>,
-    /// Operations of a bulk.
-    #[arg(long, default_value_t = 2_000)]
-    batch: usize,
     /// Workers.
     #[arg(long, default_value_t = 4)]
     workers: usize,
-    /// Milliseconds that a bulk waits.
-    #[arg(long, default_value_t = 30_000)]
-    timeout: u64,
-    /// What fails is not sent again.
-    #[arg(long)]
-    once: bool,
-    /// The router's input; beside it is `table`.
-    input: PathBuf,
+    #[command(flatten)]
+    sending: Sending,
 }
 
 #[derive(clap::Args)]
@@ -133,6 +158,9 @@ struct Bench {
     /// `name=command`, with `{node}` and `{input}` in it.
     #[arg(long)]
     peer: Vec<String>,
+    /// The program of NATS; without it, nothing is measured with a queue.
+    #[arg(long)]
+    nats: Option<PathBuf>,
     /// Rounds.
     #[arg(long, default_value_t = 5)]
     runs: u32,
@@ -163,24 +191,27 @@ async fn main() {
                 to: options.to,
                 connections: options.connections,
                 rate: options.rate,
-                timeout: Duration::from_millis(options.timeout),
+                timeout: options.sending.timeout(),
                 process: options.process,
-                again: !options.once,
+                again: !options.sending.once,
             };
-            let batches = input::batches(&options.input, options.batch).unwrap();
-            println!("{}", json!(offer::offer(&batches, &manner).await));
+            println!("{}", json!(offer::offer(&options.sending.batches(), &manner).await));
+        }
+        Command::Publish(options) => {
+            let Publish { to, process, rate, input } = options;
+            let whole = std::fs::read(input).unwrap().into();
+            println!("{}", json!(publish::publish(&whole, &publish::Manner { to, rate, process }).await));
         }
         Command::Naive(options) => {
-            let table = std::fs::read(options.input.with_file_name("table")).unwrap();
+            let table = std::fs::read(options.sending.input.with_file_name("table")).unwrap();
             let manner = naive::Manner {
                 clusters: options.clusters,
                 table: searchcell_core::routing::decode(&table).unwrap(),
                 workers: options.workers,
-                again: !options.once,
-                timeout: Duration::from_millis(options.timeout),
+                again: !options.sending.once,
+                timeout: options.sending.timeout(),
             };
-            let batches = input::batches(&options.input, options.batch).unwrap();
-            println!("{}", json!(naive::send(&batches, &manner).await));
+            println!("{}", json!(naive::send(&options.sending.batches(), &manner).await));
         }
         Command::Bench(options) => {
             let pair =
@@ -188,6 +219,7 @@ async fn main() {
             let plan = run::Plan {
                 router: options.router,
                 peers: options.peer.iter().map(|text| pair(text).expect("--peer name=command")).collect(),
+                nats: options.nats,
                 rounds: options.runs,
                 count: options.count,
                 work: options.work,

@@ -1,6 +1,7 @@
 //! Input of a measurement, made once and read by everybody: the same operations for the router, which finds the index
 //! itself, and for peers, whose lines have it already. Effects: writes and reads files.
 
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufWriter, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,9 @@ use bytes::Bytes;
 use memchr::{memchr, memmem};
 use searchcell_core::routing::{decode, encode};
 use searchcell_crds::Versioning;
+use serde::Deserialize;
 use serde_json::json;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::table::{COLLECTION, Pool, place};
 use crate::work::{Shape, Work};
@@ -100,6 +103,66 @@ pub fn batches(path: &Path, operations: usize) -> std::io::Result<Vec<Batch>> {
     Ok(batches)
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Action<'a> {
+    #[serde(borrow)]
+    Index(Meta<'a>),
+    #[serde(borrow)]
+    Delete(Meta<'a>),
+}
+
+/// What an action line of the router's input has.
+#[derive(Debug, Deserialize)]
+pub struct Meta<'a> {
+    /// Id.
+    #[serde(rename = "_id")]
+    pub id: &'a str,
+    /// Tenant.
+    pub routing: &'a str,
+    /// Version.
+    pub version: i64,
+}
+
+/// An operation of the router's input.
+#[derive(Debug)]
+pub struct Parts<'a> {
+    /// `index` or `delete`.
+    pub verb: &'static str,
+    /// Its action line.
+    pub meta: Meta<'a>,
+    /// Document, without the end of its line; empty: a delete.
+    pub document: Bytes,
+}
+
+/// Reads the lines of one operation.
+pub fn parts(lines: &Bytes) -> Parts<'_> {
+    let end = memchr(b'\n', lines).unwrap();
+    let (verb, meta) = match serde_json::from_slice(&lines[..end]).unwrap() {
+        Action::Index(meta) => ("index", meta),
+        Action::Delete(meta) => ("delete", meta),
+    };
+    let document = lines.slice(end + 1..lines.len().saturating_sub(1).max(end + 1));
+    Parts { verb, meta, document }
+}
+
+/// What Elasticsearch has to have when an input is done: by stored id, the highest version, the hash of its document (0:
+/// it is deleted), and how many versions there are.
+pub fn expected(whole: &Bytes) -> HashMap<String, (i64, u64, u32)> {
+    let mut versions: HashMap<String, BTreeMap<i64, u64>> = HashMap::new();
+    for lines in operations(whole) {
+        let Parts { verb, meta, document } = parts(&lines);
+        let hash = if verb == "delete" { 0 } else { xxh3_64(&document) };
+        let of = versions.entry(format!("{}~{}", meta.routing, meta.id)).or_default();
+        of.insert(meta.version, hash);
+    }
+    let last = |of: BTreeMap<i64, u64>| {
+        let (version, hash) = of.last_key_value().unwrap();
+        (*version, *hash, u32::try_from(of.len()).unwrap())
+    };
+    versions.into_iter().map(|(id, of)| (id, last(of))).collect()
+}
+
 /// The lines of each operation.
 pub fn operations(batch: &Bytes) -> Vec<Bytes> {
     let mut operations = Vec::new();
@@ -119,6 +182,18 @@ pub fn operations(batch: &Bytes) -> Vec<Bytes> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_to_be_there_in_the_end() {
+        let line = |verb, id, version| {
+            format!("{{\"{verb}\":{{\"_id\":\"{id}\",\"routing\":\"t\",\"version\":{version}}}}}\n")
+        };
+        let text =
+            [line("index", 1, 1), "{}\n".into(), line("index", 2, 2), "{}\n".into(), line("delete", 1, 2)];
+        let more = [line("index", 2, 1), "{\"a\":0}\n".into(), line("index", 2, 1), "{\"a\":0}\n".into()];
+        let there = expected(&Bytes::from(text.concat() + &more.concat()));
+        assert_eq!(there, HashMap::from([("t~1".into(), (2, 0, 2)), ("t~2".into(), (2, xxh3_64(b"{}"), 2))]));
+    }
 
     #[test]
     fn both_inputs_have_the_same_operations_in_the_same_order() {

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use searchcell_core::routing::Table;
-use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use super::input::{Batch, operations};
+use super::input::{Batch, Meta, Parts, operations, parts};
 use super::offer::{Latencies, Outcome, unsettled};
 use crate::client::Client;
 use crate::cost;
@@ -32,22 +31,6 @@ pub struct Manner {
     pub again: bool,
     /// `timeout` of bulks.
     pub timeout: Duration,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Action<'a> {
-    #[serde(borrow)]
-    Index(Meta<'a>),
-    #[serde(borrow)]
-    Delete(Meta<'a>),
-}
-
-#[derive(Deserialize)]
-struct Meta<'a> {
-    _id: &'a str,
-    routing: &'a str,
-    version: i64,
 }
 
 /// Sends everything.
@@ -103,12 +86,7 @@ pub async fn send(batches: &[Batch], manner: &Manner) -> Outcome {
 fn resolve(batch: &Batch, table: &Table) -> BTreeMap<u32, Bytes> {
     let mut bulks: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
     for lines in operations(&batch.body) {
-        let end = memchr::memchr(b'\n', &lines).unwrap();
-        let (verb, meta) = match serde_json::from_slice(&lines[..end]).unwrap() {
-            Action::Index(meta) => ("index", meta),
-            Action::Delete(meta) => ("delete", meta),
-        };
-        let Meta { _id: id, routing, version } = meta;
+        let Parts { verb, meta: Meta { id, routing, version }, document } = parts(&lines);
         let position = table.lookup(routing).unwrap().writes()[0];
         let index = &table.indices[usize::try_from(position).unwrap()];
         let bulk = bulks.entry(index.cluster).or_insert_with(|| Vec::with_capacity(batch.body.len() * 3 / 2));
@@ -118,7 +96,10 @@ fn resolve(batch: &Batch, table: &Table) -> BTreeMap<u32, Bytes> {
             index.name
         )
         .unwrap();
-        bulk.extend_from_slice(&lines[end + 1..]);
+        if verb != "delete" {
+            bulk.extend_from_slice(&document);
+            bulk.push(b'\n');
+        }
     }
     bulks.into_iter().map(|(cluster, bulk)| (cluster, bulk.into())).collect()
 }

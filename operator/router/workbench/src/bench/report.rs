@@ -61,8 +61,8 @@ pub fn tables(runs: &[Run]) -> String {
         peers.sort_unstable_by_key(|peer| (*peer != OURS, *peer));
         peers.dedup();
         writeln!(out, "\n### {scenario}\n").unwrap();
-        out.push_str("| | CPU of a document, µs | × the router's | thousand documents of a core-second | thousand documents/s | of a bulk | p50 / p99 / p99.9, ms | memory, MiB | failed at first, % |\n");
-        out.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
+        out.push_str("| | CPU of a document, µs | × the router's | thousand documents of a core-second | thousand documents/s | of a core, % | of a bulk | p50 / p99 / p99.9, ms | memory, MiB | failed at first, % |\n");
+        out.push_str("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n");
         for peer in peers {
             let mine: Vec<&&Run> = of.iter().filter(|run| run.peer == peer).collect();
             let each = |value: &dyn Fn(&Outcome) -> f64, digits| {
@@ -73,6 +73,7 @@ pub fn tables(runs: &[Run]) -> String {
                 0.0 => f64::NAN,
                 cpu => cpu * 1e6 / outcome.settled.max(1) as f64,
             };
+            let share = |cpu: f64| if cpu == 0.0 { f64::NAN } else { 100.0 * cpu };
             let ratios =
                 mine.iter().filter_map(|run| Some(cpu(&run.outcome) / cpu(&ours.get(&run.round)?.outcome)));
             let latency = |value: fn(&Outcome) -> Option<f64>| match spread(
@@ -83,11 +84,12 @@ pub fn tables(runs: &[Run]) -> String {
             };
             writeln!(
                 out,
-                "| {peer} | {} | {} | {} | {} | {} | {} / {} / {} | {} | {} |",
+                "| {peer} | {} | {} | {} | {} | {} | {} | {} / {} / {} | {} | {} |",
                 each(&cpu, 2),
                 show(spread(ratios), 2),
                 each(&|outcome| 1e3 / cpu(outcome), 0),
                 each(&|outcome| outcome.settled as f64 / outcome.seconds / 1e3, 1),
+                each(&|outcome| share(outcome.cpu) / outcome.seconds, 0),
                 show(spread(mine.iter().map(|run| run.per_bulk)), 1),
                 latency(|outcome| outcome.p50),
                 latency(|outcome| outcome.p99),

@@ -1,7 +1,6 @@
 //! Runs of everybody on the same input, in turns: the router as a process, the Elasticsearch without an index as
 //! another, a driver or a peer as a third. Effects: starts and ends processes, writes files.
 
-use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -10,18 +9,14 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Method;
-use serde::Deserialize;
-use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
-use tokio::time::{Instant, sleep};
+use serde_json::json;
+use tokio::process::Command;
+use tokio::time::Instant;
 
 use super::input;
 use super::offer::Outcome;
+use super::processes::{DEAD, Nats, Null, Router, STREAM};
 use super::report::{OURS, Run};
-use crate::client::Client;
-use crate::null::Counters;
 use crate::null::rules::{Applied, Fault, Rule};
 
 /// What to run.
@@ -31,6 +26,8 @@ pub struct Plan {
     pub router: PathBuf,
     /// Peers: name, and command with `{node}` and `{input}` in it.
     pub peers: Vec<(String, String)>,
+    /// The program of NATS; absent: nothing is measured with a queue.
+    pub nats: Option<PathBuf>,
     /// Rounds.
     pub rounds: u32,
     /// Operations of an input.
@@ -47,110 +44,16 @@ pub struct Plan {
 const AT_ONCE: usize = 4;
 /// Operations of a request to the router: about a MiB, as the bulks of the others.
 const BATCH: usize = 2_000;
+/// Documents a second of what is steady.
+const RATE: &str = "20000";
 
-struct Null {
-    _process: Child,
-    clusters: Vec<SocketAddr>,
-    control: Client,
-}
-
-impl Null {
-    async fn start(clusters: usize, data_nodes: usize) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
-            .args(["null", "--clusters", &clusters.to_string(), "--data-nodes", &data_nodes.to_string()])
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        #[derive(Deserialize)]
-        struct Said {
-            clusters: Vec<Vec<SocketAddr>>,
-            control: SocketAddr,
-        }
-        let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let said: Said = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
-        let clusters = said.clusters.iter().map(|nodes| nodes[0]).collect();
-        Self { _process: process, clusters, control: Client::new(said.control) }
-    }
-
-    async fn tell(&mut self, method: Method, path: &str, value: &Value) {
-        let body = Bytes::from(value.to_string());
-        let (status, body) = self.control.send(method, path, body).await.unwrap();
-        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
-    }
-
-    async fn reset(&mut self) {
-        for number in 0..self.clusters.len() {
-            self.tell(Method::POST, &format!("/{number}/reset"), &Value::Null).await;
-        }
-    }
-
-    async fn rules(&mut self, cluster: usize, rules: &[Rule]) {
-        self.tell(Method::PUT, &format!("/{cluster}/rules"), &json!(rules)).await;
-    }
-
-    async fn up(&mut self, cluster: usize, up: bool) {
-        self.tell(Method::PUT, &format!("/{cluster}/nodes/0"), &json!(up)).await;
-    }
-
-    async fn counters(&mut self, cluster: usize) -> Counters {
-        let text = self.control.get(&format!("/{cluster}/counters")).await;
-        serde_json::from_str(&text).unwrap()
-    }
-
-    async fn per_bulk(&mut self) -> f64 {
-        let (mut operations, mut bulks) = (0, 0);
-        for number in 0..self.clusters.len() {
-            let counters = self.counters(number).await;
-            operations += counters.operations;
-            bulks += counters.bulks;
-        }
-        operations as f64 / bulks.max(1) as f64
-    }
-}
-
-struct Router {
-    process: Child,
-    front: SocketAddr,
-}
-
-impl Router {
-    async fn start(program: &Path, files: &Path) -> Self {
-        let mut process = Command::new(program)
-            .arg("--config")
-            .arg(files.join("router.yaml"))
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap()).lines();
-        let mut addresses = BTreeMap::new();
-        while addresses.len() < 2 {
-            let line = log.next_line().await.unwrap().expect("the router runs");
-            let entry: Value = serde_json::from_str(&line).unwrap_or_default();
-            for name in ["address", "admin"] {
-                if let Some(address) = entry["fields"][name].as_str() {
-                    addresses.insert(name, address.parse::<SocketAddr>().unwrap());
-                }
-            }
-        }
-        tokio::spawn(async move { while let Ok(Some(_)) = log.next_line().await {} });
-        let mut admin = Client::new(addresses["admin"]);
-        while !admin.send(Method::GET, "/readyz", Bytes::new()).await.is_ok_and(|(status, _)| status == 200) {
-            sleep(Duration::from_millis(10)).await;
-        }
-        Self { process, front: addresses["address"] }
-    }
-
-    /// A driver that offers an input, as a process of its own.
-    fn offer(&self, input: &Path, more: &[&str]) -> Command {
-        let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["offer", "--to", &self.front.to_string(), "--process"]);
-        command.arg(self.process.id().unwrap().to_string());
-        command.args(["--connections", &AT_ONCE.to_string(), "--batch", &BATCH.to_string()]);
-        command.args(more).arg(input);
-        command
-    }
+/// A driver that offers an input to a router, as a process of its own.
+fn offer(router: &Router, input: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["offer", "--to", &router.front.to_string(), "--process", &router.id()]);
+    command.args(["--connections", &AT_ONCE.to_string(), "--batch", &BATCH.to_string()]);
+    command.args(more).arg(input);
+    command
 }
 
 async fn outcome(mut command: Command) -> Outcome {
@@ -183,6 +86,10 @@ impl Plan {
 
     fn is_wanted(&self, scenario: &str) -> bool {
         scenario.contains(&self.only)
+    }
+
+    async fn router(&self, files: &Path) -> Router {
+        Router::start(&self.router, &files.join("router.yaml")).await
     }
 
     fn input(&self, name: &str, null: &Null, destinations: usize, count: usize) -> PathBuf {
@@ -219,8 +126,8 @@ impl Plan {
             for peer in &everybody {
                 null.reset().await;
                 let came = if peer == OURS {
-                    let router = Router::start(&self.router, &files).await;
-                    outcome(router.offer(&files.join("router.ndjson"), &[])).await
+                    let router = self.router(&files).await;
+                    outcome(offer(&router, &files.join("router.ndjson"), &[])).await
                 } else if peer == "naive" {
                     let batch = BATCH.to_string();
                     outcome(naive(&null.clusters, &files.join("router.ndjson"), &["--batch", &batch])).await
@@ -248,16 +155,47 @@ impl Plan {
         }
         let mut null = Null::start(1, 1).await;
         let files = self.input("steady", &null, 2_000, self.count.min(400_000));
+        let nats = match &self.nats {
+            Some(program) => Some(Nats::start(program, &self.work.join("nats")).await),
+            None => None,
+        };
         for round in 1..=self.rounds {
             for (name, batch) in [("router, requests of 2,000", "2000"), ("router, requests of 100", "100")] {
                 null.reset().await;
-                let router = Router::start(&self.router, &files).await;
-                let more = ["--rate", "20000", "--batch", batch, "--connections", "32"];
-                let came = outcome(router.offer(&files.join("router.ndjson"), &more)).await;
+                let router = self.router(&files).await;
+                let more = ["--rate", RATE, "--batch", batch, "--connections", "32"];
+                let came = outcome(offer(&router, &files.join("router.ndjson"), &more)).await;
                 let per_bulk = null.per_bulk().await;
                 self.note(round, scenario, name, came, per_bulk);
             }
+            if let Some(nats) = &nats {
+                let came = self.queue(nats, &mut null, &files).await;
+                let per_bulk = null.per_bulk().await;
+                self.note(round, scenario, "router, from NATS JetStream", came, per_bulk);
+            }
         }
+    }
+
+    /// The same from a queue; everything has to be there in the end.
+    async fn queue(&self, nats: &Nats, null: &mut Null, files: &Path) -> Outcome {
+        null.reset().await;
+        nats.reset().await;
+        let router = Router::start(&self.router, &nats.settings(files)).await;
+        let input = files.join("router.ndjson");
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["publish", "--to", &nats.url, "--process", &router.id(), "--rate", RATE]).arg(&input);
+        let came = outcome(command).await;
+        let whole = Bytes::from(std::fs::read(&input).unwrap());
+        assert_eq!(nats.messages(STREAM).await, (0, came.documents), "all came, and nothing is left");
+        assert_eq!(nats.messages(DEAD).await.0, 0, "there are no dead letters");
+        let mut expected = input::expected(&whole);
+        for document in null.documents(0).await {
+            let (version, hash, versions) = expected.remove(&document.id).unwrap();
+            assert_eq!((document.version, document.hash), (version, hash), "{document:?}");
+            assert!(document.writes <= versions, "no version is written twice: {document:?}");
+        }
+        assert!(expected.is_empty(), "{} documents are not there", expected.len());
+        came
     }
 
     /// One node of a hundred is dead, batches of 50.
@@ -276,9 +214,9 @@ impl Plan {
                 null.rules(0, &[Rule::new(Fault::Red { after_millis: 200 }).data_node(dead)]).await;
                 let once = ["--batch", "50", "--once", "--timeout", "3000"];
                 let came = if peer == OURS {
-                    let router = Router::start(&self.router, &files).await;
+                    let router = self.router(&files).await;
                     let more = [&once[..], &["--connections", "64"]].concat();
-                    outcome(router.offer(&files.join("router.ndjson"), &more)).await
+                    outcome(offer(&router, &files.join("router.ndjson"), &more)).await
                 } else {
                     outcome(naive(&null.clusters, &files.join("router.ndjson"), &once)).await
                 };
@@ -309,13 +247,13 @@ impl Plan {
                         _ => {}
                     }
                     let came = if peer == OURS {
-                        let router = Router::start(&self.router, &files).await;
+                        let router = self.router(&files).await;
                         let rate = ["--batch", "200", "--connections", "64", "--rate"];
                         let sick = [&rate[..], &["5000", "--timeout", "2000"]].concat();
-                        let mut other = router.offer(&files.join("router-0.ndjson"), &sick);
+                        let mut other = offer(&router, &files.join("router-0.ndjson"), &sick);
                         let mut other = other.stdout(Stdio::null()).kill_on_drop(true).spawn().unwrap();
                         let rest = [&rate[..], &["15000"]].concat();
-                        let came = outcome(router.offer(&files.join("router-others.ndjson"), &rest)).await;
+                        let came = outcome(offer(&router, &files.join("router-others.ndjson"), &rest)).await;
                         other.kill().await.unwrap();
                         came
                     } else {
