@@ -47,6 +47,7 @@ async fn one_of_four(name: &str, sickness: Sickness) {
         // Nothing of them was tried twice either.
         let bulks: u64 = stage.clusters[1..].iter().map(|cluster| cluster.counters().operations).sum();
         assert_eq!(bulks, healthy.len() as u64);
+        stage.somebody_is_told_of_a_failure().await;
         stage.clusters[0].set_rules(Vec::new());
         stage.clusters[0].set_up(0, true).await;
         report

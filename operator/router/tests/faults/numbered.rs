@@ -216,6 +216,7 @@ async fn stops_and_goes_on(name: &str, fault: Fault, item: u16) {
             assert_eq!(report.count(outcome), 0, "others fail with it: {:?}", report.items);
         }
         until("it was tried", || cluster.counters().items.get(&item).is_some_and(|count| *count > 5)).await;
+        stage.somebody_is_told_of_a_failure().await;
         cluster.set_rules(Vec::new());
         report
     };

@@ -50,6 +50,22 @@ pub async fn until(what: &str, mut is: impl FnMut() -> bool) {
 }
 
 impl Stage {
+    /// Waits until somebody has been told that an operation failed. What is wrong may be over only then: a router and a
+    /// machine that are quick enough are done with all else before the first client's time is over.
+    pub async fn somebody_is_told_of_a_failure(&self) {
+        let started = Instant::now();
+        loop {
+            let metrics = self.router.metrics().await;
+            let told =
+                |outcome: &str| metrics.get(&format!("operations_total outcome=\"{outcome}\"")).copied();
+            if ["unsent", "unknown"].into_iter().filter_map(told).sum::<u64>() > 0 {
+                return;
+            }
+            assert!(started.elapsed() < LONG, "nobody is told of a failure");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Clusters of one node, with a pool of indices over them.
     pub async fn new(name: &str, clusters: usize, indices: usize, versioning: Versioning) -> Self {
         Self::with(name, clusters, indices, versioning, Options::default(), json!({})).await
