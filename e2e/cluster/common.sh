@@ -117,6 +117,15 @@ packages_install() {
   apt-get install -y -qq --no-install-recommends $1
 }
 
+# queue_server: nats-server, for tests and measurements that start one of their own: so the service that the package
+# brings is stopped and stays off. Where it cannot be had, nothing happens.
+queue_server() {
+  if command -v nats-server >/dev/null || [ -x /usr/sbin/nats-server ]; then return; fi
+  command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || return 0
+  packages nats-server
+  systemctl disable --now nats-server >/dev/null 2>&1 || true
+}
+
 # debian_unpack FOLDER NAME=VERSION...: unpack packages of trixie into FOLDER without installing them.
 # The mirror is the one this system already uses; its package sources stay as they are. A version which
 # the mirror has dropped (after a security update) is replaced by the one it has.

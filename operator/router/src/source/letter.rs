@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     fn headers(pairs: &[(&str, &str)]) -> Headers {
-        Headers(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+        Headers(pairs.iter().map(|(name, value)| ((*name).into(), (*value).to_owned())).collect())
     }
 
     fn order(payload: &'static str, pairs: &[(&str, &str)]) -> Result<Order, Dead> {

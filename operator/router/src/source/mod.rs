@@ -83,7 +83,7 @@ pub enum SourceError {
 
 /// Headers of a message, in their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(pub Vec<(String, String)>);
+pub struct Headers(pub Vec<(Arc<str>, String)>);
 
 impl Headers {
     /// The first value of a header, whatever the case of its name.
@@ -95,7 +95,7 @@ impl Headers {
     /// Puts a value in the place of all that have this name.
     pub fn set(&mut self, name: &str, value: impl Into<String>) {
         self.0.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
-        self.0.push((name.to_owned(), value.into()));
+        self.0.push((name.into(), value.into()));
     }
 
     /// Bytes of all names and values.

@@ -202,7 +202,7 @@ impl Queue for Memory {
     type Source = Reader;
 
     async fn publish(&self, payload: &str, headers: &[(&str, &str)]) {
-        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).to_owned()));
         self.0.put(0, Bytes::from(payload.to_owned()), Headers(headers.collect()));
     }
 
@@ -230,7 +230,7 @@ impl Queue for Memory {
         let dead = self.0.dead.lock().unwrap();
         let copy = |letter: &Letter| Copy {
             payload: String::from_utf8(letter.payload.to_vec()).unwrap(),
-            headers: letter.headers.0.iter().cloned().collect(),
+            headers: letter.headers.0.iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
         };
         dead.iter().map(copy).collect()
     }

@@ -25,7 +25,6 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const RECONNECT: Duration = Duration::from_secs(4);
 
 /// What works.
-#[derive(Clone)]
 pub struct Connected {
     /// The connection.
     pub client: Client,
@@ -35,7 +34,7 @@ pub struct Connected {
     pub consumer: Consumer<pull::Config>,
     /// Bytes of the largest message that can be there, as the queue counts them.
     pub largest: usize,
-    inbox: Arc<Mutex<String>>,
+    inbox: Mutex<String>,
 }
 
 impl Connected {
@@ -60,7 +59,7 @@ pub struct Link {
     /// Whether nothing is to be told any more.
     pub closed: AtomicBool,
     ack_wait: AtomicU64,
-    connected: Mutex<Option<Connected>>,
+    connected: Mutex<Option<Arc<Connected>>>,
 }
 
 impl Link {
@@ -72,7 +71,7 @@ impl Link {
     }
 
     /// What works, as far as is known.
-    pub fn connected(&self) -> Option<Connected> {
+    pub fn connected(&self) -> Option<Arc<Connected>> {
         self.connected.lock().ok().and_then(|connected| connected.clone())
     }
 
@@ -100,7 +99,7 @@ impl Link {
     }
 
     /// Connects, and sees to it that the consumer is as it has to be.
-    pub async fn connect(&self) -> Result<Connected, SourceError> {
+    pub async fn connect(&self) -> Result<Arc<Connected>, SourceError> {
         let client = self.open().await?;
         let mut context = jetstream::new(client.clone());
         context.set_timeout(TIMEOUT);
@@ -108,9 +107,10 @@ impl Link {
         let config = &consumer.cached_info().config;
         self.ack_wait.store(millis(config.ack_wait).max(1), Ordering::Relaxed);
         let largest = client.max_payload().saturating_add(SUBJECTS);
-        let connected = Connected { client, context, consumer, largest, inbox: Arc::default() };
+        let inbox = Mutex::default();
+        let connected = Arc::new(Connected { client, context, consumer, largest, inbox });
         if let Ok(mut known) = self.connected.lock() {
-            *known = Some(connected.clone());
+            *known = Some(Arc::clone(&connected));
         }
         Ok(connected)
     }

@@ -37,6 +37,9 @@ const LARGEST: usize = 64 << 10;
 /// What is left of the time to close for returning what is still held.
 const RETURNING: Duration = Duration::from_millis(500);
 
+/// Most texts that are kept since messages have them in common.
+const KNOWN: usize = 32;
+
 /// Which of the two that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
@@ -62,6 +65,7 @@ pub struct Nats {
     inbox: Option<Subscriber>,
     pull: Option<Pull>,
     gathered: Vec<Delivery>,
+    known: Known,
     away_since: Option<Instant>,
     extending: tokio::task::JoinHandle<()>,
 }
@@ -77,11 +81,19 @@ impl Nats {
     pub fn new(settings: SourceSettings, dead: DeadLetter, lane: Lane, meters: Arc<QueueMeters>) -> Self {
         let link = Arc::new(Link::new(settings, dead, lane, meters));
         let extending = tokio::spawn(settle::extend(Arc::clone(&link)));
-        Self { link, inbox: None, pull: None, gathered: Vec::new(), away_since: None, extending }
+        Self {
+            link,
+            inbox: None,
+            pull: None,
+            gathered: Vec::new(),
+            known: Known::default(),
+            away_since: None,
+            extending,
+        }
     }
 
     /// A connection that works, made when there is none.
-    async fn connected(&mut self) -> Result<Connected, SourceError> {
+    async fn connected(&mut self) -> Result<Arc<Connected>, SourceError> {
         if let Some(connected) = self.link.connected() {
             if connected.client.connection_state() == State::Connected {
                 self.away_since = None;
@@ -135,6 +147,7 @@ impl Nats {
 
     /// Takes what the pull brings until it ends.
     async fn gather(&mut self, connected: &Connected) -> Result<(), SourceError> {
+        let mut context = connected.context.clone();
         while let (Some(pull), Some(inbox)) = (&mut self.pull, &mut self.inbox) {
             if pull.left == 0 {
                 self.pull = None;
@@ -149,10 +162,12 @@ impl Nats {
             match message.status.unwrap_or(StatusCode::OK) {
                 StatusCode::OK => {
                     pull.left -= 1;
-                    match self.delivery(message, connected) {
+                    let message = Message { message, context };
+                    match delivery(&message, &self.link, &mut self.known) {
                         Some(delivery) => self.gathered.push(delivery),
                         None => tracing::error!("a message has no reply subject of JetStream"),
                     }
+                    context = message.context;
                 }
                 StatusCode::IDLE_HEARTBEAT => {}
                 StatusCode::NOT_FOUND | StatusCode::TIMEOUT => self.pull = None,
@@ -175,31 +190,49 @@ impl Nats {
         }
         Ok(())
     }
+}
 
-    fn delivery(&self, message: async_nats::Message, connected: &Connected) -> Option<Delivery> {
-        let message = Message { message, context: connected.context.clone() };
-        let info = message.info().ok()?;
-        let (stream, sequence) = (Arc::from(info.stream), info.stream_sequence);
-        let attempt = u64::try_from(info.delivered).unwrap_or(1);
-        let (published, behind) = (info.published.into(), Some(info.pending));
-        let reply = message.reply.clone()?;
-        let each = message.headers.iter().flat_map(|headers| headers.iter());
-        let headers = each.flat_map(|(name, values)| {
-            values.iter().map(move |value| (name.to_string(), value.as_str().to_owned()))
-        });
-        let number = self.link.held.insert(reply.clone());
-        let handle = Handle { link: Arc::clone(&self.link), number, reply };
-        Some(Delivery {
-            // What was read together is one buffer: a slice would keep it.
-            payload: Bytes::copy_from_slice(&message.payload),
-            headers: Headers(headers.collect()),
-            stream,
-            sequence,
-            attempt,
-            published,
-            behind,
-            token: Token::new(Box::new(handle)),
-        })
+fn delivery(message: &Message, link: &Arc<Link>, known: &mut Known) -> Option<Delivery> {
+    let info = message.info().ok()?;
+    let (stream, sequence) = (known.text(info.stream), info.stream_sequence);
+    let attempt = u64::try_from(info.delivered).unwrap_or(1);
+    let (published, behind) = (info.published.into(), Some(info.pending));
+    let reply = message.reply.clone()?;
+    let mut headers = Headers::default();
+    for (name, values) in message.headers.iter().flat_map(|headers| headers.iter()) {
+        let name = known.text(name.as_ref());
+        headers.0.extend(values.iter().map(|value| (Arc::clone(&name), value.as_str().to_owned())));
+    }
+    let number = link.held.insert(reply.clone());
+    let handle = Handle { link: Arc::clone(link), number, reply };
+    Some(Delivery {
+        // What was read together is one buffer: a slice would keep it.
+        payload: Bytes::copy_from_slice(&message.payload),
+        headers,
+        stream,
+        sequence,
+        attempt,
+        published,
+        behind,
+        token: Token::new(Box::new(handle)),
+    })
+}
+
+/// Texts that nearly all messages have, each kept once: the stream, and names of headers.
+#[derive(Default)]
+struct Known(Vec<Arc<str>>);
+
+impl Known {
+    fn text(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.0.iter().find(|known| &***known == text) {
+            return Arc::clone(known);
+        }
+        let new: Arc<str> = text.into();
+        // Somebody may make up names.
+        if self.0.len() < KNOWN {
+            self.0.push(Arc::clone(&new));
+        }
+        new
     }
 }
 

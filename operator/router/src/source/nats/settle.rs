@@ -52,6 +52,7 @@ impl Settle for Handle {
 }
 
 impl Handle {
+    // Nearly all of them are acknowledgements: what others need has memory of its own.
     async fn carry_out(&self, decision: Decision) -> &'static str {
         let (kind, became) = match decision {
             Decision::Ack => (AckKind::Ack, "acked"),
@@ -59,9 +60,9 @@ impl Handle {
             Decision::Abandon => (nak(Duration::ZERO), "abandoned"),
             Decision::Park(letter) => {
                 let parking = self.link.settings.parking.as_ref().map(|parking| parking.subject.as_str());
-                self.publish(parking.unwrap_or_default(), &letter, "parked").await
+                Box::pin(self.publish(parking.unwrap_or_default(), &letter, "parked")).await
             }
-            Decision::Dead(letter) => self.publish(&self.link.dead.subject, &letter, "dead").await,
+            Decision::Dead(letter) => Box::pin(self.publish(&self.link.dead.subject, &letter, "dead")).await,
         };
         if self.tell(kind).await { became } else { "unconfirmed" }
     }
@@ -70,7 +71,7 @@ impl Handle {
     async fn publish(&self, subject: &str, letter: &Letter, became: &'static str) -> (AckKind, &'static str) {
         let mut pause = AGAIN;
         loop {
-            if let Some(connected) = self.connection().await {
+            if let Some(connected) = self.connection() {
                 let message =
                     PublishMessage::build().payload(letter.payload.clone()).headers(headers(letter));
                 let published = match connected.context.send_publish(subject.to_owned(), message).await {
@@ -104,7 +105,7 @@ impl Handle {
         let payload: bytes::Bytes = kind.into();
         let (mut pause, mut tellings) = (AGAIN, 0);
         while tellings < TELLINGS {
-            if let Some(connected) = self.connection().await {
+            if let Some(connected) = self.connection() {
                 tellings += 1;
                 let request = Request::new().payload(payload.clone()).timeout(Some(KNOWS));
                 match connected.client.send_request(self.reply.clone(), request).await {
@@ -123,7 +124,7 @@ impl Handle {
         false
     }
 
-    async fn connection(&self) -> Option<Connected> {
+    fn connection(&self) -> Option<Arc<Connected>> {
         self.link.connected().filter(|connected| connected.client.connection_state() == State::Connected)
     }
 }

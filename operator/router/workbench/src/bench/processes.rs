@@ -193,10 +193,9 @@ impl Nats {
         }
     }
 
-    /// Empty streams, without a consumer.
-    pub async fn reset(&self) {
+    /// Its streams, empty and without a consumer.
+    pub async fn make_streams(&self) {
         for (name, subject) in [(STREAM, SUBJECT), (DEAD, DEAD)] {
-            self.context.delete_stream(name).await.ok();
             let config = stream::Config {
                 name: name.into(),
                 subjects: vec![subject.into()],

@@ -36,7 +36,7 @@ pub struct Plan {
     pub work: PathBuf,
     /// File that runs are added to, one a line.
     pub results: PathBuf,
-    /// Only scenarios whose name contains this.
+    /// Only scenarios whose name contains this; a part of those, where `: ` and whose run it is are added to it.
     pub only: String,
 }
 
@@ -147,39 +147,40 @@ impl Plan {
         }
     }
 
-    /// 20,000 documents a second over many destinations.
+    /// 20,000 documents a second over many destinations: over HTTP, where each request is sent on at once, and from a
+    /// queue, where documents wait for others of their destination.
     async fn steady(&self) {
         let scenario = "A: 20,000 documents a second, 2000 destinations";
-        if !self.is_wanted(scenario) {
+        let queue = "router, from NATS JetStream";
+        let mut ways = vec![("router, requests of 2,000", "2000"), ("router, requests of 100", "100")];
+        ways.extend(self.nats.as_ref().map(|_| (queue, "")));
+        ways.retain(|(name, _)| self.is_wanted(&format!("{scenario}: {name}")));
+        if ways.is_empty() {
             return;
         }
         let mut null = Null::start(1, 1).await;
         let files = self.input("steady", &null, 2_000, self.count.min(400_000));
-        let nats = match &self.nats {
-            Some(program) => Some(Nats::start(program, &self.work.join("nats")).await),
-            None => None,
-        };
         for round in 1..=self.rounds {
-            for (name, batch) in [("router, requests of 2,000", "2000"), ("router, requests of 100", "100")] {
+            for (name, batch) in &ways {
                 null.reset().await;
-                let router = self.router(&files).await;
-                let more = ["--rate", RATE, "--batch", batch, "--connections", "32"];
-                let came = outcome(offer(&router, &files.join("router.ndjson"), &more)).await;
+                let came = match &self.nats {
+                    Some(program) if *name == queue => self.queue(program, &mut null, &files).await,
+                    _ => {
+                        let router = self.router(&files).await;
+                        let more = ["--rate", RATE, "--batch", batch, "--connections", "32"];
+                        outcome(offer(&router, &files.join("router.ndjson"), &more)).await
+                    }
+                };
                 let per_bulk = null.per_bulk().await;
                 self.note(round, scenario, name, came, per_bulk);
-            }
-            if let Some(nats) = &nats {
-                let came = self.queue(nats, &mut null, &files).await;
-                let per_bulk = null.per_bulk().await;
-                self.note(round, scenario, "router, from NATS JetStream", came, per_bulk);
             }
         }
     }
 
     /// The same from a queue; everything has to be there in the end.
-    async fn queue(&self, nats: &Nats, null: &mut Null, files: &Path) -> Outcome {
-        null.reset().await;
-        nats.reset().await;
+    async fn queue(&self, program: &Path, null: &mut Null, files: &Path) -> Outcome {
+        let nats = Nats::start(program, &self.work.join("nats")).await;
+        nats.make_streams().await;
         let router = Router::start(&self.router, &nats.settings(files)).await;
         let input = files.join("router.ndjson");
         let mut command = Command::new(std::env::current_exe().unwrap());
