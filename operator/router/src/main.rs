@@ -10,6 +10,10 @@ use searchcell_router::{reload, settings};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// Operations begin in one thread and end in another; the C library's allocator makes threads wait for each other then.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Takes Elasticsearch's _bulk, and sends bulks of exactly one destination.
 #[derive(Parser)]
 #[command(name = "router", version)]

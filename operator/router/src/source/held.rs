@@ -37,12 +37,18 @@ impl<H: Clone> Held<H> {
         number
     }
 
-    /// The queue knows of this one, or nobody will tell it.
-    pub fn remove(&self, number: u64) {
-        if let Ok(mut messages) = self.messages.lock() {
-            messages.each.remove(&number);
-        }
+    /// The queue knows of this one, or nobody will tell it. How many there were: 1, or 0.
+    pub fn remove(&self, number: u64) -> usize {
+        self.remove_all([number])
+    }
+
+    /// The same of several.
+    pub fn remove_all(&self, numbers: impl IntoIterator<Item = u64>) -> usize {
+        let Ok(mut messages) = self.messages.lock() else { return 0 };
+        let count = numbers.into_iter().filter(|number| messages.each.remove(number).is_some()).count();
+        drop(messages);
         self.fewer.notify_waiters();
+        count
     }
 
     /// Whether it is still there.
@@ -111,7 +117,7 @@ mod tests {
         let waits = held.empty(Instant::now() + Duration::from_secs(60));
         let goes = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            held.all().into_iter().for_each(|(number, _)| held.remove(number));
+            held.all().into_iter().for_each(|(number, _)| assert_eq!(held.remove(number), 1));
         };
         let started = Instant::now();
         tokio::join!(waits, goes);

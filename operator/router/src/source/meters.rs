@@ -98,8 +98,8 @@ impl QueueMeters {
     }
 
     /// The queue knows what became of a message.
-    pub fn settled(&self, source: &'static str, decision: &'static str) {
-        self.settled.get_or_create(&PerDecision { source, decision }).inc();
+    pub fn settled(&self, source: &'static str, decision: &'static str, count: usize) {
+        self.settled.get_or_create(&PerDecision { source, decision }).inc_by(count as u64);
     }
 
     /// How many messages ended so.

@@ -6,12 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_nats::client::Request;
+use async_nats::connection::State;
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
 use async_nats::jetstream::context::GetStreamByNameErrorKind;
 use async_nats::jetstream::stream::ConsumerErrorKind;
 use async_nats::jetstream::{self, Context, ErrorCode};
 use async_nats::{Client, ConnectOptions, ServerAddr, Subject};
+use bytes::Bytes;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::sleep;
 
+use super::acks::Ack;
 use super::{Lane, SUBJECTS};
 use crate::sealed::Hidden;
 use crate::source::SourceError;
@@ -23,6 +29,14 @@ use crate::source::settings::{DeadLetter, SourceSettings, overlaps};
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest pause before a connection is tried again.
 const RECONNECT: Duration = Duration::from_secs(4);
+/// First pause before the queue is told again; it doubles.
+pub const AGAIN: Duration = Duration::from_millis(100);
+/// Longest pause before the queue is told again.
+pub const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// How long the queue may take to say that it knows.
+const KNOWS: Duration = Duration::from_secs(3);
+/// How often a queue that is there is told of something that it does not confirm.
+const TELLINGS: u32 = 8;
 
 /// What works.
 pub struct Connected {
@@ -42,6 +56,24 @@ impl Connected {
     pub fn inbox(&self) -> String {
         self.inbox.lock().map(|inbox| inbox.clone()).unwrap_or_default()
     }
+
+    /// Tells the queue once, and whether it confirms that it knows. It does not while its streams are still to come.
+    ///
+    /// It takes what comes on one connection in order, so that it has taken all when it confirms the last one.
+    async fn tell(&self, replies: &[Subject], said: &Bytes) -> bool {
+        let Some((last, others)) = replies.split_last() else { return true };
+        let statistics = self.client.statistics();
+        let connects = statistics.connects.load(Ordering::Acquire);
+        for reply in others {
+            if self.client.publish(reply.clone(), said.clone()).await.is_err() {
+                return false;
+            }
+        }
+        let request = Request::new().payload(said.clone()).timeout(Some(KNOWS));
+        let confirmed = self.client.send_request(last.clone(), request).await.is_ok();
+        // What was told on a connection that broke may be lost, although the last one was told on the next.
+        confirmed && statistics.connects.load(Ordering::Acquire) == connects
+    }
 }
 
 /// What a reader and those share who settle its messages.
@@ -56,6 +88,8 @@ pub struct Link {
     pub meters: Arc<QueueMeters>,
     /// Messages that the queue does not know the decision of, by the subject that it is told at.
     pub held: Held<Subject>,
+    /// Takes messages that are done, to tell of them together.
+    pub acks: UnboundedSender<Ack>,
     /// Whether nothing is to be told any more.
     pub closed: AtomicBool,
     ack_wait: AtomicU64,
@@ -64,15 +98,46 @@ pub struct Link {
 
 impl Link {
     /// Not connected yet.
-    pub fn new(settings: SourceSettings, dead: DeadLetter, lane: Lane, meters: Arc<QueueMeters>) -> Self {
+    pub fn new(
+        settings: SourceSettings,
+        dead: DeadLetter,
+        lane: Lane,
+        meters: Arc<QueueMeters>,
+        acks: UnboundedSender<Ack>,
+    ) -> Self {
         let ack_wait = AtomicU64::new(millis(settings.nats.ack_wait));
         let (held, closed, connected) = (Held::default(), AtomicBool::new(false), Mutex::default());
-        Self { settings, dead, lane, meters, held, closed, ack_wait, connected }
+        Self { settings, dead, lane, meters, held, acks, closed, ack_wait, connected }
     }
 
     /// What works, as far as is known.
     pub fn connected(&self) -> Option<Arc<Connected>> {
         self.connected.lock().ok().and_then(|connected| connected.clone())
+    }
+
+    /// The same, unless its connection is broken.
+    pub fn working(&self) -> Option<Arc<Connected>> {
+        self.connected().filter(|connected| connected.client.connection_state() == State::Connected)
+    }
+
+    /// Tells the queue the same of one message or several, until it has confirmed; while there is no connection, that is
+    /// waited for. False: it never did.
+    pub async fn tell(&self, replies: &[Subject], said: &Bytes) -> bool {
+        let (mut pause, mut tellings) = (AGAIN, 0);
+        while tellings < TELLINGS {
+            if let Some(connected) = self.working() {
+                tellings += 1;
+                if connected.tell(replies, said).await {
+                    return true;
+                }
+            }
+            if self.closed.load(Ordering::Acquire) {
+                return false;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(AGAIN_MAX);
+        }
+        false
     }
 
     /// Forgets it.

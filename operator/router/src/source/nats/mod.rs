@@ -3,6 +3,7 @@
 //! A pull takes what is there, up to its credit, and ends; between two polls nothing is under way, so credit is never
 //! exceeded. A queue that does not end a pull in its time has lost it: then the driver asks anew, under another name.
 
+mod acks;
 mod link;
 mod settle;
 
@@ -16,6 +17,7 @@ use async_nats::jetstream::consumer::pull::BatchConfig;
 use async_nats::{StatusCode, Subscriber};
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use self::link::{Connected, Link};
@@ -68,6 +70,7 @@ pub struct Nats {
     known: Known,
     away_since: Option<Instant>,
     extending: tokio::task::JoinHandle<()>,
+    telling: tokio::task::JoinHandle<()>,
 }
 
 /// A pull that is under way.
@@ -79,8 +82,10 @@ struct Pull {
 impl Nats {
     /// A reader; connects when it is polled.
     pub fn new(settings: SourceSettings, dead: DeadLetter, lane: Lane, meters: Arc<QueueMeters>) -> Self {
-        let link = Arc::new(Link::new(settings, dead, lane, meters));
+        let (acks, done) = mpsc::unbounded_channel();
+        let link = Arc::new(Link::new(settings, dead, lane, meters, acks));
         let extending = tokio::spawn(settle::extend(Arc::clone(&link)));
+        let telling = tokio::spawn(acks::run(Arc::clone(&link), done));
         Self {
             link,
             inbox: None,
@@ -89,6 +94,7 @@ impl Nats {
             known: Known::default(),
             away_since: None,
             extending,
+            telling,
         }
     }
 
@@ -272,11 +278,13 @@ impl Source for Nats {
         self.link.closed.store(true, Ordering::Release);
         settle::return_all(&self.link, until).await;
         self.extending.abort();
+        self.telling.abort();
     }
 }
 
 impl Drop for Nats {
     fn drop(&mut self) {
         self.extending.abort();
+        self.telling.abort();
     }
 }

@@ -5,25 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::client::{Request, RequestErrorKind};
 use async_nats::connection::State;
 use async_nats::header::HeaderMap;
 use async_nats::jetstream::context::PublishErrorKind;
 use async_nats::jetstream::message::{AckKind, PublishMessage};
 use async_nats::{HeaderName, HeaderValue, Subject};
+use tokio::sync::mpsc::error::SendError;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::link::{Connected, Link};
+use super::acks::Ack;
+use super::link::{AGAIN, AGAIN_MAX, Link};
 use crate::source::{Decision, Hold, Letter, Settle};
 
-/// First pause before the queue is told again; it doubles.
-const AGAIN: Duration = Duration::from_millis(100);
-/// Longest pause before the queue is told again.
-const AGAIN_MAX: Duration = Duration::from_secs(5);
-/// How long the queue may take to say that it knows.
-const KNOWS: Duration = Duration::from_secs(3);
-/// How often a queue that is there is told of an acknowledgement that it does not confirm.
-const TELLINGS: u32 = 8;
 /// How long a message stays away whose copy cannot be published, since it is too large with what is added to it.
 const TOO_LARGE: Duration = Duration::from_secs(60);
 
@@ -39,12 +32,23 @@ pub struct Handle {
 
 impl Settle for Handle {
     fn settle(self: Box<Self>, decision: Decision, hold: Option<Hold>) {
+        let (decision, hold) = match decision {
+            Decision::Ack => {
+                let ack = Ack { number: self.number, reply: self.reply.clone(), hold };
+                match self.link.acks.send(ack) {
+                    Ok(()) => return,
+                    // Nobody tells of them together any more.
+                    Err(SendError(ack)) => (Decision::Ack, ack.hold),
+                }
+            }
+            decision => (decision, hold),
+        };
         // Without a runtime the process is about to end, and the queue delivers the message again.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 let became = self.carry_out(decision).await;
-                self.link.held.remove(self.number);
-                self.link.meters.settled(self.link.lane.name(), became);
+                let count = self.link.held.remove(self.number);
+                self.link.meters.settled(self.link.lane.name(), became, count);
                 drop(hold);
             });
         }
@@ -52,7 +56,6 @@ impl Settle for Handle {
 }
 
 impl Handle {
-    // Nearly all of them are acknowledgements: what others need has memory of its own.
     async fn carry_out(&self, decision: Decision) -> &'static str {
         let (kind, became) = match decision {
             Decision::Ack => (AckKind::Ack, "acked"),
@@ -64,14 +67,18 @@ impl Handle {
             }
             Decision::Dead(letter) => Box::pin(self.publish(&self.link.dead.subject, &letter, "dead")).await,
         };
-        if self.tell(kind).await { became } else { "unconfirmed" }
+        if self.link.tell(std::slice::from_ref(&self.reply), &kind.into()).await {
+            became
+        } else {
+            "unconfirmed"
+        }
     }
 
     /// Publishes a copy, for as long as it takes; then the original is done.
     async fn publish(&self, subject: &str, letter: &Letter, became: &'static str) -> (AckKind, &'static str) {
         let mut pause = AGAIN;
         loop {
-            if let Some(connected) = self.connection() {
+            if let Some(connected) = self.link.working() {
                 let message =
                     PublishMessage::build().payload(letter.payload.clone()).headers(headers(letter));
                 let published = match connected.context.send_publish(subject.to_owned(), message).await {
@@ -98,34 +105,6 @@ impl Handle {
             sleep(pause).await;
             pause = (pause * 2).min(AGAIN_MAX);
         }
-    }
-
-    /// Tells the queue, until it confirms. False: it never did, and may deliver the message again.
-    async fn tell(&self, kind: AckKind) -> bool {
-        let payload: bytes::Bytes = kind.into();
-        let (mut pause, mut tellings) = (AGAIN, 0);
-        while tellings < TELLINGS {
-            if let Some(connected) = self.connection() {
-                tellings += 1;
-                let request = Request::new().payload(payload.clone()).timeout(Some(KNOWS));
-                match connected.client.send_request(self.reply.clone(), request).await {
-                    Ok(_) => return true,
-                    // It is there, and its streams are not yet.
-                    Err(error) if error.kind() == RequestErrorKind::NoResponders => {}
-                    Err(_) => {}
-                }
-            }
-            if self.link.closed.load(Ordering::Acquire) {
-                return false;
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(AGAIN_MAX);
-        }
-        false
-    }
-
-    fn connection(&self) -> Option<Arc<Connected>> {
-        self.link.connected().filter(|connected| connected.client.connection_state() == State::Connected)
     }
 }
 
@@ -171,8 +150,8 @@ pub async fn return_all(link: &Link, until: Instant) {
     let all = async {
         for (number, reply) in link.held.all() {
             if connected.client.publish(reply, nak(Duration::ZERO).into()).await.is_ok() {
-                link.held.remove(number);
-                link.meters.settled(link.lane.name(), "retried");
+                let count = link.held.remove(number);
+                link.meters.settled(link.lane.name(), "retried", count);
             }
         }
         connected.client.flush().await.ok();
