@@ -91,6 +91,7 @@ impl Process {
         let mut tuning = Tuning::default();
         tuning.reader.sizes_every = SIZES_EVERY;
         tuning.lifetimes.overlap = OVERLAP;
+        tuning.restarts_nodes = true;
         tuning.lifetimes.credential_grace = GRACE;
         let engine = Engine::new(kube.clone(), elastic, clock, leadership.clone(), tuning);
         let mut engine = engine.with_forge(Forge::with_cost(4)).with_observer(observer);
