@@ -135,9 +135,9 @@ fn log(step: &Step, result: &Result<(), StepError>) {
 fn subject(action: &Action) -> &str {
     match action {
         Action::Bootstrap(map) => map.metadata.name.as_deref().unwrap_or_default(),
-        Action::Create(object)
-        | Action::Apply { object, .. }
-        | Action::ReplaceTemplate { object, .. } => object.name(),
+        Action::Create(object) | Action::Apply { object, .. } | Action::ReplaceTemplate { object, .. } => {
+            object.name()
+        }
         Action::Scale { target, .. }
         | Action::ReleaseReplicas { target }
         | Action::AnnotateClaim { target, .. }

@@ -21,9 +21,9 @@ use serde_json::json;
 
 use crate::kube_io::fanout::Caches;
 use crate::kube_io::recreate::recreate_around_pods;
-use crate::kube_io::template::replace_template;
 use crate::kube_io::requests::{self, Kindly};
 use crate::kube_io::tables::Tables;
+use crate::kube_io::template::replace_template;
 use crate::ports::{KubeApi, KubeError};
 use crate::security::parse::Parsed;
 use crate::security::sealed::Sealed;

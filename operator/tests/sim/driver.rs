@@ -216,6 +216,10 @@ pub async fn play(
         scenario.expect,
         scenario.acts.len()
     ));
+    if scenario.kind == Kind::Rolling {
+        // Longer than nodes take to come back, and than clusters soak.
+        world.recovery_ms = 150_000;
+    }
     let world = Arc::new(Mutex::new(world));
     let mut run = Run {
         world: world.clone(),

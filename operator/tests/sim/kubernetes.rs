@@ -112,9 +112,7 @@ fn stateful_sets(world: &mut World) {
         let count = pods_of(world, &uid).count() as i32;
         let ready = pods_of(world, &uid).filter(|pod| is_ready(pod)).count() as i32;
         let updated = pods_of(world, &uid)
-            .filter(|pod| {
-                label(&pod.metadata, LABEL_REVISION) == Some(format!("{name}-{hash}").as_str())
-            })
+            .filter(|pod| label(&pod.metadata, LABEL_REVISION) == Some(format!("{name}-{hash}").as_str()))
             .count() as i32;
         let generation = set.metadata.generation;
         let unchanged = set.status.as_ref().is_some_and(|status| {

@@ -102,8 +102,6 @@ pub enum Bug {
     RestartsTogether,
     /// A node that runs what is asked for restarts with the one that does not.
     RestartsUpdated,
-    /// A node restarts in the pass that decides it.
-    RestartsUnrecorded,
     /// Copies that are made or moved, or have no node, are taken for started ones.
     CopiesAreStarted,
     /// Nodes that are not ready are taken for members.
@@ -156,10 +154,9 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::CountsOnce, Kind::Dedicating, &[tenants::NOTHING_IS_HIDDEN]),
     (Bug::NeverReloads, Kind::Keystore, &[keystore::LOADED]),
     (Bug::KeystoreWhole, Kind::Keystore, &[keystore::RESTART_ONLY]),
-    (Bug::RestartsTogether, Kind::Rolling, &[rolling::ONE_AT_A_TIME]),
+    (Bug::RestartsTogether, Kind::Rolling, &[rolling::ONE_AT_A_TIME, rolling::RESTART_HAS_REASON]),
     (Bug::RestartsUpdated, Kind::Rolling, &[rolling::RESTART_HAS_REASON]),
-    (Bug::RestartsUnrecorded, Kind::Rolling, &[rolling::ONE_AT_A_TIME]),
-    (Bug::CopiesAreStarted, Kind::Rolling, &[rolling::LAST_COPY]),
+    (Bug::CopiesAreStarted, Kind::Rolling, &[rolling::SETTLED_FIRST, rolling::LAST_COPY]),
     (Bug::NobodyIsMissing, Kind::Rolling, &[rolling::ONE_AT_A_TIME, rolling::QUORUM]),
     (Bug::NeverRestarts, Kind::Rolling, &[rolling::ROLLED]),
     (Bug::OperationStays, Kind::Rolling, &[rolling::ROLLED]),
@@ -253,7 +250,7 @@ impl Decide for Mutant {
                 let steps = std::mem::take(&mut plan.steps);
                 plan.steps = steps.into_iter().flat_map(|s| made_when_needed(&snapshot, s)).collect();
             }
-            Bug::RestartsTogether | Bug::RestartsUpdated | Bug::RestartsUnrecorded => {
+            Bug::RestartsTogether | Bug::RestartsUpdated => {
                 rolling::restart_more(&cell, &snapshot, &mut plan, self.0);
             }
             Bug::OperationStays => plan.operations.retain(|_, operation| operation.is_some()),

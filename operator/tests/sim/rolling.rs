@@ -15,12 +15,15 @@ use searchcell_crds::SearchCell;
 
 use crate::mutants::Bug;
 use crate::objects::K;
+use crate::shards::Copy;
 use crate::world::World;
 
 /// A node restarts only when it does not run the template of its StatefulSet.
 pub const RESTART_HAS_REASON: &str = "restarts_have_a_reason";
 /// No node restarts that has the only started copy of a shard.
 pub const LAST_COPY: &str = "last_copy_stays";
+/// No node restarts while copies of shards of its cluster are made or moved, or are without a node that they had.
+pub const SETTLED_FIRST: &str = "shards_settle_between_restarts";
 /// Of a cell, one node at a time is away because of the operator.
 pub const ONE_AT_A_TIME: &str = "one_node_at_a_time";
 /// No master restarts whose cluster would be without a majority.
@@ -29,7 +32,7 @@ pub const QUORUM: &str = "quorum_survives_restarts";
 pub const ROLLED: &str = "every_node_runs_what_is_asked_for";
 
 /// How long it may take until the operator can know of something.
-const NEWS_MS: u64 = 25_000;
+const NEWS_MS: u64 = 20_000;
 
 /// What restarts need to remember.
 #[derive(Debug, Default)]
@@ -38,6 +41,8 @@ pub struct Memory {
     away: BTreeMap<String, String>,
     /// Since when a node (by cluster UUID and name) has the only started copy of some shard.
     alone: BTreeMap<(String, String), u64>,
+    /// Since when some copy of a cluster is made or moved, or has lost its node.
+    moving: BTreeMap<String, u64>,
     /// Since when a node's process has not been there.
     down: BTreeMap<String, u64>,
 }
@@ -62,31 +67,46 @@ pub fn on_restart(world: &mut World, pod: &Pod) {
     if !runs {
         return;
     }
-    let others: Vec<String> = world.history.rolling.away.keys().filter(|other| **other != name).cloned().collect();
+    let others: Vec<String> =
+        world.history.rolling.away.keys().filter(|other| **other != name).cloned().collect();
     if !others.is_empty() {
         world.violated(ONE_AT_A_TIME, format!("{name} restarts while {others:?} are not back"));
     }
     world.history.rolling.away.insert(name.clone(), uid);
-    let Some(of) = world.containers.get(&name).and_then(|container| container.member_of.clone()) else { return };
+    let Some(of) = world.containers.get(&name).and_then(|container| container.member_of.clone()) else {
+        return;
+    };
     if let Some(since) = world.history.rolling.alone.get(&(of.clone(), name.clone()))
         && since + NEWS_MS < world.ms
     {
         world.violated(LAST_COPY, format!("{name} has had the only started copy of a shard for a while"));
+    }
+    if world.history.rolling.moving.get(&of).is_some_and(|since| since + NEWS_MS < world.ms) {
+        world.violated(
+            SETTLED_FIRST,
+            format!("{name} restarts while copies have been on their way for a while"),
+        );
     }
     quorum(world, &of, &name);
 }
 
 fn quorum(world: &mut World, uuid: &str, name: &str) {
     let Some(cluster) = world.elastic.clusters.get(uuid) else { return };
-    let is_voter = |member: &str| cluster.members.get(member).is_some_and(|member| cluster.voting.contains(&member.id));
+    let is_voter =
+        |member: &str| cluster.members.get(member).is_some_and(|member| cluster.voting.contains(&member.id));
     if !is_voter(name) || cluster.voting.len() < 3 {
         return;
     }
-    let down = |member: &str| world.history.rolling.down.get(member).is_some_and(|since| since + NEWS_MS < world.ms);
-    let others = cluster.members.keys().filter(|member| *member != name && is_voter(member) && !down(member)).count();
+    let down =
+        |member: &str| world.history.rolling.down.get(member).is_some_and(|since| since + NEWS_MS < world.ms);
+    let others =
+        cluster.members.keys().filter(|member| *member != name && is_voter(member) && !down(member)).count();
     if others * 2 <= cluster.voting.len() {
         let voting = cluster.voting.len();
-        world.violated(QUORUM, format!("{name} restarts while only {others} others of {voting} voters are there"));
+        world.violated(
+            QUORUM,
+            format!("{name} restarts while only {others} others of {voting} voters are there"),
+        );
     }
 }
 
@@ -100,7 +120,9 @@ pub fn on_tick(world: &mut World) {
         back.is_none_or(|container| container.member_of.is_none())
     });
     let live: BTreeSet<&String> = world.store.objects(K::Pod).map(|(name, _)| name).collect();
-    memory.away.retain(|name, _| live.contains(name) || world.store.get::<StatefulSet>(set_of(name)).is_some());
+    memory
+        .away
+        .retain(|name, _| live.contains(name) || world.store.get::<StatefulSet>(set_of(name)).is_some());
     let mut alone = BTreeSet::new();
     for (uuid, cluster) in clusters {
         for name in cluster.members.keys() {
@@ -109,6 +131,16 @@ pub fn on_tick(world: &mut World) {
             } else {
                 memory.down.entry(name.clone()).or_insert(ms);
             }
+        }
+        let moves = |copy: &Copy| match copy.state {
+            ShardState::Initializing | ShardState::Relocating => true,
+            ShardState::Unassigned => copy.last.is_some(),
+            ShardState::Started => false,
+        };
+        if cluster.indices.values().flat_map(|index| &index.copies).any(moves) {
+            memory.moving.entry(uuid.clone()).or_insert(ms);
+        } else {
+            memory.moving.remove(uuid);
         }
         for index in cluster.indices.values() {
             for shard in 0..index.primaries {
@@ -178,14 +210,16 @@ pub fn all_ready(snapshot: &mut CellSnapshot) {
         pod.metadata.deletion_timestamp = None;
         let ready = PodCondition { type_: "Ready".into(), status: "True".into(), ..PodCondition::default() };
         pod.status.get_or_insert_default().conditions = Some(vec![ready]);
-        let (Some(cluster), Some(name)) = (label(&pod.metadata, LABEL_CLUSTER), &pod.metadata.name) else { continue };
+        let (Some(cluster), Some(name)) = (label(&pod.metadata, LABEL_CLUSTER), &pod.metadata.name) else {
+            continue;
+        };
         if let Some(Reading::Known(facts)) = snapshot.elastic.get_mut(cluster) {
             facts.nodes.entry(name.clone()).or_default();
         }
     }
 }
 
-/// Deliberate bugs: more restarts than the plan has, or earlier ones.
+/// Deliberate bugs: more restarts than the plan has.
 pub fn restart_more(cell: &ValidCell, snapshot: &CellSnapshot, plan: &mut Plan, bug: Bug) {
     for cluster in &cell.clusters {
         let objects = snapshot.objects.of_cluster(&cluster.name);
@@ -193,17 +227,19 @@ pub fn restart_more(cell: &ValidCell, snapshot: &CellSnapshot, plan: &mut Plan, 
         let restarts = plan.steps.iter().any(|step| {
             matches!(step.action, Action::RestartNode { .. }) && step.cluster.as_ref() == Some(&cluster.name)
         });
-        let recorded = plan.operations.get(&cluster.name).and_then(Option::as_ref);
         let is_chosen = |name: &String| match bug {
             Bug::RestartsTogether => restarts && behind.contains(name),
-            Bug::RestartsUpdated => restarts && !behind.contains(name) && name.contains("-data-"),
-            _ => !restarts && recorded.is_some_and(|recorded| recorded.nodes.contains(name)),
+            _ => restarts && !behind.contains(name) && name.contains("-data-"),
         };
         for pod in &objects.pods {
             let (Some(name), Some(uid)) = (&pod.metadata.name, &pod.metadata.uid) else { continue };
             if is_chosen(name) {
-                let target =
-                    Target { kind: ObjectKind::Pod, name: name.clone(), uid: uid.clone(), resource_version: None };
+                let target = Target {
+                    kind: ObjectKind::Pod,
+                    name: name.clone(),
+                    uid: uid.clone(),
+                    resource_version: None,
+                };
                 plan.steps.push(Step {
                     cluster: Some(cluster.name.clone()),
                     action: Action::RestartNode { target },

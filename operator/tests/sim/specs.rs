@@ -76,7 +76,11 @@ pub fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
         autoscaling: None,
         options: options.clone(),
     });
-    let masters = if zones == 1 || kind == Kind::LostMaster || (kind != Kind::Rolling && rng.chance(10)) { 1 } else { 3 };
+    let masters = if zones == 1 || kind == Kind::LostMaster || (kind != Kind::Rolling && rng.chance(10)) {
+        1
+    } else {
+        3
+    };
     let per_zone = if rng.chance(80) { 1 } else { 2 };
     let secure = kind == Kind::Rotation || rng.chance(40);
     let names = ["a", "b", "c"];

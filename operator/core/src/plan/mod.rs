@@ -113,7 +113,8 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
     plan.steps.append(&mut upkeep.later);
 
     let restarts = order.is_busy() && !plan.operations.is_empty();
-    let unsettled = restarts || cell.clusters.iter().any(|cluster| is_unsettled(cell, snapshot, &cluster.name));
+    let unsettled =
+        restarts || cell.clusters.iter().any(|cluster| is_unsettled(cell, snapshot, &cluster.name));
     plan.wake_after = match (plan.steps.is_empty() && !unsettled, any_pod_ready) {
         (true, _) => WAKE_AT_REST,
         (false, _) if !plan.steps.is_empty() => WAKE_WHILE_BUSY,

@@ -7,10 +7,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_crds::Reason;
 
-use super::{Draft, roll};
 use super::certificates::is_equipped;
 use super::cluster::{bootstrap_names, name_conflict, plan_simple, terminating};
 use super::volumes::{self, Volumes};
+use super::{Draft, roll};
 use crate::build;
 use crate::domain::{IngestScale, ValidCell, ValidKeystore, ValidZone};
 use crate::drift::{self, Live};
@@ -158,11 +158,11 @@ fn hold_template_change(
         return false;
     };
     let hash = |cell: &ValidCell| build::input_hash(cell, role, Some(zone));
-    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell)) {
-        if !manner.restarts || keystore_differs(cell, &live.metadata) {
-            hold_roll(cell, key, role, &live.metadata, &hash, draft);
-            return true;
-        }
+    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell))
+        && (!manner.restarts || keystore_differs(cell, &live.metadata))
+    {
+        hold_roll(cell, key, role, &live.metadata, &hash, draft);
+        return true;
     }
     if volumes::compare(cell, role, live) == Volumes::Other {
         draft.hold(
@@ -189,7 +189,9 @@ fn hold_roll(
     let used = used_by(live);
     let former = used.map(|from| ValidKeystore { from: Some(from.to_owned()), ..ValidKeystore::default() });
     let as_before = hash(&ValidCell { keystore: former, ..cell.clone() });
-    let message = if keystore_differs(cell, live) && annotation(live, ANNOTATION_INPUT_HASH) == Some(&as_before) {
+    let message = if keystore_differs(cell, live)
+        && annotation(live, ANNOTATION_INPUT_HASH) == Some(&as_before)
+    {
         hold_keystore(cell, role, used)
     } else {
         format!(
@@ -249,11 +251,11 @@ fn hold_ingest_change(
         return true;
     }
     let hash = |cell: &ValidCell| build::input_hash(cell, Role::Ingest, None);
-    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell)) {
-        if !manner.restarts || keystore_differs(cell, &live.metadata) {
-            hold_roll(cell, key, Role::Ingest, &live.metadata, &hash, draft);
-            return true;
-        }
+    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell))
+        && (!manner.restarts || keystore_differs(cell, &live.metadata))
+    {
+        hold_roll(cell, key, Role::Ingest, &live.metadata, &hash, draft);
+        return true;
     }
     false
 }

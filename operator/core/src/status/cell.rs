@@ -4,18 +4,18 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::conditions::{DEGRADED, READY};
 use searchcell_crds::{
-    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, RolloutPhase, RolloutReason, RolloutStatus,
-    SearchCellStatus, SecurityMode,
+    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, RolloutPhase, RolloutReason,
+    RolloutStatus, SearchCellStatus, SecurityMode,
 };
 
 use super::trouble::trouble;
 use super::wanted::Wanted;
 use super::{Conditions, join, some_of, two_significant_digits, waits_for_a_person};
+use crate::build;
 use crate::domain::{EsVersion, ValidCell};
 use crate::identity::{Identity, identity};
 use crate::names::ClusterKey;
 use crate::placement::{Copies, verify};
-use crate::build;
 use crate::plan::{has_workloads, rolls};
 use crate::security::keystore::resolve;
 use crate::snapshot::{CellSnapshot, ElasticFacts, Reading, is_ready};
@@ -70,7 +70,8 @@ pub fn cell_status(
         version: lowest_version(snapshot).map(|version| version.to_string()).or(previous.version),
         clusters_ready: Some(format!("{serving}/{}", reports.len())),
         nodes_ready: Some(format!("{nodes_ready}/{total}")),
-        rollout: valid.map_or(previous.rollout.clone(), |cell| rollout(cell, snapshot, &reports, previous.rollout)),
+        rollout: valid
+            .map_or(previous.rollout.clone(), |cell| rollout(cell, snapshot, &reports, previous.rollout)),
         clusters: reports.into_iter().map(|report| report.status).collect(),
     }
 }
@@ -394,7 +395,8 @@ fn rollout(
         return if snapshot.restarts_nodes { previous.map(complete) } else { previous };
     }
     let held = |report: &Report| waits_for_a_person_there(report);
-    let phase = if cell.suspend || reports.iter().any(held) { RolloutPhase::Paused } else { RolloutPhase::Rolling };
+    let phase =
+        if cell.suspend || reports.iter().any(held) { RolloutPhase::Paused } else { RolloutPhase::Rolling };
     Some(RolloutStatus {
         id: build::cell_hash(cell),
         phase,

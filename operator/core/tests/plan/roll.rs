@@ -7,7 +7,9 @@ use k8s_openapi::api::apps::v1::{DeploymentStatus, StatefulSet, StatefulSetStatu
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_core::names::{ANNOTATION_INPUT_HASH, LABEL_REVISION, Role};
-use searchcell_core::snapshot::{ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, annotation, label};
+use searchcell_core::snapshot::{
+    ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, annotation, label,
+};
 use searchcell_core::step::Action;
 use searchcell_crds::{ClusterPhase, Reason, RolloutPhase};
 use serde_json::{Value, json};
@@ -249,7 +251,10 @@ fn everybody_else_is_there() {
     is_held(&mut world, Reason::NodesMissing);
     let mut world = about_to_restart();
     let pods = &mut world.snapshot.objects.pods;
-    pods.iter_mut().find(|pod| label(&pod.metadata, "searchcell.dev/role") == Some("ingest")).unwrap().status = None;
+    pods.iter_mut()
+        .find(|pod| label(&pod.metadata, "searchcell.dev/role") == Some("ingest"))
+        .unwrap()
+        .status = None;
     is_held(&mut world, Reason::NodesMissing);
 }
 

@@ -77,7 +77,10 @@ fn all_joined(scope: &Scope<'_>, facts: &ElasticFacts) -> Result<(), Shut> {
         return Ok(());
     }
     let names = some_of(&missing);
-    shut(Reason::NodesMissing, format!("a node restarts only while all others are members: waiting for {names}"))
+    shut(
+        Reason::NodesMissing,
+        format!("a node restarts only while all others are members: waiting for {names}"),
+    )
 }
 
 /// Nothing is being made or moved, and what a restart took is back. Copies that never were anywhere are waited for by nobody.
@@ -108,7 +111,8 @@ fn soaked(scope: &Scope<'_>) -> Result<(), Shut> {
 
 fn ready_since(pod: &Pod) -> Option<jiff::Timestamp> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ready = conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
+    let ready =
+        conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
     ready.last_transition_time.as_ref().map(|time| time.0)
 }
 
@@ -137,6 +141,8 @@ pub(super) fn node(scope: &Scope<'_>, pod: &Pod) -> Result<(), Shut> {
     let which = some_of(&alone);
     shut(
         Reason::CopiesElsewhere,
-        format!("{name} has the only started copy of shards of {which}: set spec.replicas, or wait for their copies"),
+        format!(
+            "{name} has the only started copy of shards of {which}: set spec.replicas, or wait for their copies"
+        ),
     )
 }

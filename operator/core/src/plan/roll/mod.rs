@@ -13,8 +13,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_crds::{Operation, OperationKind, Reason};
 
-pub use nodes::{outdated, rolls};
 use nodes::{Work, work};
+pub use nodes::{outdated, rolls};
 
 use super::Draft;
 use crate::build;

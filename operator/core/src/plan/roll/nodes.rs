@@ -124,7 +124,8 @@ fn ordinal(pod: &Pod) -> Option<u32> {
 pub(super) fn is_stopped(pod: &Pod) -> bool {
     let status = pod.status.as_ref();
     let running = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
-    let running = running.filter_map(|container| container.state.as_ref()).any(|state| state.running.is_some());
+    let running =
+        running.filter_map(|container| container.state.as_ref()).any(|state| state.running.is_some());
     let started = status.and_then(|status| status.phase.as_deref()) == Some("Running");
     let told = status.is_some_and(|status| status.container_statuses.is_some());
     // Without a word of its containers, only a pod that was never bound to a node is known not to run.
@@ -141,7 +142,12 @@ pub(super) fn is_stopped_for_good(pod: &Pod) -> bool {
         && all.filter_map(|container| container.state.as_ref()?.waiting.as_ref()?.reason.as_deref()).any(
             |reason| {
                 let image = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"];
-                let config = ["CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
+                let config = [
+                    "CrashLoopBackOff",
+                    "CreateContainerConfigError",
+                    "CreateContainerError",
+                    "RunContainerError",
+                ];
                 image.contains(&reason) || config.contains(&reason)
             },
         )
