@@ -71,7 +71,8 @@ const KINDS: [(Kind, u64); 16] = [
     (Kind::Placing, 14),
     (Kind::Keystore, 8),
     (Kind::Dedicating, 8),
-    (Kind::Rolling, 24),
+    // Each takes an hour or two of simulated time.
+    (Kind::Rolling, 6),
 ];
 
 #[derive(Clone, Debug)]
