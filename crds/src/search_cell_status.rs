@@ -188,7 +188,11 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub nodes: Vec<String>,
-    /// When it began.
+    /// UIDs of their pods when it was decided, in the order of the nodes: while they are there, it has not begun.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
+    pub uids: Vec<String>,
+    /// When it was decided.
     pub started_at: Time,
 }
 

@@ -69,6 +69,8 @@ pub struct Tuning {
     pub limits: ShardLimits,
     /// How long certificates live.
     pub lifetimes: Lifetimes,
+    /// Whether nodes are restarted that do not run what the spec asks for.
+    pub restarts_nodes: bool,
 }
 
 impl Default for Tuning {
@@ -85,6 +87,7 @@ impl Default for Tuning {
             reader: ReaderTuning::default(),
             limits: ShardLimits::default(),
             lifetimes: Lifetimes::default(),
+            restarts_nodes: false,
         }
     }
 }

@@ -135,12 +135,15 @@ fn log(step: &Step, result: &Result<(), StepError>) {
 fn subject(action: &Action) -> &str {
     match action {
         Action::Bootstrap(map) => map.metadata.name.as_deref().unwrap_or_default(),
-        Action::Create(object) | Action::Apply { object, .. } => object.name(),
+        Action::Create(object) | Action::Apply { object, .. } | Action::ReplaceTemplate { object, .. } => {
+            object.name()
+        }
         Action::Scale { target, .. }
         | Action::ReleaseReplicas { target }
         | Action::AnnotateClaim { target, .. }
         | Action::GrowClaim { target, .. }
         | Action::RecreateAroundPods { target, .. }
+        | Action::RestartNode { target }
         | Action::Delete { target } => &target.name,
         Action::CreateIndex { name, .. } | Action::DeleteIndex { name, .. } => name,
         Action::PutMapping { indices, .. } | Action::PutIndexSettings { indices, .. } => {
@@ -176,6 +179,15 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
         Action::GrowClaim { target, size } => kube.grow_claim(namespace, target, size).await?,
         Action::RecreateAroundPods { target, size } => {
             kube.recreate_around_pods(namespace, target, size).await?;
+        }
+        Action::ReplaceTemplate { object, target } => {
+            kube.replace_template(namespace, object, target).await?;
+        }
+        Action::RestartNode { target } => {
+            let key = key()?;
+            let result = kube.delete(namespace, target).await;
+            reader.changed(&key).await;
+            result?;
         }
         Action::Delete { target } => kube.delete(namespace, target).await?,
         Action::PutSettings(settings) => {

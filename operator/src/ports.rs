@@ -94,6 +94,14 @@ pub trait KubeApi: Send + Sync {
         target: &Target,
         size: &Quantity,
     ) -> Result<(), KubeError>;
+    /// Puts the pod template and the annotations of `object` into the workload that is there, and changes nothing else of it;
+    /// UID and resource version are preconditions.
+    async fn replace_template(
+        &self,
+        namespace: &str,
+        object: &Object,
+        target: &Target,
+    ) -> Result<(), KubeError>;
     /// Deletes with UID (and resource version, if given) as preconditions. Already gone is success.
     async fn delete(&self, namespace: &str, target: &Target) -> Result<(), KubeError>;
 

@@ -177,7 +177,12 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         Arc::new(elastic),
         Arc::new(SystemClock),
         leadership.clone(),
-        Tuning { lifetimes: settings.lifetimes(), limits: settings.limits(), ..Tuning::default() },
+        Tuning {
+            lifetimes: settings.lifetimes(),
+            limits: settings.limits(),
+            restarts_nodes: settings.restart_nodes,
+            ..Tuning::default()
+        },
     );
     let engine = Arc::new(engine.with_observer(report));
 

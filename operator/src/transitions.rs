@@ -62,6 +62,7 @@ fn of_steps(plan: &Plan, outcomes: &[Outcome]) -> Vec<Note> {
         let reason = match &step.action {
             Action::Bootstrap(_) => "Bootstrapping",
             Action::Scale { .. } => "Scaled",
+            Action::RestartNode { .. } => "NodeRestarted",
             Action::PutMapping { .. } => "MappingsChanged",
             Action::PutIndexSettings { .. } => "IndexSettingsChanged",
             Action::DeleteIndex { .. } => "IndexDeleted",

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use http::{Method, Request, Response};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use kube::client::Body;
 use searchcell_core::names::ClusterKey;
@@ -120,6 +121,49 @@ async fn a_taken_name_is_ours_or_somebody_elses() {
             "{error}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_template_is_replaced_as_a_whole_and_nothing_else_is() {
+    let stored = |version: &str, uid: &str| {
+        let mut live = workload("StatefulSet");
+        live["metadata"] = json!({"name": "guilds-a", "uid": uid, "resourceVersion": version, "labels": {"theirs": "x"},
+            "annotations": {"other": "stays", "searchcell.dev/input-hash": "old"}});
+        live["spec"] = json!({"replicas": 7, "selector": {}, "serviceName": "s",
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"volumeMode": "Filesystem"}}],
+            "template": {"metadata": {"labels": {"former": "gone"}}, "spec": {"containers": [{"name": "former"}]}}});
+        (200, live)
+    };
+    let new: StatefulSet = serde_json::from_value(json!({
+        "metadata": {"name": "guilds-a", "annotations": {"searchcell.dev/input-hash": "new"}, "labels": {"ours": "y"}},
+        "spec": {"replicas": 1, "selector": {}, "template": {"spec": {"containers": [{"name": "elasticsearch"}]}}}
+    }))
+    .unwrap();
+    let new = Object::StatefulSet(Box::new(new));
+    let (kube, seen) = kubernetes(vec![stored("5", "u1"), stored("6", "u1")]);
+    kube.replace_template("ns", &new, &target(Kind::StatefulSet, Some("5"))).await.unwrap();
+    let put = seen.lock().unwrap()[1].clone();
+    assert_eq!(
+        (put.method, put.path.as_str()),
+        (Method::PUT, "/apis/apps/v1/namespaces/ns/statefulsets/guilds-a")
+    );
+    let (meta, spec) = (&put.body["metadata"], &put.body["spec"]);
+    assert_eq!((&meta["uid"], &meta["resourceVersion"]), (&json!("u1"), &json!("5")));
+    assert_eq!(meta["annotations"], json!({"other": "stays", "searchcell.dev/input-hash": "new"}));
+    assert_eq!(meta["labels"], json!({"theirs": "x"}));
+    assert_eq!((&spec["replicas"], &spec["template"]["metadata"]), (&json!(7), &Value::Null));
+    assert_eq!(spec["template"]["spec"]["containers"], json!([{"name": "elasticsearch"}]));
+    assert_eq!(spec["volumeClaimTemplates"][0]["spec"]["volumeMode"], "Filesystem");
+    // Changed since, or another one of its name: nothing is written.
+    for answer in [stored("6", "u1"), stored("5", "u2"), failure(404, "NotFound", "gone")] {
+        let (kube, seen) = kubernetes(vec![answer]);
+        let result = kube.replace_template("ns", &new, &target(Kind::StatefulSet, Some("5"))).await;
+        assert!(matches!(result, Err(KubeError::Conflict(_))), "{result:?}");
+        one(&seen);
+    }
+    let (kube, _) = kubernetes(Vec::new());
+    let result = kube.replace_template("ns", &service(), &target(Kind::Service, None)).await;
+    assert!(matches!(result, Err(KubeError::Refused(_))), "{result:?}");
 }
 
 #[tokio::test]

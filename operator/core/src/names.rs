@@ -75,6 +75,9 @@ pub const ZONE_ATTRIBUTE: &str = "zone";
 /// Persistent setting in which the operator records the names of the cluster settings that it owns.
 pub const OWNED_SETTINGS: &str = "cluster.metadata.searchcell.settings";
 
+/// Label of a StatefulSet's pod: the revision of the template that it was made from. Kubernetes' own.
+pub const LABEL_REVISION: &str = "controller-revision-hash";
+
 /// Longest name of a StatefulSet: a pod's name has to fit the label `controller-revision-hash`, 63 bytes
 /// with a dash and ten characters of hash.
 pub const MAX_STATEFUL_SET_NAME: usize = 52;

@@ -54,6 +54,8 @@ pub struct CellSnapshot {
     pub supplied: BTreeMap<Layer, Supplied>,
     /// Secrets of `spec.secureSettings`, by name.
     pub secure_settings: BTreeMap<String, SecureSource>,
+    /// Whether this operator restarts nodes that do not run what the spec asks for.
+    pub restarts_nodes: bool,
     /// How this operator was told to rotate.
     pub lifetimes: Lifetimes,
     /// Where the operator's own pods run: they have to be let in to the cluster's nodes.

@@ -10,7 +10,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use searchcell_crds::Reason;
+use searchcell_crds::{Operation, Reason};
 use serde_json::Value;
 
 use crate::security::order::Order;
@@ -99,6 +99,8 @@ pub enum Kind {
     HorizontalPodAutoscaler,
     /// core/v1; created by StatefulSets, annotated and deleted by the operator
     PersistentVolumeClaim,
+    /// core/v1; made by StatefulSets and Deployments, only ever deleted by [`Action::RestartNode`]
+    Pod,
     /// core/v1; only ever written by an [`Order`]
     Secret,
 }
@@ -115,6 +117,7 @@ impl Kind {
             Kind::Deployment => "Deployment",
             Kind::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
             Kind::PersistentVolumeClaim => "PersistentVolumeClaim",
+            Kind::Pod => "Pod",
             Kind::Secret => "Secret",
         }
     }
@@ -198,6 +201,18 @@ pub enum Action {
         /// New size.
         size: Quantity,
     },
+    /// Puts another pod template, and the mark of what it was made from, into a workload, and changes nothing else of it.
+    ReplaceTemplate {
+        /// The workload as it would be made anew.
+        object: Object,
+        /// The workload, with its resource version.
+        target: Target,
+    },
+    /// Deletes the pod of a node, with its UID as a precondition: it comes back with the present template.
+    RestartNode {
+        /// The pod.
+        target: Target,
+    },
     /// Deletes an object, with its UID (and resource version, if given) as a precondition.
     Delete {
         /// The object.
@@ -254,6 +269,8 @@ impl Action {
             Action::AnnotateClaim { .. } => "AnnotateClaim",
             Action::GrowClaim { .. } => "GrowClaim",
             Action::RecreateAroundPods { .. } => "RecreateAroundPods",
+            Action::ReplaceTemplate { .. } => "ReplaceTemplate",
+            Action::RestartNode { .. } => "RestartNode",
             Action::Delete { .. } => "Delete",
             Action::Secure(order) => order.step_name(),
             Action::ReloadKeystore(_) => "ReloadKeystore",
@@ -300,6 +317,8 @@ pub struct Plan {
     pub holds: Vec<Hold>,
     /// Clusters that were found for indices in this pass, by index name. Recorded in status before anything is created.
     pub assign: BTreeMap<String, String>,
+    /// Clusters of which it is known what is under way: an operation, which status records before it begins, or none.
+    pub operations: BTreeMap<String, Option<Operation>>,
     /// When to look again even if nothing changes.
     pub wake_after: Duration,
 }

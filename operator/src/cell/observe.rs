@@ -11,7 +11,7 @@ use searchcell_core::plan::{NodeToAsk, nodes_to_ask, supplied_secrets};
 use searchcell_core::security::keystore::{MOST_SECRETS, SecureSource};
 use searchcell_core::security::{Served, Supplied};
 use searchcell_core::snapshot::{CellObjects, CellSnapshot, Reading, is_ready, label};
-use searchcell_crds::SearchCell;
+use searchcell_crds::{RolloutPhase, SearchCell};
 
 use crate::elastic::reader::Ask;
 use crate::engine::Engine;
@@ -34,7 +34,9 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
     let placements =
         kube.placements(namespace).into_iter().filter(|placement| placement.spec.cell == name).collect();
     let asks = asks(&cell, namespace, name, &objects);
-    let readings = engine.reader.read_all(asks, engine.tuning.max_reading_age).await;
+    // Whoever lets a node restart has to know of everything that the pods, as they are known, have done before.
+    let max_age = if restarts(&cell) { Duration::ZERO } else { engine.tuning.max_reading_age };
+    let readings = engine.reader.read_all(asks, max_age).await;
     let mut snapshot = CellSnapshot {
         cell,
         objects,
@@ -44,6 +46,7 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
         supplied: BTreeMap::new(),
         secure_settings: BTreeMap::new(),
         lifetimes: engine.tuning.lifetimes,
+        restarts_nodes: engine.tuning.restarts_nodes,
         operator_namespace: kube.operator_namespace().to_owned(),
     };
     for (layer, secret) in supplied_secrets(&snapshot.cell) {
@@ -55,6 +58,14 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
     }
     snapshot.served = served(engine, namespace, name, &nodes_to_ask(&snapshot, now)).await;
     Some((snapshot, readings.retry_after))
+}
+
+/// Whether nodes of a cell restart, as far as its status tells.
+fn restarts(cell: &SearchCell) -> bool {
+    let status = cell.status.as_ref();
+    let rolls = status.and_then(|status| status.rollout.as_ref());
+    let operates = status.is_some_and(|status| status.clusters.iter().any(|of| of.operation.is_some()));
+    operates || rolls.is_some_and(|rollout| rollout.phase != RolloutPhase::Complete)
 }
 
 /// A Secret of a user is in no cache: it has no label of ours.

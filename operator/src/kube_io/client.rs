@@ -23,6 +23,7 @@ use crate::kube_io::fanout::Caches;
 use crate::kube_io::recreate::recreate_around_pods;
 use crate::kube_io::requests::{self, Kindly};
 use crate::kube_io::tables::Tables;
+use crate::kube_io::template::replace_template;
 use crate::ports::{KubeApi, KubeError};
 use crate::security::parse::Parsed;
 use crate::security::sealed::Sealed;
@@ -179,6 +180,10 @@ macro_rules! for_kind {
                 type $T = PersistentVolumeClaim;
                 $call
             }
+            Kind::Pod => {
+                type $T = Pod;
+                $call
+            }
             Kind::Secret => {
                 type $T = Secret;
                 $call
@@ -329,6 +334,15 @@ impl KubeApi for KubeIo {
         size: &Quantity,
     ) -> Result<(), KubeError> {
         self.count("recreate", recreate_around_pods(&self.client, namespace, target, size).await)
+    }
+
+    async fn replace_template(
+        &self,
+        namespace: &str,
+        object: &Object,
+        target: &Target,
+    ) -> Result<(), KubeError> {
+        self.count("replace_template", replace_template(&self.client, namespace, object, target).await)
     }
 
     async fn delete(&self, namespace: &str, target: &Target) -> Result<(), KubeError> {

@@ -10,5 +10,6 @@ pub mod queue;
 pub mod recreate;
 pub mod requests;
 pub mod tables;
+pub mod template;
 pub mod tolerant;
 pub mod trim;

@@ -61,6 +61,10 @@ pub enum Edit {
     IngestFixed(i32),
     IngestAutoscaled(i32, i32),
     ClusterSetting(i64),
+    /// Nodes of all roles have to restart for it.
+    NodeSetting(i64),
+    /// Only those of this role.
+    RoleSetting(String, i64),
     Suspend(bool),
     Policy(DeletionPolicy),
     /// A spec that breaks rules, until it is set back.
@@ -383,6 +387,17 @@ pub fn edit(spec: &mut SearchCellSpec, change: &Edit) {
         }
         Edit::ClusterSetting(value) => {
             spec.cluster_settings.insert("cluster.max_shards_per_node".to_owned(), (*value).into());
+        }
+        Edit::NodeSetting(value) => {
+            spec.settings.insert("indices.query.bool.max_clause_count".to_owned(), (*value).into());
+        }
+        Edit::RoleSetting(role, value) => {
+            let options = match (role.as_str(), &mut spec.nodes.ingest) {
+                ("master", _) => &mut spec.nodes.master.options,
+                ("ingest", Some(ingest)) => &mut ingest.options,
+                _ => &mut spec.nodes.data.options,
+            };
+            options.settings.insert("search.max_buckets".to_owned(), (*value).into());
         }
         Edit::Suspend(suspend) => spec.suspend = *suspend,
         Edit::Policy(policy) => spec.deletion_policy = *policy,

@@ -27,6 +27,8 @@ use crate::world::{Network, Node, Shared, World, lock};
 
 /// How long the world may take to come to rest after the last fault, in simulated seconds.
 const PATIENCE_S: u64 = 3_600;
+/// The same where every node of two clusters may have to restart, one after the other, with a soak after each.
+const PATIENCE_ROLLING_S: u64 = 9_000;
 /// Sizes are refreshed now and then: rest is asked for only after that.
 const SIZES_EVERY: Duration = Duration::from_secs(60);
 const QUIET_S: u64 = 130;
@@ -91,6 +93,7 @@ impl Process {
         let mut tuning = Tuning::default();
         tuning.reader.sizes_every = SIZES_EVERY;
         tuning.lifetimes.overlap = OVERLAP;
+        tuning.restarts_nodes = true;
         tuning.lifetimes.credential_grace = GRACE;
         let engine = Engine::new(kube.clone(), elastic, clock, leadership.clone(), tuning);
         let mut engine = engine.with_forge(Forge::with_cost(4)).with_observer(observer);
@@ -215,6 +218,10 @@ pub async fn play(
         scenario.expect,
         scenario.acts.len()
     ));
+    if scenario.kind == Kind::Rolling {
+        // Longer than nodes take to come back, and than clusters soak.
+        world.recovery_ms = 150_000;
+    }
     let world = Arc::new(Mutex::new(world));
     let mut run = Run {
         world: world.clone(),
@@ -351,6 +358,7 @@ impl Run {
     /// Faults are over: the world must come to rest, and stay there.
     async fn rest(&mut self) {
         let (mut settled_for, mut logged) = (0, 0);
+        let patience = if self.scenario.kind == Kind::Rolling { PATIENCE_ROLLING_S } else { PATIENCE_S };
         let calm_at = {
             let mut world = lock(&self.world);
             world.network = Network::default();
@@ -388,14 +396,14 @@ impl Run {
                 // What is held on purpose may be looked at too early: something is still on its way.
                 None if moved => {
                     settled_for = 0;
-                    if world.ms > calm_at + PATIENCE_S * 1000 {
+                    if world.ms > calm_at + patience * 1000 {
                         return world.violated(settled::REST_IS_SILENT, "it never comes to rest");
                     }
                 }
                 None => settled_for += step,
                 Some((invariant, why)) => {
                     settled_for = 0;
-                    if world.ms > calm_at + PATIENCE_S * 1000 {
+                    if world.ms > calm_at + patience * 1000 {
                         return world.violated(invariant, why);
                     }
                 }

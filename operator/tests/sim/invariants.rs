@@ -16,6 +16,7 @@ use searchcell_crds::{DeletionPolicy, IndexPlacement, SearchCell, SearchCellStat
 use crate::calls::Pass;
 use crate::objects::{K, Obj};
 use crate::placed::{self, LastTable};
+use crate::rolling;
 use crate::store::NAMESPACE;
 use crate::world::World;
 
@@ -84,6 +85,8 @@ pub struct History {
     pub foreign: BTreeSet<String>,
     /// Names of NetworkPolicies that somebody has taken away.
     pub opened: BTreeSet<String>,
+    /// Nodes that an operator has restarted and that are not back, and what else restarts need to remember.
+    pub rolling: rolling::Memory,
     /// Since when nothing keeps the operator from seeing and writing; absent: something does.
     pub undisturbed_since: Option<u64>,
 }
@@ -461,6 +464,7 @@ pub fn on_tick(world: &mut World) {
         }
         earned(world, cell, &name);
     }
+    rolling::on_tick(world);
     let placed: BTreeSet<(String, String)> = (world.store.all::<IndexPlacement>())
         .flat_map(|placement| {
             let cell = placement.spec.cell.clone();

@@ -10,6 +10,9 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
+use searchcell_core::names::LABEL_REVISION;
+use searchcell_core::snapshot::label;
+
 use crate::objects::{K, Obj, Stored};
 use crate::world::World;
 
@@ -109,9 +112,7 @@ fn stateful_sets(world: &mut World) {
         let count = pods_of(world, &uid).count() as i32;
         let ready = pods_of(world, &uid).filter(|pod| is_ready(pod)).count() as i32;
         let updated = pods_of(world, &uid)
-            .filter(|pod| {
-                pod.metadata.labels.as_ref().is_some_and(|l| l.get("controller-revision-hash") == Some(&hash))
-            })
+            .filter(|pod| label(&pod.metadata, LABEL_REVISION) == Some(format!("{name}-{hash}").as_str()))
             .count() as i32;
         let generation = set.metadata.generation;
         let unchanged = set.status.as_ref().is_some_and(|status| {
@@ -168,7 +169,8 @@ fn create_stateful_pod(world: &mut World, set: &StatefulSet, name: &str, ordinal
     let spec = set.spec.as_ref().unwrap();
     let mut pod = pod_from(&spec.template, name);
     let labels = pod.metadata.labels.get_or_insert_default();
-    labels.insert("controller-revision-hash".to_owned(), hash.to_owned());
+    let set_name = set.metadata.name.as_deref().unwrap_or_default();
+    labels.insert(LABEL_REVISION.to_owned(), format!("{set_name}-{hash}"));
     labels.insert("statefulset.kubernetes.io/pod-name".to_owned(), name.to_owned());
     labels.insert("apps.kubernetes.io/pod-index".to_owned(), ordinal.to_string());
     pod.metadata.owner_references = Some(owner("StatefulSet", &set.metadata));

@@ -22,6 +22,7 @@ mod objects;
 mod placed;
 mod pressure;
 mod rng;
+mod rolling;
 mod scenario;
 mod secure;
 mod settled;

@@ -23,7 +23,7 @@ use searchcell_operator::decide::Decide;
 
 use crate::invariants as inv;
 use crate::scenario::Kind;
-use crate::{keystore, placed, secure, settled, tenants};
+use crate::{keystore, placed, rolling, secure, settled, tenants};
 
 /// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +98,18 @@ pub enum Bug {
     NeverReloads,
     /// The keystore that nodes have is written over with all that is new.
     KeystoreWhole,
+    /// All nodes that are behind restart at once.
+    RestartsTogether,
+    /// A node that runs what is asked for restarts with the one that does not.
+    RestartsUpdated,
+    /// Copies that are made or moved, or have no node, are taken for started ones.
+    CopiesAreStarted,
+    /// Nodes that are not ready are taken for members.
+    NobodyIsMissing,
+    /// Nothing ever restarts.
+    NeverRestarts,
+    /// What is under way stays in status.
+    OperationStays,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
@@ -142,6 +154,12 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::CountsOnce, Kind::Dedicating, &[tenants::NOTHING_IS_HIDDEN]),
     (Bug::NeverReloads, Kind::Keystore, &[keystore::LOADED]),
     (Bug::KeystoreWhole, Kind::Keystore, &[keystore::RESTART_ONLY]),
+    (Bug::RestartsTogether, Kind::Rolling, &[rolling::ONE_AT_A_TIME, rolling::RESTART_HAS_REASON]),
+    (Bug::RestartsUpdated, Kind::Rolling, &[rolling::RESTART_HAS_REASON]),
+    (Bug::CopiesAreStarted, Kind::Rolling, &[rolling::SETTLED_FIRST, rolling::LAST_COPY]),
+    (Bug::NobodyIsMissing, Kind::Rolling, &[rolling::ONE_AT_A_TIME, rolling::QUORUM]),
+    (Bug::NeverRestarts, Kind::Rolling, &[rolling::ROLLED]),
+    (Bug::OperationStays, Kind::Rolling, &[rolling::ROLLED]),
 ];
 
 /// The core with a bug.
@@ -191,6 +209,15 @@ impl Decide for Mutant {
         if self.is(Bug::SecretsAreProof) {
             snapshot.served = secure::as_mounted(&snapshot);
         }
+        if self.is(Bug::NeverRestarts) {
+            snapshot.restarts_nodes = false;
+        }
+        if self.is(Bug::CopiesAreStarted) {
+            rolling::all_started(&mut snapshot);
+        }
+        if self.is(Bug::NobodyIsMissing) {
+            rolling::all_ready(&mut snapshot);
+        }
         let mut plan = plan::plan_cell(&cell, &snapshot, now);
         let is_map = |target: &Target| target.kind == ObjectKind::ConfigMap;
         match self.0 {
@@ -223,6 +250,10 @@ impl Decide for Mutant {
                 let steps = std::mem::take(&mut plan.steps);
                 plan.steps = steps.into_iter().flat_map(|s| made_when_needed(&snapshot, s)).collect();
             }
+            Bug::RestartsTogether | Bug::RestartsUpdated => {
+                rolling::restart_more(&cell, &snapshot, &mut plan, self.0);
+            }
+            Bug::OperationStays => plan.operations.retain(|_, operation| operation.is_some()),
             Bug::NoAwareness => plan.steps.retain(|s| !matches!(s.action, Action::PutSettings(_))),
             Bug::RemovesClusters => {
                 for set in &snapshot.objects.stateful_sets {
@@ -306,6 +337,7 @@ impl Decide for Mutant {
                     supplied: Default::default(),
                     secure_settings: Default::default(),
                     lifetimes: Default::default(),
+                    restarts_nodes: true,
                     operator_namespace: snapshot.operator_namespace.clone(),
                 };
                 let lost =

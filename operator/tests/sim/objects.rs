@@ -132,6 +132,7 @@ impl From<Kind> for K {
             Kind::Deployment => K::Deployment,
             Kind::HorizontalPodAutoscaler => K::Autoscaler,
             Kind::PersistentVolumeClaim => K::Claim,
+            Kind::Pod => K::Pod,
             Kind::Secret => K::Secret,
         }
     }

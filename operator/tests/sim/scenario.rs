@@ -51,9 +51,11 @@ pub enum Kind {
     Keystore,
     /// Tenants get an index of their own, and some of them have documents in the pool.
     Dedicating,
+    /// Nodes restart since their settings change, under faults.
+    Rolling,
 }
 
-const KINDS: [(Kind, u64); 15] = [
+const KINDS: [(Kind, u64); 16] = [
     (Kind::Faults, 34),
     (Kind::Edits, 20),
     (Kind::Removal, 6),
@@ -69,6 +71,8 @@ const KINDS: [(Kind, u64); 15] = [
     (Kind::Placing, 14),
     (Kind::Keystore, 8),
     (Kind::Dedicating, 8),
+    // Each takes an hour or two of simulated time.
+    (Kind::Rolling, 6),
 ];
 
 #[derive(Clone, Debug)]
@@ -167,6 +171,7 @@ impl<'a> Story<'a> {
             Kind::Stuck => self.stuck(),
             Kind::Placing => self.placing(),
             Kind::Dedicating => self.dedicating(),
+            Kind::Rolling => self.rolling(),
         }
     }
 
@@ -359,6 +364,39 @@ impl<'a> Story<'a> {
                 }
             };
             self.at(at + 20 * later, Act::EditPlacement(name(), change));
+        }
+    }
+
+    /// Settings change once or several times, in the middle of everything else; some are set back.
+    fn rolling(&mut self) {
+        self.faults(0, 5);
+        let mut at = self.rng.range(90, 300);
+        for _ in 0..self.rng.range(1, 4) {
+            let value = self.rng.range(1, 3) as i64;
+            let edit = match self.rng.below(4) {
+                0 => Edit::RoleSetting("master".to_owned(), value),
+                1 => Edit::RoleSetting("data".to_owned(), value),
+                2 => Edit::RoleSetting("ingest".to_owned(), value),
+                _ => Edit::NodeSetting(value),
+            };
+            self.edit(at, edit);
+            for _ in 0..self.rng.range(0, 3) {
+                let fault = at + self.rng.range(1, 200);
+                let act = match self.rng.below(6) {
+                    0 => Act::Evict,
+                    1 => Act::KillContainer,
+                    2 => Act::Crash { after: self.rng.below(6), with_effect: self.rng.chance(50) },
+                    3 => Act::Flaky { refuse: 20, lose: 20, slow: 20, stale: 60 },
+                    4 => Act::SecondLeader,
+                    _ => Act::NodeOff,
+                };
+                self.at(fault, act);
+                let end = fault + self.rng.range(10, 90);
+                self.at(end, Act::AllOn);
+                self.at(end, Act::Steady);
+                self.at(end, Act::EndSecondLeader);
+            }
+            at += self.rng.range(5, 300);
         }
     }
 

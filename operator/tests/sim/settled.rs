@@ -19,6 +19,7 @@ use crate::acts::CELL;
 use crate::elastic::Cluster;
 use crate::keystore;
 use crate::objects::K;
+use crate::rolling;
 use crate::scenario::Expect;
 use crate::shards::Index;
 use crate::store::{NAMESPACE, OPERATOR_NAMESPACE};
@@ -142,6 +143,9 @@ fn cell_is_whole(world: &World, cell: &SearchCell) -> Unsettled {
             return Some((POLICY_AT_REST, format!("{:?}", policy.map(|policy| &policy.spec))));
         }
         if let Some(unsettled) = objects_are_whole(world, cell, &key, live) {
+            return Some(unsettled);
+        }
+        if let Some(unsettled) = rolling::unsettled(world, cell, &valid, &key) {
             return Some(unsettled);
         }
         for (name, value) in wanted_settings(&valid) {

@@ -268,7 +268,7 @@ fn allocate(world: &mut World, cluster: &mut Cluster, index: &mut Index, at: usi
     }
     nodes.sort_by_key(|(name, _)| (copies_on(cluster, index, name), name.clone()));
     let Some(node) = nodes.into_iter().next() else { return };
-    let due = world.ms + world.rng.range(500, 15_000);
+    let due = world.ms + world.rng.range(500, world.recovery_ms);
     let copy = &mut index.copies[at];
     (copy.node, copy.state, copy.due, copy.last) = (Some(node), ShardState::Initializing, due, None);
     cluster.version += 1;

@@ -28,6 +28,7 @@ use crate::invariants;
 use crate::mutants::Bug;
 use crate::objects::{K, Obj, Stored};
 use crate::placed;
+use crate::rolling;
 use crate::secure;
 use crate::store::{NAMESPACE, OPERATOR_NAMESPACE, Store};
 use crate::world::{World, lock};
@@ -224,6 +225,10 @@ fn check(world: &mut World, target: &Target, stripped: bool) -> Result<Option<Ar
         world.violated(invariants::ACTS_ON_WHAT_IT_SAW, format!("{name} is not what was observed any more"));
     }
     Ok(Some(live))
+}
+
+fn annotate(live: &mut ObjectMeta, new: &ObjectMeta) {
+    live.annotations.get_or_insert_default().extend(new.annotations.clone().unwrap_or_default());
 }
 
 fn gone(target: &Target) -> KubeError {
@@ -437,10 +442,46 @@ impl KubeApi for SimKube {
         .await
     }
 
+    async fn replace_template(
+        &self,
+        _namespace: &str,
+        object: &Object,
+        target: &Target,
+    ) -> Result<(), KubeError> {
+        let stripped = self.strips_preconditions();
+        self.write(format!("template of {} {}", target.kind.as_str(), target.name), |world, pass| {
+            let Some(old) = check(world, target, stripped)? else { return Err(gone(target)) };
+            match object {
+                Object::StatefulSet(new) => {
+                    world.store.update::<StatefulSet>(FIELD_MANAGER, &target.name, |set| {
+                        annotate(&mut set.metadata, &new.metadata);
+                        let template = new.spec.as_ref().map(|spec| spec.template.clone());
+                        set.spec.get_or_insert_default().template = template.unwrap_or_default();
+                    });
+                }
+                Object::Deployment(new) => {
+                    world.store.update::<Deployment>(FIELD_MANAGER, &target.name, |deployment| {
+                        annotate(&mut deployment.metadata, &new.metadata);
+                        let template = new.spec.as_ref().map(|spec| spec.template.clone());
+                        deployment.spec.get_or_insert_default().template = template.unwrap_or_default();
+                    });
+                }
+                _ => return Err(KubeError::Refused("it has no template".to_owned())),
+            }
+            let new = world.store.object(target.kind.into(), &target.name).cloned();
+            invariants::on_change(world, pass, Some(&old), new.as_ref());
+            Ok(())
+        })
+        .await
+    }
+
     async fn delete(&self, _namespace: &str, target: &Target) -> Result<(), KubeError> {
         let stripped = self.strips_preconditions();
         self.write(format!("delete {} {}", target.kind.as_str(), target.name), |world, pass| {
             let Some(old) = check(world, target, stripped)? else { return Ok(()) };
+            if let Some(pod) = Pod::of(&old) {
+                rolling::on_restart(world, pod);
+            }
             invariants::on_change(world, pass, Some(&old), None);
             world.store.delete(world.ms, target.kind.into(), &target.name);
             Ok(())

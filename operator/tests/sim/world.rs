@@ -117,6 +117,8 @@ pub struct World {
     pub serial: u64,
     /// Controllers are prompt: nothing is left to chance any more.
     pub calm: bool,
+    /// Most milliseconds that making a copy of a shard takes.
+    pub recovery_ms: u64,
     pub log: Vec<Write>,
     pub history: History,
     pub violation: Option<Violation>,
@@ -148,6 +150,7 @@ impl World {
             clock_jumped: false,
             serial: 0,
             calm: false,
+            recovery_ms: 15_000,
             log: Vec::new(),
             history: History::default(),
             violation: None,

@@ -44,6 +44,16 @@ pub fn input_hash(cell: &ValidCell, role: Role, zone: Option<&ValidZone>) -> Str
     hash(&inputs)
 }
 
+/// Names what a cell asks of all its nodes, in a few characters.
+pub fn cell_hash(cell: &ValidCell) -> String {
+    let zones = cell.zones.iter().map(Some);
+    let sets =
+        [Role::Master, Role::Data].into_iter().flat_map(|role| zones.clone().map(move |zone| (role, zone)));
+    let hashes: Vec<String> =
+        sets.chain([(Role::Ingest, None)]).map(|(role, zone)| input_hash(cell, role, zone)).collect();
+    hash(&json!(hashes)).chars().take(8).collect()
+}
+
 /// The same amounts, however they are written.
 fn amounts(amounts: &BTreeMap<String, Quantity>) -> BTreeMap<&str, String> {
     let canonical =

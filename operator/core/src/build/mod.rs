@@ -22,7 +22,7 @@ pub use autoscaler::autoscaler;
 pub use index::{
     DELETED_FIELD, index_body, index_inputs, index_mappings, index_mark, index_settings, is_analysis,
 };
-pub use inputs::input_hash;
+pub use inputs::{cell_hash, input_hash};
 pub use network::{bootstrap_config_map, disruption_budgets, services};
 pub use workloads::{ingest_deployment, stateful_set};
 

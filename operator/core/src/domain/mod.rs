@@ -6,6 +6,7 @@
 mod version;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -51,6 +52,8 @@ pub struct ValidCell {
     pub cluster_settings: BTreeMap<String, Value>,
     /// What happens to volumes when the cell or a cluster goes.
     pub deletion_policy: DeletionPolicy,
+    /// How long a settled cluster stays settled before the next of its nodes restarts.
+    pub soak: Duration,
     /// Nothing is changed while true.
     pub suspend: bool,
     /// TLS on both layers, and users; else neither.

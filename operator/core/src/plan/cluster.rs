@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
 use searchcell_crds::Reason;
 
-use super::{Draft, settings, workloads};
+use super::{Draft, Turn, roll, settings, workloads};
 use crate::build;
 use crate::domain::ValidCell;
 use crate::drift::{self, Live};
@@ -21,6 +21,7 @@ pub(super) fn plan_cluster(
     key: &ClusterKey,
     objects: &CellObjects,
     snapshot: &CellSnapshot,
+    turn: Turn<'_>,
     draft: &mut Draft,
 ) {
     // Volumes on their way out belong to a former cluster of this name; new nodes must not come up on them.
@@ -84,7 +85,22 @@ pub(super) fn plan_cluster(
         );
     }
     prune(cell, key, objects, draft);
-    workloads::plan_workloads(cell, key, objects, elastic, &identity, draft);
+    let restarts = snapshot.restarts_nodes && matches!(identity, Identity::Known(_));
+    let is_held = workloads::plan_workloads(cell, key, objects, elastic, &identity, restarts, draft);
+    if restarts && !is_held {
+        let status = snapshot.cell.status.as_ref();
+        let recorded = status.and_then(|status| status.clusters.iter().find(|of| of.name == key.cluster));
+        let scope = roll::Scope {
+            cell,
+            key,
+            objects,
+            elastic,
+            recorded: recorded.and_then(|status| status.operation.as_ref()),
+            before: turn.before,
+            now: turn.now,
+        };
+        roll::plan_roll(&scope, draft);
+    }
     if let (Identity::Known(_), Some(facts)) = (&identity, elastic) {
         settings::plan_settings(cell, key, facts, draft);
     }

@@ -10,6 +10,7 @@ mod cluster;
 mod keystore;
 mod layers;
 mod removal;
+mod roll;
 mod security;
 mod settings;
 mod volumes;
@@ -18,9 +19,10 @@ mod workloads;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use searchcell_crds::Reason;
+use searchcell_crds::{Operation, Reason};
 
 pub use removal::{has_workloads, plan_deletion};
+pub use roll::{outdated, rolls};
 pub use security::{NodeToAsk, Upkeep, nodes_to_ask, plan_security, supplied_secrets};
 pub use settings::{setting_text, wanted_settings};
 pub use workloads::master_layout;
@@ -46,6 +48,8 @@ pub const WAKE_WHILE_ROTATING: Duration = Duration::from_secs(5);
 struct Draft {
     steps: Vec<Step>,
     holds: Vec<Hold>,
+    /// What is under way, where that is known.
+    operation: Option<Option<Operation>>,
 }
 
 impl Draft {
@@ -56,6 +60,14 @@ impl Draft {
     fn hold(&mut self, cluster: &str, reason: Reason, message: impl Into<String>) {
         self.holds.push(Hold { cluster: Some(cluster.to_owned()), reason, message: message.into() });
     }
+}
+
+/// Whose turn it is to restart nodes.
+#[derive(Clone, Copy, Debug)]
+struct Turn<'a> {
+    /// A cluster whose nodes restart first.
+    before: Option<&'a str>,
+    now: Timestamp,
 }
 
 /// Plans one pass over a cell that is not being deleted.
@@ -82,13 +94,16 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
     keystore::plan_keystore(cell, snapshot, now, &mut upkeep);
     let mut plan = Plan { steps: std::mem::take(&mut upkeep.steps), ..Plan::default() };
     let mut any_pod_ready = false;
+    let order = roll::Order::new(cell, snapshot);
     for cluster in &cell.clusters {
         let objects = snapshot.objects.of_cluster(&cluster.name);
         any_pod_ready |= objects.pods.iter().any(crate::snapshot::is_ready);
         let mut draft = Draft::default();
-        cluster::plan_cluster(cell, &cell.key(&cluster.name), &objects, snapshot, &mut draft);
+        let turn = Turn { before: order.before(&cluster.name), now };
+        cluster::plan_cluster(cell, &cell.key(&cluster.name), &objects, snapshot, turn, &mut draft);
         plan.steps.extend(draft.steps);
         plan.holds.extend(draft.holds);
+        plan.operations.extend(draft.operation.map(|operation| (cluster.name.clone(), operation)));
     }
     let mut draft = Draft::default();
     removal::plan_removed_clusters(cell, snapshot, &mut draft);
@@ -97,7 +112,9 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
     plan.holds.append(&mut upkeep.holds);
     plan.steps.append(&mut upkeep.later);
 
-    let unsettled = cell.clusters.iter().any(|cluster| is_unsettled(cell, snapshot, &cluster.name));
+    let restarts = order.is_busy() && !plan.operations.is_empty();
+    let unsettled =
+        restarts || cell.clusters.iter().any(|cluster| is_unsettled(cell, snapshot, &cluster.name));
     plan.wake_after = match (plan.steps.is_empty() && !unsettled, any_pod_ready) {
         (true, _) => WAKE_AT_REST,
         (false, _) if !plan.steps.is_empty() => WAKE_WHILE_BUSY,

@@ -7,10 +7,10 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_crds::Reason;
 
-use super::Draft;
 use super::certificates::is_equipped;
 use super::cluster::{bootstrap_names, name_conflict, plan_simple, terminating};
 use super::volumes::{self, Volumes};
+use super::{Draft, roll};
 use crate::build;
 use crate::domain::{IngestScale, ValidCell, ValidKeystore, ValidZone};
 use crate::drift::{self, Live};
@@ -28,10 +28,11 @@ pub(super) fn plan_workloads(
     objects: &CellObjects,
     elastic: Option<&ElasticFacts>,
     identity: &Identity,
+    restarts: bool,
     draft: &mut Draft,
-) {
+) -> bool {
     if draft.holds.iter().any(|hold| hold.reason == Reason::NameConflict) {
-        return;
+        return true;
     }
     // Nodes that come back on old volumes must not come back as another version: that is an upgrade.
     if let (Identity::Known(_), true) = (identity, objects.stateful_sets.is_empty())
@@ -46,7 +47,7 @@ pub(super) fn plan_workloads(
                  nodes comes with a later version of the operator"
             ),
         );
-        return;
+        return true;
     }
     let masters = wanted_masters(cell, key, objects, draft);
     let mut sets = Vec::new();
@@ -58,16 +59,29 @@ pub(super) fn plan_workloads(
     sets.extend(cell.zones.iter().map(|zone| (Role::Data, zone, cell.data_per_zone)));
 
     // One workload that cannot follow the spec keeps new ones from starting with what the others do not have yet.
-    let held =
-        sets.iter().any(|(role, zone, _)| hold_template_change(cell, key, objects, *role, zone, draft))
-            | hold_ingest_change(cell, key, objects, draft);
+    let version = highest_version(objects, elastic).filter(|highest| *highest != cell.version);
+    let manner = Manner { restarts: restarts && version.is_none() };
+    let is_held = sets
+        .iter()
+        .any(|(role, zone, _)| hold_template_change(cell, key, objects, *role, zone, manner, draft))
+        | hold_ingest_change(cell, key, objects, manner, draft);
+    let held = is_held || (manner.restarts && roll::rolls(cell, key, objects));
     for (role, zone, replicas) in sets {
         plan_stateful_set(cell, key, objects, (role, zone), replicas, held, draft);
         if !held {
             volumes::plan_growth(cell, key, objects, (role, zone), draft);
         }
     }
-    plan_ingest(cell, key, objects, held, draft);
+    // Before data nodes hand their work over, those who take it have to be there.
+    plan_ingest(cell, key, objects, is_held, draft);
+    is_held
+}
+
+/// What can be done about nodes that do not run what the spec asks for.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    /// They restart, one after the other.
+    restarts: bool,
 }
 
 /// Master-eligible nodes by zone: those that are there stay where they are, missing ones go to the zone with the
@@ -136,6 +150,7 @@ fn hold_template_change(
     objects: &CellObjects,
     role: Role,
     zone: &ValidZone,
+    manner: Manner,
     draft: &mut Draft,
 ) -> bool {
     let name = key.stateful_set(role, &zone.name);
@@ -143,7 +158,9 @@ fn hold_template_change(
         return false;
     };
     let hash = |cell: &ValidCell| build::input_hash(cell, role, Some(zone));
-    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell)) {
+    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell))
+        && (!manner.restarts || keystore_differs(cell, &live.metadata))
+    {
         hold_roll(cell, key, role, &live.metadata, &hash, draft);
         return true;
     }
@@ -172,8 +189,9 @@ fn hold_roll(
     let used = used_by(live);
     let former = used.map(|from| ValidKeystore { from: Some(from.to_owned()), ..ValidKeystore::default() });
     let as_before = hash(&ValidCell { keystore: former, ..cell.clone() });
-    let differs = cell.keystore.as_ref().and_then(|keystore| keystore.from.as_deref()) != used;
-    let message = if differs && annotation(live, ANNOTATION_INPUT_HASH) == Some(&as_before) {
+    let message = if keystore_differs(cell, live)
+        && annotation(live, ANNOTATION_INPUT_HASH) == Some(&as_before)
+    {
         hold_keystore(cell, role, used)
     } else {
         format!(
@@ -184,6 +202,10 @@ fn hold_roll(
     if !draft.holds.iter().any(|hold| hold.message == message) {
         draft.hold(&key.cluster, Reason::NotSupportedYet, message);
     }
+}
+
+fn keystore_differs(cell: &ValidCell, live: &ObjectMeta) -> bool {
+    cell.keystore.as_ref().and_then(|keystore| keystore.from.as_deref()) != used_by(live)
 }
 
 /// The keystore alone is what keeps a workload from following.
@@ -208,7 +230,13 @@ fn hold_keystore(cell: &ValidCell, role: Role, used: Option<&str>) -> String {
     )
 }
 
-fn hold_ingest_change(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draft: &mut Draft) -> bool {
+fn hold_ingest_change(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    objects: &CellObjects,
+    manner: Manner,
+    draft: &mut Draft,
+) -> bool {
     let Live::Ours(live) = drift::find(&objects.deployments, |o| &o.metadata, &key.ingest(), &cell.uid)
     else {
         return false;
@@ -223,7 +251,9 @@ fn hold_ingest_change(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects,
         return true;
     }
     let hash = |cell: &ValidCell| build::input_hash(cell, Role::Ingest, None);
-    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell)) {
+    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell))
+        && (!manner.restarts || keystore_differs(cell, &live.metadata))
+    {
         hold_roll(cell, key, Role::Ingest, &live.metadata, &hash, draft);
         return true;
     }

@@ -4,17 +4,19 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::conditions::{DEGRADED, READY};
 use searchcell_crds::{
-    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, SearchCellStatus, SecurityMode,
+    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, RolloutPhase, RolloutReason,
+    RolloutStatus, SearchCellStatus, SecurityMode,
 };
 
 use super::trouble::trouble;
 use super::wanted::Wanted;
-use super::{Conditions, join, some_of, two_significant_digits};
+use super::{Conditions, join, some_of, two_significant_digits, waits_for_a_person};
+use crate::build;
 use crate::domain::{EsVersion, ValidCell};
 use crate::identity::{Identity, identity};
 use crate::names::ClusterKey;
 use crate::placement::{Copies, verify};
-use crate::plan::has_workloads;
+use crate::plan::{has_workloads, rolls};
 use crate::security::keystore::resolve;
 use crate::snapshot::{CellSnapshot, ElasticFacts, Reading, is_ready};
 use crate::step::{Outcome, Plan};
@@ -68,7 +70,8 @@ pub fn cell_status(
         version: lowest_version(snapshot).map(|version| version.to_string()).or(previous.version),
         clusters_ready: Some(format!("{serving}/{}", reports.len())),
         nodes_ready: Some(format!("{nodes_ready}/{total}")),
-        rollout: previous.rollout,
+        rollout: valid
+            .map_or(previous.rollout.clone(), |cell| rollout(cell, snapshot, &reports, previous.rollout)),
         clusters: reports.into_iter().map(|report| report.status).collect(),
     }
 }
@@ -112,12 +115,21 @@ impl Report {
         let why_not_serving = why_not_serving(key, &identity, reading, facts, now);
         let is_whole = missing_nodes.is_empty() && wanted.workloads_exist;
         let was_settled = !matches!(before.phase, ClusterPhase::Pending | ClusterPhase::Forming);
+        let operation = plan.operations.get(&key.cluster).cloned().unwrap_or(before.operation);
+        let restarting = operation.as_ref().map(|operation| operation.nodes.as_slice()).unwrap_or_default();
+        let only_restarting = missing_nodes.iter().all(|node| restarting.contains(node));
+        let is_behind = cell.is_some_and(|cell| snapshot.restarts_nodes && rolls(cell, key, &objects));
         let phase = if why_not_serving.is_some() && was_settled && before.uuid.is_some() {
             ClusterPhase::Unavailable
         } else if !was_settled && (!is_whole || why_not_serving.is_some()) {
             if wanted.workloads_exist { ClusterPhase::Forming } else { ClusterPhase::Pending }
         } else if !is_whole && wanted.only_new_nodes_missing(&objects, &missing_nodes) {
             ClusterPhase::Scaling
+        } else if wanted.workloads_exist
+            && only_restarting
+            && (operation.is_some() || (is_behind && copies.lost == 0))
+        {
+            ClusterPhase::Rolling
         } else if !is_whole || copies.lost > 0 {
             ClusterPhase::Degraded
         } else {
@@ -165,7 +177,7 @@ impl Report {
             indices: facts.map(|facts| count(facts.indices.len())).or(before.indices),
             shards: facts.map(|_| copies.started).or(before.shards),
             documents: documents.or(before.documents),
-            operation: before.operation,
+            operation,
             holds,
         };
         Self { status, why_not_serving, missing_nodes, trouble, copies }
@@ -205,6 +217,9 @@ impl Report {
                 Reason::Scaling,
                 format!("waiting for new nodes of cluster {name}: {}", some_of(&self.missing_nodes)),
             )),
+            ClusterPhase::Rolling => {
+                Some((Reason::RollingOut, format!("nodes of cluster {name} restart, one at a time")))
+            }
             _ => None,
         }
     }
@@ -311,8 +326,10 @@ fn degraded(conditions: &mut Conditions, reports: &[Report]) {
         if report.status.phase == ClusterPhase::Unavailable {
             causes.push((Reason::ClusterUnavailable, format!("cluster {name} does not serve")));
         }
+        // What is restarted comes back.
+        let restarts = report.status.phase == ClusterPhase::Rolling;
         let empty: Vec<String> = (report.status.zones.iter())
-            .filter(|zone| zone.total > 0 && zone.ready == 0)
+            .filter(|zone| zone.total > 0 && zone.ready == 0 && !restarts)
             .map(|zone| zone.name.clone())
             .collect();
         if let Some(trouble) = &report.trouble {
@@ -322,13 +339,13 @@ fn degraded(conditions: &mut Conditions, reports: &[Report]) {
                 Reason::ZoneMissing,
                 format!("zone {} of cluster {name} has no ready node", some_of(&empty)),
             ));
-        } else if !report.missing_nodes.is_empty() {
+        } else if !report.missing_nodes.is_empty() && !restarts {
             causes.push((
                 Reason::NodesMissing,
                 format!("nodes of cluster {name} are not ready: {}", some_of(&report.missing_nodes)),
             ));
         }
-        if report.copies.lost > 0 {
+        if report.copies.lost > 0 && !restarts {
             causes
                 .push((Reason::CopiesUnassigned, format!("copies of shards in cluster {name} have no node")));
         }
@@ -352,6 +369,48 @@ fn degraded(conditions: &mut Conditions, reports: &[Report]) {
             "all nodes are there and all copies are started",
         ),
     }
+}
+
+/// The change that restarts nodes now, or the last one.
+fn rollout(
+    cell: &ValidCell,
+    snapshot: &CellSnapshot,
+    reports: &[Report],
+    previous: Option<RolloutStatus>,
+) -> Option<RolloutStatus> {
+    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+    let total = count(cell.clusters.len());
+    let is_done = |name: &str| {
+        let operates = reports.iter().any(|of| of.status.name == name && of.status.operation.is_some());
+        !operates && !rolls(cell, &cell.key(name), &snapshot.objects.of_cluster(name))
+    };
+    let done = count(cell.clusters.iter().filter(|cluster| is_done(&cluster.name)).count());
+    if !snapshot.restarts_nodes || done == total {
+        let complete = |before| RolloutStatus {
+            phase: RolloutPhase::Complete,
+            clusters_done: total,
+            clusters_total: total,
+            ..before
+        };
+        return if snapshot.restarts_nodes { previous.map(complete) } else { previous };
+    }
+    let held = |report: &Report| waits_for_a_person_there(report);
+    let phase =
+        if cell.suspend || reports.iter().any(held) { RolloutPhase::Paused } else { RolloutPhase::Rolling };
+    Some(RolloutStatus {
+        id: build::cell_hash(cell),
+        phase,
+        reason: RolloutReason::SpecChange,
+        clusters_done: done,
+        clusters_total: total,
+        ..RolloutStatus::default()
+    })
+}
+
+fn waits_for_a_person_there(report: &Report) -> bool {
+    let is_gate = |reason: &&Reason| waits_for_a_person(**reason);
+    let gates: Vec<&str> = Reason::all().iter().filter(is_gate).map(|reason| reason.as_str()).collect();
+    report.status.holds.iter().any(|hold| gates.contains(&hold.gate.as_str()))
 }
 
 fn lowest_version(snapshot: &CellSnapshot) -> Option<EsVersion> {

@@ -10,8 +10,8 @@ use crate::domain::{IngestScale, ValidCell};
 use crate::names::{
     ANNOTATION_CLUSTER_UUID, ANNOTATION_INPUT_HASH, ClusterKey, LABEL_ROLE, LABEL_ZONE, Role,
 };
-use crate::plan::master_layout;
-use crate::snapshot::{CellObjects, annotation, is_ready, label};
+use crate::plan::{master_layout, outdated};
+use crate::snapshot::{CellObjects, annotation, is_owned_by, is_ready, label};
 
 /// Nodes that a cluster ought to have: as the spec asks, and never fewer than its workloads run.
 pub(super) struct Wanted {
@@ -26,6 +26,8 @@ impl Wanted {
     pub(super) fn new(cell: Option<&ValidCell>, key: &ClusterKey, objects: &CellObjects) -> Self {
         let mut nodes: BTreeMap<(Role, String), i32> = BTreeMap::new();
         let mut updated = 0;
+        let outdated = cell.map(|cell| outdated(cell, key, objects)).unwrap_or_default();
+        let is_updated = |pod: &&Pod| pod.metadata.name.as_ref().is_some_and(|name| !outdated.contains(name));
         for set in &objects.stateful_sets {
             let role =
                 Role::ALL.into_iter().find(|role| label(&set.metadata, LABEL_ROLE) == Some(role.as_str()));
@@ -34,11 +36,9 @@ impl Wanted {
                 (role, zone.to_owned()),
                 set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1),
             );
-            let valid_zone = cell.and_then(|cell| cell.zones.iter().find(|valid| valid.name == zone));
-            let hash = cell.zip(valid_zone).map(|(cell, zone)| build::input_hash(cell, role, Some(zone)));
-            if hash.is_none() || hash.as_deref() == annotation(&set.metadata, ANNOTATION_INPUT_HASH) {
-                updated += set.status.as_ref().and_then(|status| status.ready_replicas).unwrap_or(0);
-            }
+            let uid = set.metadata.uid.as_deref().unwrap_or_default();
+            let ready = objects.pods.iter().filter(|pod| is_owned_by(&pod.metadata, uid) && is_ready(pod));
+            updated += i32::try_from(ready.filter(is_updated).count()).unwrap_or(i32::MAX);
         }
         for deployment in &objects.deployments {
             let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);

@@ -76,6 +76,7 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
         ingest,
         cluster_settings,
         deletion_policy: spec.deletion_policy,
+        soak: spec.rollout.soak(),
         suspend: spec.suspend,
         is_secure: spec.security_mode() == SecurityMode::Managed,
         keystore: security::keystore(spec),

@@ -61,6 +61,7 @@ impl World {
             served: BTreeMap::new(),
             supplied: BTreeMap::new(),
             secure_settings: BTreeMap::new(),
+            restarts_nodes: false,
             lifetimes: Lifetimes::default(),
             operator_namespace: "searchcell-system".to_owned(),
         };
@@ -232,6 +233,23 @@ impl World {
                 objects.deployments.retain(|o| keep(&o.metadata));
                 objects.stateful_sets.retain(|o| keep(&o.metadata));
                 objects.claims.retain(|o| keep(&o.metadata));
+            }
+            Action::ReplaceTemplate { object, .. } => {
+                let (name, marks) = (object.name().to_owned(), object.metadata().annotations.clone());
+                for set in &mut objects.stateful_sets {
+                    if set.metadata.name.as_deref() == Some(&name) {
+                        set.metadata.annotations.clone_from(&marks);
+                        set.metadata.generation = Some(set.metadata.generation.unwrap_or(1) + 1);
+                    }
+                }
+                for deployment in &mut objects.deployments {
+                    if deployment.metadata.name.as_deref() == Some(&name) {
+                        deployment.metadata.annotations.clone_from(&marks);
+                    }
+                }
+            }
+            Action::RestartNode { target } => {
+                objects.pods.retain(|o| o.metadata.uid.as_deref() != Some(&target.uid));
             }
             Action::PutSettings(change) => {
                 for reading in self.snapshot.elastic.values_mut() {

@@ -60,6 +60,7 @@ impl World {
             served: BTreeMap::new(),
             supplied: BTreeMap::new(),
             secure_settings: BTreeMap::new(),
+            restarts_nodes: false,
             lifetimes: Lifetimes::default(),
             operator_namespace: "searchcell-system".to_owned(),
         };

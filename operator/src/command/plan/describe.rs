@@ -81,6 +81,8 @@ pub fn step(step: &Step, view: &View<'_>) -> Line {
         Action::RecreateAroundPods { target, size } => {
             change(target, format!("{}, for volumes of {}; no pod restarts", step.why, size.0))
         }
+        Action::ReplaceTemplate { target, .. } => change(target, step.why.clone()),
+        Action::RestartNode { target } => change(target, format!("restart: {}", step.why)),
         Action::Delete { target } => Line::new(Verb::Delete, of_target(target), &step.why),
         Action::Secure(order) => {
             let verb = if is_new(order) { Verb::Create } else { Verb::Change };
@@ -214,6 +216,7 @@ fn live(objects: &CellObjects, target: &Target) -> Option<Value> {
         Kind::Deployment => find(&objects.deployments, name),
         Kind::HorizontalPodAutoscaler => find(&objects.autoscalers, name),
         Kind::PersistentVolumeClaim => find(&objects.claims, name),
+        Kind::Pod => find(&objects.pods, name),
         Kind::Secret => None,
     }
 }

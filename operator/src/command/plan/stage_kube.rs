@@ -47,6 +47,7 @@ macro_rules! with_cache {
             Kind::Deployment => with_cache!(@ $self, deployments, $cache => $call),
             Kind::HorizontalPodAutoscaler => with_cache!(@ $self, autoscalers, $cache => $call),
             Kind::PersistentVolumeClaim => with_cache!(@ $self, claims, $cache => $call),
+            Kind::Pod => with_cache!(@ $self, pods, $cache => $call),
             Kind::Secret => with_cache!(@ $self, secrets, $cache => $call),
             Kind::ConfigMap => with_cache!(@ $self, config_maps, $cache => $call),
         }
@@ -304,6 +305,17 @@ impl KubeApi for StageKube {
                 resources.requests.get_or_insert_default().insert("storage".to_owned(), size.clone());
             }
         })
+    }
+
+    async fn replace_template(
+        &self,
+        namespace: &str,
+        object: &Object,
+        target: &Target,
+    ) -> Result<(), KubeError> {
+        // Templates are in no cache.
+        let marks = object.metadata().annotations.clone().unwrap_or_default();
+        self.annotate(namespace, target, &marks).await
     }
 
     async fn delete(&self, namespace: &str, target: &Target) -> Result<(), KubeError> {

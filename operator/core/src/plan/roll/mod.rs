@@ -1,0 +1,189 @@
+//! Plans restarts: which nodes do not run what the spec asks for, in which order they follow, and what is recorded before
+//! one of them goes. Pure.
+//!
+//! `nodes` says who runs what, `gates` what has to hold before a node restarts. An operation is recorded in status, with the
+//! pod that it is about, before that pod is deleted: two operators at once cannot record different ones, and one that dies
+//! in between leaves behind what the next one finishes.
+
+mod gates;
+mod nodes;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use searchcell_crds::{Operation, OperationKind, Reason};
+
+use nodes::{Work, work};
+pub use nodes::{outdated, rolls};
+
+use super::Draft;
+use crate::build;
+use crate::domain::ValidCell;
+use crate::drift;
+use crate::names::{ClusterKey, LABEL_ZONE, Role};
+use crate::snapshot::{CellObjects, CellSnapshot, ElasticFacts, is_ready, label};
+use crate::step::{Action, Kind, Object};
+
+/// What restarts look at.
+pub(super) struct Scope<'a> {
+    pub(super) cell: &'a ValidCell,
+    pub(super) key: &'a ClusterKey,
+    pub(super) objects: &'a CellObjects,
+    pub(super) elastic: Option<&'a ElasticFacts>,
+    /// The operation that status records.
+    pub(super) recorded: Option<&'a Operation>,
+    /// A cluster of the cell whose nodes restart first.
+    pub(super) before: Option<&'a str>,
+    pub(super) now: Timestamp,
+}
+
+/// In which order the clusters of a cell restart their nodes: one after the other, as the spec has them.
+pub(super) struct Order<'a> {
+    /// Clusters whose nodes do not all run what the spec asks for, and whether something is under way in them.
+    behind: Vec<(&'a str, bool)>,
+}
+
+impl<'a> Order<'a> {
+    pub(super) fn new(cell: &'a ValidCell, snapshot: &CellSnapshot) -> Self {
+        let status = snapshot.cell.status.as_ref();
+        let is_under_way = |name: &str| {
+            let clusters = status.into_iter().flat_map(|status| &status.clusters);
+            clusters.filter(|of| of.name == name).any(|of| of.operation.is_some())
+        };
+        let behind = (cell.clusters.iter().map(|cluster| cluster.name.as_str()))
+            .filter(|_| snapshot.restarts_nodes)
+            .map(|name| (name, is_under_way(name)))
+            .filter(|(name, under_way)| {
+                *under_way || rolls(cell, &cell.key(name), &snapshot.objects.of_cluster(name))
+            })
+            .collect();
+        Self { behind }
+    }
+
+    /// The cluster that has to be done before this one may go on.
+    pub(super) fn before(&self, cluster: &str) -> Option<&'a str> {
+        let others = || self.behind.iter().filter(|(name, _)| *name != cluster);
+        let under_way = others().find(|(_, under_way)| *under_way);
+        let earlier = self.behind.first().filter(|(first, _)| *first != cluster);
+        under_way.or(earlier).map(|(name, _)| *name)
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !self.behind.is_empty()
+    }
+}
+
+/// Plans the next step of whatever restarts in a cluster.
+pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
+    draft.operation = Some(None);
+    if let Some(recorded) = scope.recorded {
+        if let Some(waits) = unfinished(scope, recorded) {
+            draft.operation = Some(Some(recorded.clone()));
+            return draft.hold(&scope.key.cluster, Reason::RollingOut, waits);
+        }
+        if let Some(pod) = recorded_pod(scope, recorded) {
+            return restart(scope, recorded, pod, draft);
+        }
+    }
+    let all = work(scope.cell, scope.key, scope.objects, scope.elastic);
+    if let Some((work, pod)) = all.iter().find_map(|work| Some((work, work.stopped()?))) {
+        // It runs nothing: whatever else is wrong, it loses nothing by running what is asked for.
+        return if work.is_current { record(scope, pod, draft) } else { render(scope, work, draft) };
+    }
+    let Some(next) = all.first() else { return };
+    if let Err(shut) = gates::cluster(scope) {
+        return shut.hold(&scope.key.cluster, draft);
+    }
+    if !next.is_current {
+        return render(scope, next, draft);
+    }
+    // Of a Deployment, Kubernetes restarts the pods itself; of a template that it has not seen, nobody knows them.
+    let Some(pod) = next.pods.first() else {
+        let waits = format!("waiting until the {} nodes run what the spec asks for", next.role);
+        return draft.hold(&scope.key.cluster, Reason::RollingOut, waits);
+    };
+    match gates::node(scope, pod) {
+        Ok(()) => record(scope, pod, draft),
+        Err(shut) => shut.hold(&scope.key.cluster, draft),
+    }
+}
+
+fn name(pod: &Pod) -> &str {
+    pod.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// The pod that was to be restarted, while it is still the same.
+fn recorded_pod<'a>(scope: &Scope<'a>, recorded: &Operation) -> Option<&'a Pod> {
+    let is_meant = |pod: &&Pod| {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        recorded.nodes.iter().zip(&recorded.uids).any(|(node, of)| node == name(pod) && of == uid)
+    };
+    scope.objects.pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).find(is_meant)
+}
+
+/// Why an operation is not over: the pod is gone, and the node is not back.
+fn unfinished(scope: &Scope<'_>, recorded: &Operation) -> Option<String> {
+    if recorded.kind != OperationKind::RestartNode || recorded_pod(scope, recorded).is_some() {
+        return None;
+    }
+    let is_back = |node: &String| {
+        let pod = scope.objects.pods.iter().find(|pod| name(pod) == node);
+        let joined = scope.elastic.is_some_and(|facts| facts.nodes.contains_key(node));
+        // What does not run can be put right by the spec.
+        pod.is_some_and(|pod| (is_ready(pod) && joined) || nodes::is_stopped_for_good(pod))
+    };
+    let missing: Vec<String> = recorded.nodes.iter().filter(|node| !is_back(node)).cloned().collect();
+    (!missing.is_empty()).then(|| format!("{} restarts: waiting until it is back", missing.join(", ")))
+}
+
+/// Deletes the pod, if nothing has changed since that was recorded.
+fn restart(scope: &Scope<'_>, recorded: &Operation, pod: &Pod, draft: &mut Draft) {
+    let all = work(scope.cell, scope.key, scope.objects, scope.elastic);
+    let is_old = |work: &&Work<'_>| work.is_current && work.pods.iter().any(|old| name(old) == name(pod));
+    if !all.iter().any(|work| is_old(&work)) {
+        // It runs what is asked for by now: the spec was set back.
+        return;
+    }
+    let shut = if nodes::is_stopped(pod) {
+        Ok(())
+    } else {
+        gates::cluster(scope).and_then(|()| gates::node(scope, pod))
+    };
+    if let Err(shut) = shut {
+        return shut.hold(&scope.key.cluster, draft);
+    }
+    draft.operation = Some(Some(recorded.clone()));
+    let why = format!("{} runs an earlier template", name(pod));
+    let target = drift::target(Kind::Pod, &pod.metadata);
+    draft.step(&scope.key.cluster, why, Action::RestartNode { target });
+}
+
+/// Records what is about to be done; the next pass does it.
+fn record(scope: &Scope<'_>, pod: &Pod, draft: &mut Draft) {
+    draft.operation = Some(Some(Operation {
+        kind: OperationKind::RestartNode,
+        zone: label(&pod.metadata, LABEL_ZONE).map(str::to_owned),
+        nodes: vec![name(pod).to_owned()],
+        uids: vec![pod.metadata.uid.clone().unwrap_or_default()],
+        started_at: Time(scope.now),
+    }));
+}
+
+/// Writes the template of a workload whose turn it is.
+fn render(scope: &Scope<'_>, work: &Work<'_>, draft: &mut Draft) {
+    let Scope { cell, key, .. } = *scope;
+    let (kind, object) = match (work.role, work.zone) {
+        (Role::Ingest, _) => {
+            let Some(deployment) = build::ingest_deployment(cell, key, None) else { return };
+            (Kind::Deployment, Object::Deployment(Box::new(deployment)))
+        }
+        (role, Some(zone)) => {
+            let set = build::stateful_set(cell, key, role, zone, work.replicas);
+            (Kind::StatefulSet, Object::StatefulSet(Box::new(set)))
+        }
+        (_, None) => return,
+    };
+    let why = format!("the template of {} follows the spec", object.name());
+    let target = drift::exact_target(kind, work.meta);
+    draft.step(&key.cluster, why, Action::ReplaceTemplate { object, target });
+}
