@@ -59,13 +59,14 @@ pub(super) fn plan_workloads(
     sets.extend(cell.zones.iter().map(|zone| (Role::Data, zone, cell.data_per_zone)));
 
     // One workload that cannot follow the spec keeps new ones from starting with what the others do not have yet.
-    let version = highest_version(objects, elastic).filter(|highest| *highest != cell.version);
-    let manner = Manner { restarts: restarts && version.is_none() };
+    // Another version is more than a restart.
+    let restarts =
+        restarts && highest_version(objects, elastic).is_none_or(|highest| highest == cell.version);
     let is_held = sets
         .iter()
-        .any(|(role, zone, _)| hold_template_change(cell, key, objects, *role, zone, manner, draft))
-        | hold_ingest_change(cell, key, objects, manner, draft);
-    let held = is_held || (manner.restarts && roll::rolls(cell, key, objects));
+        .any(|(role, zone, _)| hold_template_change(cell, key, objects, *role, zone, restarts, draft))
+        | hold_ingest_change(cell, key, objects, restarts, draft);
+    let held = is_held || (restarts && roll::rolls(cell, key, objects));
     for (role, zone, replicas) in sets {
         plan_stateful_set(cell, key, objects, (role, zone), replicas, held, draft);
         if !held {
@@ -75,13 +76,6 @@ pub(super) fn plan_workloads(
     // Before data nodes hand their work over, those who take it have to be there.
     plan_ingest(cell, key, objects, is_held, draft);
     is_held
-}
-
-/// What can be done about nodes that do not run what the spec asks for.
-#[derive(Clone, Copy, Debug)]
-struct Manner {
-    /// They restart, one after the other.
-    restarts: bool,
 }
 
 /// Master-eligible nodes by zone: those that are there stay where they are, missing ones go to the zone with the
@@ -150,7 +144,7 @@ fn hold_template_change(
     objects: &CellObjects,
     role: Role,
     zone: &ValidZone,
-    manner: Manner,
+    restarts: bool,
     draft: &mut Draft,
 ) -> bool {
     let name = key.stateful_set(role, &zone.name);
@@ -159,7 +153,7 @@ fn hold_template_change(
     };
     let hash = |cell: &ValidCell| build::input_hash(cell, role, Some(zone));
     if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell))
-        && (!manner.restarts || keystore_differs(cell, &live.metadata))
+        && (!restarts || keystore_differs(cell, &live.metadata))
     {
         hold_roll(cell, key, role, &live.metadata, &hash, draft);
         return true;
@@ -234,7 +228,7 @@ fn hold_ingest_change(
     cell: &ValidCell,
     key: &ClusterKey,
     objects: &CellObjects,
-    manner: Manner,
+    restarts: bool,
     draft: &mut Draft,
 ) -> bool {
     let Live::Ours(live) = drift::find(&objects.deployments, |o| &o.metadata, &key.ingest(), &cell.uid)
@@ -252,7 +246,7 @@ fn hold_ingest_change(
     }
     let hash = |cell: &ValidCell| build::input_hash(cell, Role::Ingest, None);
     if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell))
-        && (!manner.restarts || keystore_differs(cell, &live.metadata))
+        && (!restarts || keystore_differs(cell, &live.metadata))
     {
         hold_roll(cell, key, Role::Ingest, &live.metadata, &hash, draft);
         return true;

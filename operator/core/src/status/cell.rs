@@ -378,6 +378,9 @@ fn rollout(
     reports: &[Report],
     previous: Option<RolloutStatus>,
 ) -> Option<RolloutStatus> {
+    if !snapshot.restarts_nodes {
+        return previous;
+    }
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let total = count(cell.clusters.len());
     let is_done = |name: &str| {
@@ -385,14 +388,14 @@ fn rollout(
         !operates && !rolls(cell, &cell.key(name), &snapshot.objects.of_cluster(name))
     };
     let done = count(cell.clusters.iter().filter(|cluster| is_done(&cluster.name)).count());
-    if !snapshot.restarts_nodes || done == total {
+    if done == total {
         let complete = |before| RolloutStatus {
             phase: RolloutPhase::Complete,
             clusters_done: total,
             clusters_total: total,
             ..before
         };
-        return if snapshot.restarts_nodes { previous.map(complete) } else { previous };
+        return previous.map(complete);
     }
     let held = |report: &Report| waits_for_a_person_there(report);
     let phase =

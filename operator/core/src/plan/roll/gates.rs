@@ -6,54 +6,39 @@ use searchcell_crds::Reason;
 
 use super::Scope;
 use crate::names::{LABEL_ROLE, Role};
-use crate::plan::Draft;
 use crate::security::gate::disruption_may_start;
 use crate::snapshot::{ElasticFacts, ShardCopy, ShardState, is_ready, label};
 use crate::status::some_of;
+use crate::step::Hold;
 
-/// A gate that is shut.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::plan) struct Shut {
-    pub(in crate::plan) gate: Reason,
-    pub(in crate::plan) message: String,
-}
-
-impl Shut {
-    pub(super) fn hold(self, cluster: &str, draft: &mut Draft) {
-        draft.hold(cluster, self.gate, self.message);
-    }
-}
-
-fn shut<T>(gate: Reason, message: impl Into<String>) -> Result<T, Shut> {
-    Err(Shut { gate, message: message.into() })
+fn shut<T>(scope: &Scope<'_>, reason: Reason, message: impl Into<String>) -> Result<T, Hold> {
+    Err(Hold { cluster: Some(scope.key.cluster.clone()), reason, message: message.into() })
 }
 
 /// What has to hold of the cluster.
-pub(super) fn cluster(scope: &Scope<'_>) -> Result<(), Shut> {
+pub(super) fn cluster(scope: &Scope<'_>) -> Result<(), Hold> {
     if let Some(other) = scope.before {
-        return shut(Reason::AnotherCluster, format!("nodes of cluster {other} restart first"));
+        return shut(scope, Reason::AnotherCluster, format!("nodes of cluster {other} restart first"));
     }
-    if let Err(hold) = disruption_may_start(scope.key, &scope.objects.secrets) {
-        return shut(hold.reason, hold.message);
-    }
+    disruption_may_start(scope.key, &scope.objects.secrets)?;
     let facts = known(scope)?;
     all_joined(scope, facts)?;
-    shards_settled(facts)?;
+    shards_settled(scope, facts)?;
     soaked(scope)
 }
 
-fn known<'a>(scope: &Scope<'a>) -> Result<&'a ElasticFacts, Shut> {
+fn known<'a>(scope: &Scope<'a>) -> Result<&'a ElasticFacts, Hold> {
     let Some(facts) = scope.elastic else {
-        return shut(Reason::Unreachable, "nodes restart only while the cluster can be read");
+        return shut(scope, Reason::Unreachable, "nodes restart only while the cluster can be read");
     };
     if facts.master.is_none() {
-        return shut(Reason::NoMaster, "nodes restart only while there is an elected master");
+        return shut(scope, Reason::NoMaster, "nodes restart only while there is an elected master");
     }
     Ok(facts)
 }
 
 /// Everybody who ought to be there is ready, and a member.
-fn all_joined(scope: &Scope<'_>, facts: &ElasticFacts) -> Result<(), Shut> {
+fn all_joined(scope: &Scope<'_>, facts: &ElasticFacts) -> Result<(), Hold> {
     let is_there = |name: &str| {
         let is_ready = |pod: &Pod| pod.metadata.name.as_deref() == Some(name) && is_ready(pod);
         facts.nodes.contains_key(name) && scope.objects.pods.iter().any(is_ready)
@@ -78,13 +63,14 @@ fn all_joined(scope: &Scope<'_>, facts: &ElasticFacts) -> Result<(), Shut> {
     }
     let names = some_of(&missing);
     shut(
+        scope,
         Reason::NodesMissing,
         format!("a node restarts only while all others are members: waiting for {names}"),
     )
 }
 
 /// Nothing is being made or moved, and what a restart took is back. Copies that never were anywhere are waited for by nobody.
-fn shards_settled(facts: &ElasticFacts) -> Result<(), Shut> {
+fn shards_settled(scope: &Scope<'_>, facts: &ElasticFacts) -> Result<(), Hold> {
     let moves = |copy: &ShardCopy| match copy.state {
         ShardState::Initializing | ShardState::Relocating => true,
         ShardState::Unassigned => copy.new_since.is_none(),
@@ -95,18 +81,26 @@ fn shards_settled(facts: &ElasticFacts) -> Result<(), Shut> {
     if moving.is_empty() {
         return Ok(());
     }
-    shut(Reason::ShardsSettled, format!("copies of shards are being made or moved: {}", some_of(&moving)))
+    shut(
+        scope,
+        Reason::ShardsSettled,
+        format!("copies of shards are being made or moved: {}", some_of(&moving)),
+    )
 }
 
 /// Everything has been as it is for the time that the spec asks for.
-fn soaked(scope: &Scope<'_>) -> Result<(), Shut> {
+fn soaked(scope: &Scope<'_>) -> Result<(), Hold> {
     let since = scope.objects.pods.iter().filter_map(ready_since).max();
     let soak = SignedDuration::try_from(scope.cell.soak).unwrap_or(SignedDuration::MAX);
     let settled = since.is_none_or(|since| scope.now.duration_since(since) >= soak);
     if settled {
         return Ok(());
     }
-    shut(Reason::Soaking, "the cluster stays settled for spec.rollout.soak before the next node restarts")
+    shut(
+        scope,
+        Reason::Soaking,
+        "the cluster stays settled for spec.rollout.soak before the next node restarts",
+    )
 }
 
 fn ready_since(pod: &Pod) -> Option<jiff::Timestamp> {
@@ -117,7 +111,7 @@ fn ready_since(pod: &Pod) -> Option<jiff::Timestamp> {
 }
 
 /// What has to hold of the node: each of its shards has another started copy.
-pub(super) fn node(scope: &Scope<'_>, pod: &Pod) -> Result<(), Shut> {
+pub(super) fn node(scope: &Scope<'_>, pod: &Pod) -> Result<(), Hold> {
     let facts = known(scope)?;
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let mut alone: Vec<String> = Vec::new();
@@ -140,6 +134,7 @@ pub(super) fn node(scope: &Scope<'_>, pod: &Pod) -> Result<(), Shut> {
     }
     let which = some_of(&alone);
     shut(
+        scope,
         Reason::CopiesElsewhere,
         format!(
             "{name} has the only started copy of shards of {which}: set spec.replicas, or wait for their copies"

@@ -91,8 +91,8 @@ pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
         return if work.is_current { record(scope, pod, draft) } else { render(scope, work, draft) };
     }
     let Some(next) = all.first() else { return };
-    if let Err(shut) = gates::cluster(scope) {
-        return shut.hold(&scope.key.cluster, draft);
+    if let Err(hold) = gates::cluster(scope) {
+        return draft.holds.push(hold);
     }
     if !next.is_current {
         return render(scope, next, draft);
@@ -104,7 +104,7 @@ pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
     };
     match gates::node(scope, pod) {
         Ok(()) => record(scope, pod, draft),
-        Err(shut) => shut.hold(&scope.key.cluster, draft),
+        Err(hold) => draft.holds.push(hold),
     }
 }
 
@@ -144,13 +144,13 @@ fn restart(scope: &Scope<'_>, recorded: &Operation, pod: &Pod, draft: &mut Draft
         // It runs what is asked for by now: the spec was set back.
         return;
     }
-    let shut = if nodes::is_stopped(pod) {
+    let gates = if nodes::is_stopped(pod) {
         Ok(())
     } else {
         gates::cluster(scope).and_then(|()| gates::node(scope, pod))
     };
-    if let Err(shut) = shut {
-        return shut.hold(&scope.key.cluster, draft);
+    if let Err(hold) = gates {
+        return draft.holds.push(hold);
     }
     draft.operation = Some(Some(recorded.clone()));
     let why = format!("{} runs an earlier template", name(pod));

@@ -128,7 +128,7 @@ pub(super) fn is_stopped(pod: &Pod) -> bool {
         running.filter_map(|container| container.state.as_ref()).any(|state| state.running.is_some());
     let started = status.and_then(|status| status.phase.as_deref()) == Some("Running");
     let told = status.is_some_and(|status| status.container_statuses.is_some());
-    // Without a word of its containers, only a pod that was never bound to a node is known not to run.
+    // Without a word of its containers, its phase tells.
     !is_ready(pod) && !running && pod.metadata.deletion_timestamp.is_none() && (told || !started)
 }
 
