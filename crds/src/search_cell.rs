@@ -16,6 +16,8 @@ pub const DEFAULT_TOPOLOGY_KEY: &str = "topology.kubernetes.io/zone";
 pub const DEFAULT_IMAGE_REPOSITORY: &str = "docker.elastic.co/elasticsearch/elasticsearch";
 /// How long a settled cluster stays settled before the next step, unless the cell says otherwise.
 pub const DEFAULT_SOAK: Duration = Duration::from_secs(60);
+/// Most of `rollout.soak`.
+const LONGEST_SOAK: Duration = Duration::from_secs(24 * 3600);
 
 /// The desired state of the cell.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -215,8 +217,8 @@ pub struct Rollout {
     #[serde(default = "default_max_unavailable_clusters")]
     #[schemars(range(min = 1, max = 64))]
     pub max_unavailable_clusters: i32,
-    /// How long a settled cluster stays settled before the next step, for example 90s or 1h30m; 0s to 24h.
-    /// Default: 60s.
+    /// How long a cluster that has changed stays settled before the next one follows, for example 90s or 1h30m; 0s to
+    /// 24h. Default: 60s.
     #[serde(default = "default_soak")]
     #[schemars(length(min = 1, max = 16))]
     pub soak: String,
@@ -255,6 +257,11 @@ impl Rollout {
     /// How long a settled cluster stays settled; the default where the text is no duration (the schema refuses that).
     pub fn soak(&self) -> Duration {
         common::parse_duration(&self.soak).unwrap_or(DEFAULT_SOAK)
+    }
+
+    /// Whether the text is such a duration.
+    pub fn has_soak(&self) -> bool {
+        common::parse_duration(&self.soak).is_some_and(|soak| soak <= LONGEST_SOAK)
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 /// Version of almost all tests.
 pub const VERSION: &str = "9.5.3";
 /// Those of the others; e2e/test reads this line, too.
-pub const OTHER_VERSIONS: [&str; 3] = ["7.17.29", "8.19.21", "9.1.0"];
+pub const OTHER_VERSIONS: [&str; 4] = ["7.17.29", "8.19.0", "8.19.21", "9.1.0"];
 
 /// Ingest nodes of a cell.
 #[derive(Clone, Copy, Debug)]

@@ -27,6 +27,7 @@ pub mod rights;
 pub mod router;
 pub mod scenario;
 pub mod shell;
+pub mod traffic;
 pub mod wait;
 
 pub use cells::{Cell, Ingest};

@@ -118,7 +118,7 @@ impl Probe {
 }
 
 impl Seen {
-    fn fail(&mut self, began: Instant, what: String) {
+    pub(crate) fn fail(&mut self, began: Instant, what: String) {
         self.failed += 1;
         if self.failures.len() < 20 {
             self.failures.push(format!("{:.1} s: {what}", began.elapsed().as_secs_f64()));

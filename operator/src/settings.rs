@@ -64,9 +64,9 @@ pub struct Settings {
     #[arg(long, env = "SEARCHCELL_LARGE_SHARD_BYTES", default_value_t = MANY_BYTES,
           value_parser = clap::value_parser!(i64).range(1..))]
     pub large_shard_bytes: i64,
-    /// Whether nodes are restarted, one at a time, that do not run what the spec asks for. Alpha: without it, such changes are
-    /// held.
-    #[arg(long, env = "SEARCHCELL_RESTART_NODES", default_value_t = false, action = clap::ArgAction::Set, hide = true)]
+    /// Whether nodes are restarted, one at a time, that do not run what the spec asks for. false: such changes are held, in all
+    /// cells, and nothing restarts.
+    #[arg(long, env = "SEARCHCELL_RESTART_NODES", default_value_t = true, action = clap::ArgAction::Set)]
     pub restart_nodes: bool,
     /// Address of /metrics, /livez and /readyz.
     #[arg(long, env = "SEARCHCELL_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]

@@ -74,13 +74,13 @@ fn refused_by_the_operator() -> Vec<(Value, &'static str, Vec<&'static str>)> {
             "ReservedPodField",
             vec!["spec.nodes.data.podTemplate", "nodeSelector"],
         ),
-        // valid, but it would restart nodes
+        // valid, but volumes do not shrink, and nodes do not go back
         (
-            json!({"nodes": {"data": {"podTemplate": {"spec": {"nodeSelector": {"disk": "ssd"}}}}}}),
+            json!({"nodes": {"data": {"storage": {"size": "512Mi"}}}}),
             "NotSupportedYet",
-            vec!["data nodes", "rolling restart"],
+            vec!["spec.nodes.data.storage"],
         ),
-        (json!({"settings": {"node.store.allow_mmap": true}}), "NotSupportedYet", vec!["rolling restart"]),
+        (json!({"version": "9.5.2"}), "ForwardOnly", vec!["9.5.3"]),
         (json!({"version": "6.8.0"}), "UnsupportedVersion", vec!["spec.version"]),
     ]
 }

@@ -52,6 +52,10 @@ pub const ANNOTATION_ROUTER_BUDGET: &str = "searchcell.dev/router-budget";
 /// Annotation of a router's pod: the highest generation of its tables. When it changes, the kubelet brings new tables at
 /// once.
 pub const ANNOTATION_ROUTES_GENERATION: &str = "searchcell.dev/routes-generation";
+/// Annotation by which a user lets a rollout begin: its value is the rollout's id.
+pub const ANNOTATION_APPROVE: &str = "searchcell.dev/approve-rollout";
+/// Pod template annotation: `spec.rollout.restartedAt`.
+pub const ANNOTATION_RESTARTED_AT: &str = "searchcell.dev/restarted-at";
 /// Pod template annotation whose value becomes `elasticsearch.yml`.
 pub const ANNOTATION_ELASTICSEARCH_YML: &str = "searchcell.dev/elasticsearch.yml";
 /// Pod template annotation whose value becomes `jvm.options.d/searchcell.options`.

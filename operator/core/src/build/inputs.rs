@@ -41,6 +41,9 @@ pub fn input_hash(cell: &ValidCell, role: Role, zone: Option<&ValidZone>) -> Str
     if let (Some(from), Some(inputs)) = (keystore(cell), inputs.as_object_mut()) {
         inputs.insert("keystore".to_owned(), json!(from));
     }
+    if let (Some(restarted_at), Some(inputs)) = (&cell.restarted_at, inputs.as_object_mut()) {
+        inputs.insert("restartedAt".to_owned(), json!(restarted_at));
+    }
     hash(&inputs)
 }
 

@@ -17,8 +17,8 @@ use super::volumes::{self, NEW_CERTIFICATES, NEW_REALM, VOLUME_CERTIFICATES, VOL
 use super::{config, merge, serving_role, workloads};
 use crate::domain::{ValidCell, ValidRole, ValidZone};
 use crate::names::{
-    ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ANNOTATION_KEYSTORE, ClusterKey, HTTP_PORT,
-    INITIAL_MASTER_NODES, READINESS_PORT, Role, TRANSPORT_PORT,
+    ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ANNOTATION_KEYSTORE, ANNOTATION_RESTARTED_AT,
+    ClusterKey, HTTP_PORT, INITIAL_MASTER_NODES, READINESS_PORT, Role, TRANSPORT_PORT,
 };
 use crate::security::keystore::{KEYSTORE_DIRECTORY, KEYSTORE_FILE};
 use crate::security::leaf::SHARED;
@@ -101,6 +101,9 @@ pub(super) fn template(
     ]);
     if let Some(keystore) = volumes::keystore(cell) {
         annotations.insert(ANNOTATION_KEYSTORE.to_owned(), keystore.to_owned());
+    }
+    if let Some(restarted_at) = &cell.restarted_at {
+        annotations.insert(ANNOTATION_RESTARTED_AT.to_owned(), restarted_at.clone());
     }
     let ours = PodTemplateSpec {
         metadata: Some(ObjectMeta {

@@ -3,6 +3,8 @@
 //! Nothing in these types can be wrong in a way that a later stage would have to report, which is why `build`
 //! and `plan` are infallible.
 
+mod releases;
+pub mod upgrade;
 mod version;
 
 use std::collections::BTreeMap;
@@ -54,6 +56,14 @@ pub struct ValidCell {
     pub deletion_policy: DeletionPolicy,
     /// How long a settled cluster stays settled before the next of its nodes restarts.
     pub soak: Duration,
+    /// Cluster that changes first.
+    pub canary: Option<String>,
+    /// Whether a rollout waits for the annotation of a user.
+    pub is_approved_by_hand: bool,
+    /// Most clusters whose nodes restart at the same time.
+    pub max_unavailable_clusters: i32,
+    /// Another value restarts all nodes.
+    pub restarted_at: Option<String>,
     /// Nothing is changed while true.
     pub suspend: bool,
     /// TLS on both layers, and users; else neither.

@@ -96,7 +96,7 @@ pub(super) fn plan_cluster(
             objects,
             elastic,
             recorded: recorded.and_then(|status| status.operation.as_ref()),
-            before: turn.before,
+            order: turn.order,
             now: turn.now,
         };
         roll::plan_roll(&scope, draft);

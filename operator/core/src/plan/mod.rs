@@ -13,6 +13,7 @@ mod removal;
 mod roll;
 mod security;
 mod settings;
+mod upgrade;
 mod volumes;
 mod workloads;
 
@@ -65,8 +66,7 @@ impl Draft {
 /// Whose turn it is to restart nodes.
 #[derive(Clone, Copy, Debug)]
 struct Turn<'a> {
-    /// A cluster whose nodes restart first.
-    before: Option<&'a str>,
+    order: &'a roll::Order<'a>,
     now: Timestamp,
 }
 
@@ -99,7 +99,7 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
         let objects = snapshot.objects.of_cluster(&cluster.name);
         any_pod_ready |= objects.pods.iter().any(crate::snapshot::is_ready);
         let mut draft = Draft::default();
-        let turn = Turn { before: order.before(&cluster.name), now };
+        let turn = Turn { order: &order, now };
         cluster::plan_cluster(cell, &cell.key(&cluster.name), &objects, snapshot, turn, &mut draft);
         plan.steps.extend(draft.steps);
         plan.holds.extend(draft.holds);

@@ -10,7 +10,7 @@ use searchcell_crds::Reason;
 use super::certificates::is_equipped;
 use super::cluster::{bootstrap_names, name_conflict, plan_simple, terminating};
 use super::volumes::{self, Volumes};
-use super::{Draft, roll};
+use super::{Draft, roll, upgrade};
 use crate::build;
 use crate::domain::{IngestScale, ValidCell, ValidKeystore, ValidZone};
 use crate::drift::{self, Live};
@@ -59,12 +59,13 @@ pub(super) fn plan_workloads(
     sets.extend(cell.zones.iter().map(|zone| (Role::Data, zone, cell.data_per_zone)));
 
     // One workload that cannot follow the spec keeps new ones from starting with what the others do not have yet.
-    // Another version is more than a restart.
-    let restarts =
-        restarts && highest_version(objects, elastic).is_none_or(|highest| highest == cell.version);
-    let is_held = sets
-        .iter()
-        .any(|(role, zone, _)| hold_template_change(cell, key, objects, *role, zone, restarts, draft))
+    let hindrance =
+        restarts.then(|| upgrade::hindrance(cell, key, elastic, highest_version(objects, elastic)));
+    let is_hindered = hindrance.flatten().map(|hold| draft.holds.push(hold)).is_some();
+    let is_held = is_hindered
+        | sets
+            .iter()
+            .any(|(role, zone, _)| hold_template_change(cell, key, objects, *role, zone, restarts, draft))
         | hold_ingest_change(cell, key, objects, restarts, draft);
     let held = is_held || (restarts && roll::rolls(cell, key, objects));
     for (role, zone, replicas) in sets {

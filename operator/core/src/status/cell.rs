@@ -4,14 +4,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::conditions::{DEGRADED, READY};
 use searchcell_crds::{
-    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, RolloutPhase, RolloutReason,
-    RolloutStatus, SearchCellStatus, SecurityMode,
+    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, SearchCellStatus, SecurityMode,
 };
 
+use super::rollout::rollout;
 use super::trouble::trouble;
 use super::wanted::Wanted;
-use super::{Conditions, join, some_of, two_significant_digits, waits_for_a_person};
-use crate::build;
+use super::{Conditions, join, some_of, two_significant_digits};
 use crate::domain::{EsVersion, ValidCell};
 use crate::identity::{Identity, identity};
 use crate::names::ClusterKey;
@@ -64,14 +63,17 @@ pub fn cell_status(
     let serving = reports.iter().filter(|report| report.why_not_serving.is_none()).count();
     let total: i32 = reports.iter().map(|report| report.total()).sum();
     let nodes_ready: i32 = reports.iter().map(|report| report.ready()).sum();
+    let clusters: Vec<&ClusterStatus> = reports.iter().map(|report| &report.status).collect();
+    let rollout = valid.map_or(previous.rollout.clone(), |cell| {
+        rollout(cell, snapshot, &clusters, previous.rollout.clone())
+    });
     SearchCellStatus {
         observed_generation: generation,
         conditions: conditions.finish(&previous.conditions),
         version: lowest_version(snapshot).map(|version| version.to_string()).or(previous.version),
         clusters_ready: Some(format!("{serving}/{}", reports.len())),
         nodes_ready: Some(format!("{nodes_ready}/{total}")),
-        rollout: valid
-            .map_or(previous.rollout.clone(), |cell| rollout(cell, snapshot, &reports, previous.rollout)),
+        rollout,
         clusters: reports.into_iter().map(|report| report.status).collect(),
     }
 }
@@ -371,56 +373,11 @@ fn degraded(conditions: &mut Conditions, reports: &[Report]) {
     }
 }
 
-/// The change that restarts nodes now, or the last one.
-fn rollout(
-    cell: &ValidCell,
-    snapshot: &CellSnapshot,
-    reports: &[Report],
-    previous: Option<RolloutStatus>,
-) -> Option<RolloutStatus> {
-    if !snapshot.restarts_nodes {
-        return previous;
-    }
-    let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
-    let total = count(cell.clusters.len());
-    let is_done = |name: &str| {
-        let operates = reports.iter().any(|of| of.status.name == name && of.status.operation.is_some());
-        !operates && !rolls(cell, &cell.key(name), &snapshot.objects.of_cluster(name))
-    };
-    let done = count(cell.clusters.iter().filter(|cluster| is_done(&cluster.name)).count());
-    if done == total {
-        let complete = |before| RolloutStatus {
-            phase: RolloutPhase::Complete,
-            clusters_done: total,
-            clusters_total: total,
-            ..before
-        };
-        return previous.map(complete);
-    }
-    let held = |report: &Report| waits_for_a_person_there(report);
-    let phase =
-        if cell.suspend || reports.iter().any(held) { RolloutPhase::Paused } else { RolloutPhase::Rolling };
-    Some(RolloutStatus {
-        id: build::cell_hash(cell),
-        phase,
-        reason: RolloutReason::SpecChange,
-        clusters_done: done,
-        clusters_total: total,
-        ..RolloutStatus::default()
-    })
-}
-
-fn waits_for_a_person_there(report: &Report) -> bool {
-    let is_gate = |reason: &&Reason| waits_for_a_person(**reason);
-    let gates: Vec<&str> = Reason::all().iter().filter(is_gate).map(|reason| reason.as_str()).collect();
-    report.status.holds.iter().any(|hold| gates.contains(&hold.gate.as_str()))
-}
-
-fn lowest_version(snapshot: &CellSnapshot) -> Option<EsVersion> {
+pub(super) fn lowest_version(snapshot: &CellSnapshot) -> Option<EsVersion> {
     snapshot.elastic.values().filter_map(Reading::known).filter_map(lowest_of).min()
 }
 
-fn lowest_of(facts: &ElasticFacts) -> Option<EsVersion> {
+pub(super) fn lowest_of(facts: &ElasticFacts) -> Option<EsVersion> {
     facts.nodes.values().filter_map(|node| node.version.parse().ok()).min()
 }
 

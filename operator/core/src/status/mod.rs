@@ -4,6 +4,7 @@
 //! pieces. A status that differs in nothing but transition times is not published.
 
 mod cell;
+mod rollout;
 mod trouble;
 mod wanted;
 
@@ -44,6 +45,7 @@ pub fn waits_for_a_person(reason: Reason) -> bool {
             | Reason::NeedsMigration
             | Reason::UnsupportedVersion
             | Reason::ForwardOnly
+            | Reason::IndexTooOld
             | Reason::ReservedSetting
             | Reason::ReservedPodField
             | Reason::NameConflict

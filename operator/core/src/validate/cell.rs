@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use searchcell_crds::{
-    Approval, ClusterPlacement, Reason, Rollout, RolloutUnit, SearchCell, SearchCellSpec, SecurityMode,
+    Approval, ClusterPlacement, Reason, RolloutUnit, SearchCell, SearchCellSpec, SecurityMode,
 };
 
 use super::{
@@ -24,6 +24,7 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
     let name = cell.metadata.name.clone().unwrap_or_default();
 
     not_supported_yet(spec, &mut problems);
+    rollout(spec, &mut problems);
     names(&name, spec, &mut problems);
     let version = version(spec, &mut problems);
     let zones = zones(spec, &mut problems);
@@ -77,6 +78,10 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
         cluster_settings,
         deletion_policy: spec.deletion_policy,
         soak: spec.rollout.soak(),
+        canary: spec.rollout.canary.clone(),
+        is_approved_by_hand: spec.rollout.approval == Approval::Manual,
+        max_unavailable_clusters: spec.rollout.max_unavailable_clusters,
+        restarted_at: spec.rollout.restarted_at.clone(),
         suspend: spec.suspend,
         is_secure: spec.security_mode() == SecurityMode::Managed,
         keystore: security::keystore(spec),
@@ -105,29 +110,32 @@ fn not_supported_yet(spec: &SearchCellSpec, problems: &mut Problems) {
             );
         }
     }
-    rollout(&spec.rollout, problems);
 }
 
-fn rollout(rollout: &Rollout, problems: &mut Problems) {
-    let mut not_yet = |field: &str, message: &str| problems.not_yet(format!("spec.rollout.{field}"), message);
-    if rollout.unit != RolloutUnit::Auto {
-        not_yet("unit", "Zone and Node are not supported yet: set it to Auto or remove it");
+fn rollout(spec: &SearchCellSpec, problems: &mut Problems) {
+    let rollout = &spec.rollout;
+    if rollout.unit == RolloutUnit::Zone {
+        problems.not_yet("spec.rollout.unit", "Zone is not supported yet: set it to Auto or Node");
     }
-    if rollout.canary.is_some() {
-        not_yet("canary", "is not supported yet: remove it");
+    if let Some(canary) = &rollout.canary
+        && !spec.clusters.iter().any(|cluster| cluster.name == *canary)
+    {
+        problems.invalid(
+            "spec.rollout.canary",
+            "is not the name of a cluster of spec.clusters: name one of them, or remove it",
+        );
     }
-    if rollout.approval == Approval::Manual {
-        not_yet("approval", "Manual is not supported yet: set it to Automatic or remove it");
+    if !(1..=64).contains(&rollout.max_unavailable_clusters) {
+        problems.invalid("spec.rollout.maxUnavailableClusters", "must be from 1 to 64: choose such a number");
     }
-    if rollout.restarted_at.is_some() {
-        not_yet("restartedAt", "is not supported yet: remove it");
+    if !rollout.has_soak() {
+        problems
+            .invalid("spec.rollout.soak", "must be a duration from 0s to 24h: write it like 90s or 1h30m");
     }
-    if rollout.max_unavailable_clusters != Rollout::default().max_unavailable_clusters {
-        not_yet("maxUnavailableClusters", "other than 1 is not supported yet: remove it");
-    }
-    // Compared as text: a text that is no duration is refused too, not read as the default.
-    if !["60s", "1m", "1m0s"].contains(&rollout.soak.as_str()) {
-        not_yet("soak", "other than 60s is not supported yet: remove it");
+    let length = rollout.restarted_at.as_ref().map(String::len);
+    if length.is_some_and(|length| !(1..=64).contains(&length)) {
+        problems
+            .invalid("spec.rollout.restartedAt", "must have 1 to 64 characters: write a date, or remove it");
     }
 }
 

@@ -22,13 +22,11 @@ refused! {
     cluster_drain: "/spec/clusters/1/placement" = "Drain" => NotSupportedYet at "spec.clusters[a].placement", "Closed";
     cluster_disposable: "/spec/clusters/1/disposable" = true => NotSupportedYet at "spec.clusters[a].disposable", "remove";
     rollout_unit_zone: "/spec/rollout/unit" = "Zone" => NotSupportedYet at "spec.rollout.unit", "Auto";
-    rollout_unit_node: "/spec/rollout/unit" = "Node" => NotSupportedYet at "spec.rollout.unit", "Auto";
-    rollout_canary: "/spec/rollout/canary" = "a" => NotSupportedYet at "spec.rollout.canary", "remove";
-    rollout_manual: "/spec/rollout/approval" = "Manual" => NotSupportedYet at "spec.rollout.approval", "Automatic";
-    rollout_restarted_at: "/spec/rollout/restartedAt" = "2026-11-21" => NotSupportedYet at "spec.rollout.restartedAt", "remove";
-    rollout_two_clusters: "/spec/rollout/maxUnavailableClusters" = 2 => NotSupportedYet at "spec.rollout.maxUnavailableClusters", "remove";
-    rollout_soak: "/spec/rollout/soak" = "90s" => NotSupportedYet at "spec.rollout.soak", "remove";
-    rollout_soak_that_is_no_duration: "/spec/rollout/soak" = "a minute" => NotSupportedYet at "spec.rollout.soak", "remove";
+    rollout_canary: "/spec/rollout/canary" = "z" => InvalidSpec at "spec.rollout.canary", "name one";
+    rollout_no_clusters: "/spec/rollout/maxUnavailableClusters" = 0 => InvalidSpec at "spec.rollout.maxUnavailableClusters", "1 to 64";
+    rollout_soak: "/spec/rollout/soak" = "a minute" => InvalidSpec at "spec.rollout.soak", "90s";
+    rollout_soak_too_long: "/spec/rollout/soak" = "25h" => InvalidSpec at "spec.rollout.soak", "24h";
+    rollout_restarted_at: "/spec/rollout/restartedAt" = "" => InvalidSpec at "spec.rollout.restartedAt", "date";
 
     // Version, image, names.
     version_too_old: "/spec/version" = "7.16.3" => UnsupportedVersion at "spec.version", "7.17, 8 or 9";
@@ -152,7 +150,13 @@ fn supported_choices_are_accepted() {
         ("/spec/suspend", json!(true)),
         ("/spec/deletionPolicy", json!("Delete")),
         ("/spec/rollout/soak", json!("1m")),
+        ("/spec/rollout/soak", json!("24h")),
         ("/spec/rollout/unit", json!("Auto")),
+        ("/spec/rollout/unit", json!("Node")),
+        ("/spec/rollout/canary", json!("a")),
+        ("/spec/rollout/approval", json!("Manual")),
+        ("/spec/rollout/restartedAt", json!("2026-11-21")),
+        ("/spec/rollout/maxUnavailableClusters", json!(2)),
         ("/spec/zones/0/state", json!("Active")),
         ("/spec/clusters/0/disposable", json!(false)),
         ("/spec/nodes/ingest", json!(null)),

@@ -3,6 +3,7 @@
 
 mod keystore;
 mod roll;
+mod rollout;
 mod world;
 
 use std::sync::Arc;

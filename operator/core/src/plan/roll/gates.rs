@@ -1,58 +1,80 @@
 //! What has to hold before a node restarts. An unavailable reading satisfies no gate. Pure.
 
-use jiff::SignedDuration;
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::Reason;
 
 use super::Scope;
+use super::order::Shut;
+use crate::domain::EsVersion;
 use crate::names::{LABEL_ROLE, Role};
 use crate::security::gate::disruption_may_start;
-use crate::snapshot::{ElasticFacts, ShardCopy, ShardState, is_ready, label};
+use crate::snapshot::{
+    CellObjects, ElasticFacts, ElasticNode, IndexFacts, ShardCopy, ShardState, is_ready, label,
+};
 use crate::status::some_of;
 use crate::step::Hold;
 
-fn shut<T>(scope: &Scope<'_>, reason: Reason, message: impl Into<String>) -> Result<T, Hold> {
-    Err(Hold { cluster: Some(scope.key.cluster.clone()), reason, message: message.into() })
+/// Who belongs to a cluster, and what it says of itself.
+pub(super) struct Members<'a> {
+    pub(super) objects: &'a CellObjects,
+    pub(super) elastic: Option<&'a ElasticFacts>,
+}
+
+fn shut<T>(reason: Reason, message: impl Into<String>) -> Result<T, Shut> {
+    Err((reason, message.into()))
 }
 
 /// What has to hold of the cluster.
 pub(super) fn cluster(scope: &Scope<'_>) -> Result<(), Hold> {
-    if let Some(other) = scope.before {
-        return shut(scope, Reason::AnotherCluster, format!("nodes of cluster {other} restart first"));
-    }
     disruption_may_start(scope.key, &scope.objects.secrets)?;
-    let facts = known(scope)?;
-    all_joined(scope, facts)?;
-    shards_settled(scope, facts)?;
-    soaked(scope)
+    let members = Members { objects: scope.objects, elastic: scope.elastic };
+    let is_settled = || {
+        let facts = known(&members)?;
+        all_joined(&members, facts)?;
+        shards_settled(facts)
+    };
+    is_settled().map_err(|shut| scope.hold(shut))
 }
 
-fn known<'a>(scope: &Scope<'a>) -> Result<&'a ElasticFacts, Hold> {
-    let Some(facts) = scope.elastic else {
-        return shut(scope, Reason::Unreachable, "nodes restart only while the cluster can be read");
+/// What is wrong with a cluster: it does not serve all that it has, or not with all nodes.
+pub(super) fn trouble(members: &Members<'_>) -> Option<String> {
+    let is_well = || {
+        let facts = known(members)?;
+        all_joined(members, facts)?;
+        primaries_started(facts)
+    };
+    is_well().err().map(|(_, message)| message)
+}
+
+fn known<'a>(members: &Members<'a>) -> Result<&'a ElasticFacts, Shut> {
+    let Some(facts) = members.elastic else {
+        return shut(Reason::Unreachable, "nodes restart only while the cluster can be read");
     };
     if facts.master.is_none() {
-        return shut(scope, Reason::NoMaster, "nodes restart only while there is an elected master");
+        return shut(Reason::NoMaster, "nodes restart only while there is an elected master");
     }
     Ok(facts)
 }
 
 /// Everybody who ought to be there is ready, and a member.
-fn all_joined(scope: &Scope<'_>, facts: &ElasticFacts) -> Result<(), Hold> {
+fn all_joined(members: &Members<'_>, facts: &ElasticFacts) -> Result<(), Shut> {
+    let pods = &members.objects.pods;
     let is_there = |name: &str| {
         let is_ready = |pod: &Pod| pod.metadata.name.as_deref() == Some(name) && is_ready(pod);
-        facts.nodes.contains_key(name) && scope.objects.pods.iter().any(is_ready)
+        facts.nodes.contains_key(name) && pods.iter().any(is_ready)
     };
     let mut missing: Vec<String> = Vec::new();
-    for set in &scope.objects.stateful_sets {
+    for set in &members.objects.stateful_sets {
         let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let name = set.metadata.name.as_deref().unwrap_or_default();
         missing.extend((0..replicas).map(|n| format!("{name}-{n}")).filter(|name| !is_there(name)));
     }
-    for deployment in &scope.objects.deployments {
+    for deployment in &members.objects.deployments {
         let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
         let of_role = |pod: &&Pod| label(&pod.metadata, LABEL_ROLE) == Some(Role::Ingest.as_str());
-        let joined = scope.objects.pods.iter().filter(of_role).filter_map(|pod| pod.metadata.name.as_deref());
+        let joined = pods.iter().filter(of_role).filter_map(|pod| pod.metadata.name.as_deref());
         if i32::try_from(joined.filter(|name| is_there(name)).count()).is_ok_and(|there| there < wanted) {
             missing.push(format!("nodes of {}", deployment.metadata.name.as_deref().unwrap_or_default()));
         }
@@ -63,56 +85,67 @@ fn all_joined(scope: &Scope<'_>, facts: &ElasticFacts) -> Result<(), Hold> {
     }
     let names = some_of(&missing);
     shut(
-        scope,
         Reason::NodesMissing,
         format!("a node restarts only while all others are members: waiting for {names}"),
     )
 }
 
 /// Nothing is being made or moved, and what a restart took is back. Copies that never were anywhere are waited for by nobody.
-fn shards_settled(scope: &Scope<'_>, facts: &ElasticFacts) -> Result<(), Hold> {
-    let moves = |copy: &ShardCopy| match copy.state {
+fn shards_settled(facts: &ElasticFacts) -> Result<(), Shut> {
+    let moves = |index: &IndexFacts, copy: &ShardCopy| match copy.state {
         ShardState::Initializing | ShardState::Relocating => true,
-        ShardState::Unassigned => copy.new_since.is_none(),
+        ShardState::Unassigned => copy.new_since.is_none() && !is_too_new(facts, index, copy),
         ShardState::Started => false,
     };
-    let moving = facts.indices.iter().filter(|(_, index)| index.copies.iter().any(moves));
+    let moving = |index: &IndexFacts| index.copies.iter().any(|copy| moves(index, copy));
+    let moving = facts.indices.iter().filter(|(_, index)| moving(index));
     let moving: Vec<String> = moving.map(|(name, _)| name.clone()).collect();
     if moving.is_empty() {
         return Ok(());
     }
-    shut(
-        scope,
-        Reason::ShardsSettled,
-        format!("copies of shards are being made or moved: {}", some_of(&moving)),
-    )
+    shut(Reason::ShardsSettled, format!("copies of shards are being made or moved: {}", some_of(&moving)))
 }
 
-/// Everything has been as it is for the time that the spec asks for.
-fn soaked(scope: &Scope<'_>) -> Result<(), Hold> {
-    let since = scope.objects.pods.iter().filter_map(ready_since).max();
-    let soak = SignedDuration::try_from(scope.cell.soak).unwrap_or(SignedDuration::MAX);
-    let settled = since.is_none_or(|since| scope.now.duration_since(since) >= soak);
-    if settled {
+/// A replica that waits for nodes of a newer version: while versions differ, none may have one whose primary is on a newer
+/// node, and the newer ones have a copy, or are in zones that have as many as they may.
+fn is_too_new(facts: &ElasticFacts, index: &IndexFacts, copy: &ShardCopy) -> bool {
+    let version = |node: &ElasticNode| node.version.parse::<EsVersion>().ok();
+    let data = || facts.nodes.iter().filter(|(_, node)| node.is_data());
+    let of_shard = || index.copies.iter().filter(|other| other.shard == copy.shard);
+    let primary = of_shard().find(|other| other.primary && other.state.is_started());
+    let primary = primary.and_then(|primary| facts.nodes.get(primary.node.as_deref()?)).and_then(version);
+    let (Some(primary), false) = (primary, copy.primary) else { return false };
+    if data().filter_map(|(_, node)| version(node)).all(|version| version >= primary) {
+        return false;
+    }
+    let zones: BTreeSet<&str> = data().filter_map(|(_, node)| node.zone.as_deref()).collect();
+    let most = of_shard().count().div_ceil(zones.len().max(1));
+    let holds = |name: &str| of_shard().any(|other| other.node.as_deref() == Some(name));
+    let is_full = |zone: Option<&str>| {
+        data().filter(|(name, node)| node.zone.as_deref() == zone && holds(name)).count() >= most
+    };
+    let takes = |(name, node): (&String, &ElasticNode)| {
+        version(node).is_some_and(|version| version >= primary)
+            && !holds(name)
+            && !is_full(node.zone.as_deref())
+    };
+    !data().any(takes)
+}
+
+fn primaries_started(facts: &ElasticFacts) -> Result<(), Shut> {
+    let is_red = |copy: &ShardCopy| copy.primary && !copy.state.is_started() && copy.new_since.is_none();
+    let red = facts.indices.iter().filter(|(_, index)| index.copies.iter().any(is_red));
+    let red: Vec<String> = red.map(|(name, _)| name.clone()).collect();
+    if red.is_empty() {
         return Ok(());
     }
-    shut(
-        scope,
-        Reason::Soaking,
-        "the cluster stays settled for spec.rollout.soak before the next node restarts",
-    )
-}
-
-fn ready_since(pod: &Pod) -> Option<jiff::Timestamp> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let ready =
-        conditions.iter().find(|condition| condition.type_ == "Ready" && condition.status == "True")?;
-    ready.last_transition_time.as_ref().map(|time| time.0)
+    shut(Reason::PrimariesUnassigned, format!("shards have no started primary: {}", some_of(&red)))
 }
 
 /// What has to hold of the node: each of its shards has another started copy.
 pub(super) fn node(scope: &Scope<'_>, pod: &Pod) -> Result<(), Hold> {
-    let facts = known(scope)?;
+    let members = Members { objects: scope.objects, elastic: scope.elastic };
+    let facts = known(&members).map_err(|shut| scope.hold(shut))?;
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let mut alone: Vec<String> = Vec::new();
     for (index, held) in facts.indices.iter() {
@@ -133,11 +166,8 @@ pub(super) fn node(scope: &Scope<'_>, pod: &Pod) -> Result<(), Hold> {
         return Ok(());
     }
     let which = some_of(&alone);
-    shut(
-        scope,
-        Reason::CopiesElsewhere,
-        format!(
-            "{name} has the only started copy of shards of {which}: set spec.replicas, or wait for their copies"
-        ),
-    )
+    let message = format!(
+        "{name} has the only started copy of shards of {which}: set spec.replicas, or wait for their copies"
+    );
+    Err(scope.hold((Reason::CopiesElsewhere, message)))
 }

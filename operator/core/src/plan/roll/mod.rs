@@ -7,6 +7,7 @@
 
 mod gates;
 mod nodes;
+mod order;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -15,14 +16,16 @@ use searchcell_crds::{Operation, OperationKind, Reason};
 
 use nodes::{Work, work};
 pub use nodes::{outdated, rolls};
+pub(super) use order::Order;
+use order::Shut;
 
 use super::Draft;
 use crate::build;
 use crate::domain::ValidCell;
 use crate::drift;
 use crate::names::{ClusterKey, LABEL_ZONE, Role};
-use crate::snapshot::{CellObjects, CellSnapshot, ElasticFacts, is_ready, label};
-use crate::step::{Action, Kind, Object};
+use crate::snapshot::{CellObjects, ElasticFacts, is_ready, label};
+use crate::step::{Action, Hold, Kind, Object};
 
 /// What restarts look at.
 pub(super) struct Scope<'a> {
@@ -32,44 +35,14 @@ pub(super) struct Scope<'a> {
     pub(super) elastic: Option<&'a ElasticFacts>,
     /// The operation that status records.
     pub(super) recorded: Option<&'a Operation>,
-    /// A cluster of the cell whose nodes restart first.
-    pub(super) before: Option<&'a str>,
+    /// Of the clusters of the cell.
+    pub(super) order: &'a Order<'a>,
     pub(super) now: Timestamp,
 }
 
-/// In which order the clusters of a cell restart their nodes: one after the other, as the spec has them.
-pub(super) struct Order<'a> {
-    /// Clusters whose nodes do not all run what the spec asks for, and whether something is under way in them.
-    behind: Vec<(&'a str, bool)>,
-}
-
-impl<'a> Order<'a> {
-    pub(super) fn new(cell: &'a ValidCell, snapshot: &CellSnapshot) -> Self {
-        let status = snapshot.cell.status.as_ref();
-        let is_under_way = |name: &str| {
-            let clusters = status.into_iter().flat_map(|status| &status.clusters);
-            clusters.filter(|of| of.name == name).any(|of| of.operation.is_some())
-        };
-        let behind = (cell.clusters.iter().map(|cluster| cluster.name.as_str()))
-            .filter(|_| snapshot.restarts_nodes)
-            .map(|name| (name, is_under_way(name)))
-            .filter(|(name, under_way)| {
-                *under_way || rolls(cell, &cell.key(name), &snapshot.objects.of_cluster(name))
-            })
-            .collect();
-        Self { behind }
-    }
-
-    /// The cluster that has to be done before this one may go on.
-    pub(super) fn before(&self, cluster: &str) -> Option<&'a str> {
-        let others = || self.behind.iter().filter(|(name, _)| *name != cluster);
-        let under_way = others().find(|(_, under_way)| *under_way);
-        let earlier = self.behind.first().filter(|(first, _)| *first != cluster);
-        under_way.or(earlier).map(|(name, _)| *name)
-    }
-
-    pub(super) fn is_busy(&self) -> bool {
-        !self.behind.is_empty()
+impl Scope<'_> {
+    fn hold(&self, (reason, message): Shut) -> Hold {
+        Hold { cluster: Some(self.key.cluster.clone()), reason, message }
     }
 }
 
@@ -86,11 +59,14 @@ pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
         }
     }
     let all = work(scope.cell, scope.key, scope.objects, scope.elastic);
+    let Some(next) = all.first() else { return };
+    if let Err(shut) = scope.order.gate(&scope.key.cluster, scope.now) {
+        return draft.holds.push(scope.hold(shut));
+    }
     if let Some((work, pod)) = all.iter().find_map(|work| Some((work, work.stopped()?))) {
         // It runs nothing: whatever else is wrong, it loses nothing by running what is asked for.
         return if work.is_current { record(scope, pod, draft) } else { render(scope, work, draft) };
     }
-    let Some(next) = all.first() else { return };
     if let Err(hold) = gates::cluster(scope) {
         return draft.holds.push(hold);
     }
@@ -144,10 +120,11 @@ fn restart(scope: &Scope<'_>, recorded: &Operation, pod: &Pod, draft: &mut Draft
         // It runs what is asked for by now: the spec was set back.
         return;
     }
+    let in_turn = scope.order.gate(&scope.key.cluster, scope.now).map_err(|shut| scope.hold(shut));
     let gates = if nodes::is_stopped(pod) {
-        Ok(())
+        in_turn
     } else {
-        gates::cluster(scope).and_then(|()| gates::node(scope, pod))
+        in_turn.and_then(|()| gates::cluster(scope)).and_then(|()| gates::node(scope, pod))
     };
     if let Err(hold) = gates {
         return draft.holds.push(hold);

@@ -74,7 +74,7 @@ fn of_set<'a>(
     pods.sort_by_key(|pod| std::cmp::Reverse(ordinal(pod)));
     pods.sort_by_key(|pod| elected.is_some() && pod.metadata.name.as_deref() == elected);
     let is_seen = is_seen(set);
-    if is_current && is_seen && pods.is_empty() {
+    if is_current && pods.is_empty() && (is_seen || is_new(&set.metadata)) {
         return None;
     }
     // Of a template that Kubernetes has not seen yet, the revision is not known.
@@ -92,11 +92,16 @@ fn of_deployment<'a>(cell: &'a ValidCell, deployment: &'a Deployment) -> Option<
     let (pods, new) = status.map_or((0, 0), |status| {
         (status.replicas.unwrap_or_default(), status.updated_replicas.unwrap_or_default())
     });
-    if is_current && is_seen && new >= pods {
+    if is_current && new >= pods && (is_seen || is_new(meta)) {
         return None;
     }
     let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     Some(Work { role: Role::Ingest, zone: None, meta, replicas, is_current, pods: Vec::new() })
+}
+
+/// It was never changed: whatever it has made so far is of this template.
+fn is_new(meta: &ObjectMeta) -> bool {
+    meta.generation == Some(1)
 }
 
 fn is_seen(set: &StatefulSet) -> bool {

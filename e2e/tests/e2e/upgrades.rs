@@ -1,0 +1,89 @@
+//! Other versions of Elasticsearch: node after node, while clients write and read all the time.
+
+use std::time::Instant;
+
+use searchcell_e2e::cells::{merged, placement};
+use searchcell_e2e::objects::condition;
+use searchcell_e2e::scenario::image;
+use searchcell_e2e::traffic::Traffic;
+use searchcell_e2e::wait::{LIMIT, ensure};
+use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
+use serde_json::json;
+
+use crate::rolling::rolled;
+
+/// A cell of three masters and three data nodes with a pool of indices that this version has created.
+async fn created_by(t: &Scenario, version: &str, security: &str) -> Cell {
+    image(t.env, version).await;
+    let extra = json!({"version": version, "security": {"mode": security}});
+    let cell = Cell { masters: 3, extra, ..Cell::small("cell") };
+    t.apply(&cell.object()).await;
+    t.apply(&placement("pool", "cell", json!({"pool": {"indices": 4}}), 1)).await;
+    t.cell_ready(&cell).await;
+    t.placement_ready("pool").await;
+    cell
+}
+
+/// Asks for another version.
+async fn ask_for(t: &Scenario, cell: &mut Cell, version: &str) {
+    image(t.env, version).await;
+    cell.extra = merged(cell.extra.clone(), &json!({"version": version}));
+    t.apply(&cell.object()).await;
+}
+
+/// Asks for another version, under traffic, and waits until all nodes have it.
+async fn upgrade(t: &Scenario, cell: &mut Cell, version: &str) {
+    image(t.env, version).await;
+    let traffic = Traffic::start(&t.elastic("cell", "a"), "messages.p000.g1").await;
+    let began = Instant::now();
+    ask_for(t, cell, version).await;
+    let took = rolled(t, cell, began).await;
+    let seen = traffic.stop().await;
+    say(format!("{version} on {} nodes after {:.0} s: {seen}", cell.nodes(), took.as_secs_f64()));
+    seen.assert_unnoticed();
+    let nodes = t.elastic("cell", "a").nodes().await.unwrap();
+    assert!(nodes.values().all(|node| node.version == version), "{nodes:#?}");
+}
+
+/// Asks for a version that the cluster cannot take: it says why, and no node restarts.
+async fn refused(t: &Scenario, cell: &mut Cell, version: &str, reason: &str, says: &str) {
+    let pods = t.pods("").await;
+    ask_for(t, cell, version).await;
+    wait_for(&format!("{version} is refused"), LIMIT, async || {
+        let object = t.objects.expect("searchcells", &cell.name).await;
+        let stalled = condition(&object, "Stalled");
+        ensure(
+            stalled
+                .is_some_and(|(status, why, text)| status == "True" && why == reason && text.contains(says)),
+            || format!("{stalled:?}"),
+        )
+    })
+    .await;
+    assert_eq!(t.pods("").await, pods, "nothing restarts");
+}
+
+/// From 7.17 to 8.19, and no further: its index is too old for 9, and 9.1.0 was released before 8.19.21.
+#[test]
+fn seven_seventeen_to_eight_nineteen() {
+    run("seven_seventeen_to_eight_nineteen", Level::Full, async |t| {
+        let _operator = t.start_operator().await;
+        let mut cell = created_by(t, "7.17.29", "Disabled").await;
+        refused(t, &mut cell, "9.5.3", "UnsupportedVersion", "the latest 8.19 first").await;
+        upgrade(t, &mut cell, "8.19.21").await;
+        refused(t, &mut cell, "9.5.3", "IndexTooOld", "messages.p000.g1").await;
+        refused(t, &mut cell, "9.1.0", "UnsupportedVersion", "was released before 8.19.21").await;
+        ask_for(t, &mut cell, "8.19.21").await;
+        t.cell_ready(&cell).await;
+    });
+}
+
+/// From 8.19 to 9.1 to 9.5, with security.
+#[test]
+fn eight_nineteen_to_nine_five() {
+    run("eight_nineteen_to_nine_five", Level::Full, async |t| {
+        let _operator = t.start_operator().await;
+        let mut cell = created_by(t, "8.19.0", "Managed").await;
+        upgrade(t, &mut cell, "9.1.0").await;
+        upgrade(t, &mut cell, "9.5.3").await;
+    });
+}
