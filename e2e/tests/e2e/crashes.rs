@@ -180,7 +180,7 @@ fn uuid_on(claim: &Value) -> String {
 }
 
 /// Good enough for moments: the sub-second part of the clock.
-fn random_below(limit: u64) -> u64 {
+pub fn random_below(limit: u64) -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     u64::from(now.subsec_micros()) % limit
 }

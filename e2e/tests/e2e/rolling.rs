@@ -1,13 +1,17 @@
 //! Changes that restart nodes: one after the other, while clients write and read all the time.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use searchcell_e2e::cells::placement;
-use searchcell_e2e::objects::text;
+use searchcell_e2e::objects::{Objects, condition, items, pod_ready, text};
 use searchcell_e2e::traffic::Traffic;
 use searchcell_e2e::wait::ensure;
 use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 /// Long enough for every node of a small cluster to restart on a slow computer.
 const ROLL: Duration = Duration::from_secs(1200);
@@ -71,5 +75,170 @@ fn an_option_of_the_jvm_rolls_over_the_cell() {
         .await;
         t.cell_ready(&cell).await;
         assert_eq!(t.pods("").await, pods, "nothing restarts for it");
+    });
+}
+
+/// Which pods there were of masters and data nodes, and which were not ready at the same time.
+#[derive(Clone, Debug, Default)]
+pub struct Course {
+    /// UIDs by the name of the pod.
+    pub pods: BTreeMap<String, BTreeSet<String>>,
+    /// Most that were away at once, of all clusters together.
+    pub most_away: usize,
+}
+
+/// Looks at the pods all the time, until it is stopped.
+pub struct Watcher {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Mutex<Course>>,
+    task: JoinHandle<()>,
+}
+
+impl Watcher {
+    /// Begins; all pods are there.
+    pub fn start(objects: &Objects) -> Self {
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Course::default())));
+        let (stopped, shared, objects) = (stop.clone(), seen.clone(), objects.clone());
+        let task = tokio::spawn(async move {
+            let mut all = BTreeSet::new();
+            while !stopped.load(Ordering::Relaxed) {
+                // what cannot be read now is read a moment later
+                if let Ok(pods) = objects.list("pods", "searchcell.dev/role in (master,data)").await {
+                    let mut seen = shared.lock().unwrap();
+                    let mut ready = BTreeSet::new();
+                    for pod in &pods {
+                        let name = text(pod, "/metadata/name").to_owned();
+                        let uid = text(pod, "/metadata/uid").to_owned();
+                        if pod_ready(pod) && pod["metadata"].get("deletionTimestamp").is_none() {
+                            ready.insert(name.clone());
+                        }
+                        seen.pods.entry(name.clone()).or_default().insert(uid);
+                        all.insert(name);
+                    }
+                    seen.most_away = seen.most_away.max(all.difference(&ready).count());
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        Self { stop, seen, task }
+    }
+
+    /// What it has seen so far.
+    pub fn seen(&self) -> Course {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Ends it.
+    pub async fn stop(self) -> Course {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.expect("the watcher");
+        let seen = self.seen.lock().unwrap().clone();
+        seen
+    }
+}
+
+impl Course {
+    /// Names of the pods that were made anew, with how often.
+    pub fn restarted(&self) -> BTreeMap<String, usize> {
+        let anew = self.pods.iter().map(|(name, uids)| (name.clone(), uids.len() - 1));
+        anew.filter(|(_, times)| *times > 0).collect()
+    }
+}
+
+/// Two clusters, the second one the canary: it changes first and soaks, then the other one follows. A change that keeps
+/// nodes from starting stops at the first pod, and a corrected spec repairs it.
+#[test]
+fn the_canary_goes_first_and_a_bad_change_stops_at_its_first_pod() {
+    run("the_canary_goes_first_and_a_bad_change_stops_at_its_first_pod", Level::Full, async |t| {
+        const SOAK: Duration = Duration::from_secs(45);
+        let _operator = t.start_operator().await;
+        let mut cell = Cell { clusters: vec!["a".to_owned(), "b".to_owned()], ..Cell::small("cell") };
+        cell.extra = json!({"rollout": {"canary": "b", "soak": "45s"}});
+        t.apply(&cell.object()).await;
+        t.cell_ready(&cell).await;
+
+        let watcher = Watcher::start(&t.objects);
+        let with_option = |cell: &mut Cell, option: &str| {
+            cell.extra["nodes"] = json!({"data": {"jvmOptions": [option]}});
+        };
+        with_option(&mut cell, "-XX:+NoSuchOptionAnywhere");
+        t.apply(&cell.object()).await;
+        wait_for("the first pod ends again and again", ROLL, async || {
+            let object = t.objects.expect("searchcells", "cell").await;
+            let (status, reason, message) = condition(&object, "Degraded").ok_or("no Degraded")?;
+            let failing = status == "True" && reason == "PodsFailing" && message.contains("cell-b-data-");
+            ensure(failing, || format!("{status} {reason} {message}"))
+        })
+        .await;
+        // Long enough for the next one to follow, if it were to.
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let first = watcher.seen().restarted();
+        assert_eq!(first.len(), 1, "{first:?}");
+        let object = t.objects.expect("searchcells", "cell").await;
+        assert_eq!(text(&object, "/status/rollout/phase"), "Canary", "{}", object["status"]["rollout"]);
+        let (ready, ..) = condition(&object, "Ready").unwrap();
+        assert_eq!(ready, "True", "the others serve: {}", object["status"]);
+
+        with_option(&mut cell, "-XX:+UseStringDeduplication");
+        t.apply(&cell.object()).await;
+        wait_for("the canary is done", ROLL, async || {
+            let object = t.objects.expect("searchcells", "cell").await;
+            ensure(object["status"]["rollout"]["clustersDone"] == 1, || {
+                object["status"]["rollout"].to_string()
+            })
+        })
+        .await;
+        let (done, course) = (Instant::now(), watcher.seen());
+        assert!(course.restarted().keys().all(|pod| pod.starts_with("cell-b-data-")), "{course:#?}");
+        wait_for("the other cluster follows", ROLL, async || {
+            let restarted = watcher.seen().restarted();
+            ensure(restarted.keys().any(|pod| pod.starts_with("cell-a-")), || format!("{restarted:?}"))
+        })
+        .await;
+        let soaked = done.elapsed();
+        say(format!("the canary soaked for {:.0} s", soaked.as_secs_f64()));
+        assert!(soaked > SOAK - Duration::from_secs(15), "{soaked:?}");
+        rolled(t, &cell, done).await;
+        let course = watcher.stop().await;
+        let restarted = course.restarted();
+        assert_eq!(restarted.len(), 6, "the data nodes of both clusters, and no master: {course:#?}");
+        assert_eq!(course.most_away, 1, "{course:#?}");
+    });
+}
+
+/// A dynamic look at holds: whatever waits says so.
+fn gates(object: &Value) -> Vec<&str> {
+    let clusters = items(object, "/status/clusters");
+    clusters.iter().flat_map(|of| items(of, "/holds")).map(|hold| text(hold, "/gate")).collect()
+}
+
+/// With approval by hand nothing restarts before the annotation has the id of the change.
+#[test]
+fn nothing_restarts_before_it_is_approved() {
+    run("nothing_restarts_before_it_is_approved", Level::Full, async |t| {
+        let _operator = t.start_operator().await;
+        let mut cell = Cell::mini("cell");
+        cell.extra = json!({"rollout": {"approval": "Manual"}});
+        t.apply(&cell.object()).await;
+        t.cell_ready(&cell).await;
+        let pods = t.pods("").await;
+        cell.extra = json!({"rollout": {"approval": "Manual", "restartedAt": "2026-11-23"}});
+        t.apply(&cell.object()).await;
+        let waiting = wait_for("the rollout waits", ROLL, async || {
+            let object = t.objects.expect("searchcells", "cell").await;
+            let waits = text(&object, "/status/rollout/phase") == "AwaitingApproval";
+            ensure(waits, || object["status"]["rollout"].to_string()).map(|()| object)
+        })
+        .await;
+        assert_eq!(gates(&waiting), ["AwaitingApproval"]);
+        assert_eq!(text(&waiting, "/status/rollout/reason"), "RestartRequested");
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(t.pods("").await, pods, "nothing restarts");
+        let id = text(&waiting, "/status/rollout/id");
+        let approval = json!({"metadata": {"annotations": {"searchcell.dev/approve-rollout": id}}});
+        t.objects.merge("searchcells", "cell", &approval).await.unwrap();
+        rolled(t, &cell, Instant::now()).await;
+        let after = t.pods("").await;
+        assert!(after.iter().all(|(name, (uid, _))| pods[name].0 != *uid), "{pods:?} {after:?}");
     });
 }

@@ -1,6 +1,6 @@
 //! Other versions of Elasticsearch: node after node, while clients write and read all the time.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use searchcell_e2e::cells::{merged, placement};
 use searchcell_e2e::objects::condition;
@@ -10,7 +10,8 @@ use searchcell_e2e::wait::{LIMIT, ensure};
 use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
 use serde_json::json;
 
-use crate::rolling::rolled;
+use crate::crashes::random_below;
+use crate::rolling::{Watcher, rolled};
 
 /// A cell of three masters and three data nodes with a pool of indices that this version has created.
 async fn created_by(t: &Scenario, version: &str, security: &str) -> Cell {
@@ -85,5 +86,48 @@ fn eight_nineteen_to_nine_five() {
         let mut cell = created_by(t, "8.19.0", "Managed").await;
         upgrade(t, &mut cell, "9.1.0").await;
         upgrade(t, &mut cell, "9.5.3").await;
+    });
+}
+
+/// The operator is killed every few seconds, and two of them run at once every other time, while nodes change their
+/// version: it comes to the same, each node restarts once, and one at a time.
+#[test]
+fn operators_that_are_killed_and_run_twice_upgrade_all_the_same() {
+    run("operators_that_are_killed_and_run_twice_upgrade_all_the_same", Level::Full, async |t| {
+        let operator = t.start_operator().await;
+        let mut cell = created_by(t, "9.1.0", "Managed").await;
+        operator.kill().await;
+        image(t.env, "9.5.3").await;
+        let traffic = Traffic::start(&t.elastic("cell", "a"), "messages.p000.g1").await;
+        let watcher = Watcher::start(&t.objects);
+        let began = Instant::now();
+        ask_for(t, &mut cell, "9.5.3").await;
+        let mut lives = 0;
+        loop {
+            // Without a lease: both act at once.
+            let first = t.spawn_operator_alone().await;
+            let second = if lives % 2 == 1 { Some(t.spawn_operator_alone().await) } else { None };
+            tokio::time::sleep(Duration::from_millis(2_000 + random_below(4_000))).await;
+            first.kill().await;
+            if let Some(second) = second {
+                second.kill().await;
+            }
+            lives += 1;
+            let nodes = t.elastic("cell", "a").nodes().await;
+            let old = nodes.map(|nodes| nodes.values().filter(|node| node.version != "9.5.3").count());
+            if old == Ok(0) || lives > 200 {
+                break;
+            }
+        }
+        let _operator = t.start_operator().await;
+        let took = rolled(t, &cell, began).await;
+        let (course, seen) = (watcher.stop().await, traffic.stop().await);
+        say(format!("{lives} lives, {:.0} s: {seen}", took.as_secs_f64()));
+        seen.assert_unnoticed();
+        let restarted = course.restarted();
+        assert_eq!(restarted.len(), 6, "{course:#?}");
+        assert!(restarted.values().all(|times| *times == 1), "each node once: {restarted:?}");
+        assert_eq!(course.most_away, 1, "{course:#?}");
+        assert!(lives >= 5, "{lives} lives are too few to show anything");
     });
 }

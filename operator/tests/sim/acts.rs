@@ -7,6 +7,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyIngressRule};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use searchcell_core::domain::EsVersion;
 use searchcell_core::names::{
     ANNOTATION_CLUSTER_UUID, ANNOTATION_HIGHEST_VERSION, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_ROLE,
     routing_table,
@@ -63,6 +64,7 @@ pub enum Edit {
     ClusterSetting(i64),
     /// Nodes of all roles have to restart for it.
     NodeSetting(i64),
+    Version(String),
     /// Only those of this role.
     RoleSetting(String, i64),
     Suspend(bool),
@@ -387,6 +389,12 @@ pub fn edit(spec: &mut SearchCellSpec, change: &Edit) {
         }
         Edit::ClusterSetting(value) => {
             spec.cluster_settings.insert("cluster.max_shards_per_node".to_owned(), (*value).into());
+        }
+        // There is no way back: a lower one than was asked for before is not asked for.
+        Edit::Version(version) => {
+            if version.parse::<EsVersion>().ok() > spec.version.parse().ok() {
+                spec.version.clone_from(version);
+            }
         }
         Edit::NodeSetting(value) => {
             spec.settings.insert("indices.query.bool.max_clause_count".to_owned(), (*value).into());

@@ -110,6 +110,10 @@ pub enum Bug {
     NeverRestarts,
     /// What is under way stays in status.
     OperationStays,
+    /// No cluster of a cell waits for another one.
+    AllClustersAtOnce,
+    /// Copies are waited for that no node of the newer version can take.
+    VersionsAreEqual,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
@@ -160,6 +164,8 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::NobodyIsMissing, Kind::Rolling, &[rolling::ONE_AT_A_TIME, rolling::QUORUM]),
     (Bug::NeverRestarts, Kind::Rolling, &[rolling::ROLLED]),
     (Bug::OperationStays, Kind::Rolling, &[rolling::ROLLED]),
+    (Bug::AllClustersAtOnce, Kind::Rolling, &[rolling::ONE_AT_A_TIME]),
+    (Bug::VersionsAreEqual, Kind::Rolling, &[rolling::ROLLED]),
 ];
 
 /// The core with a bug.
@@ -211,6 +217,12 @@ impl Decide for Mutant {
         }
         if self.is(Bug::NeverRestarts) {
             snapshot.restarts_nodes = false;
+        }
+        if self.is(Bug::AllClustersAtOnce) {
+            cell.max_unavailable_clusters = 64;
+        }
+        if self.is(Bug::VersionsAreEqual) {
+            rolling::one_version(&mut snapshot);
         }
         if self.is(Bug::CopiesAreStarted) {
             rolling::all_started(&mut snapshot);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use searchcell_core::domain::ValidCell;
+use searchcell_core::domain::{EsVersion, ValidCell};
 use searchcell_core::names::{ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_REVISION};
 use searchcell_core::plan;
 use searchcell_core::snapshot::{CellObjects, CellSnapshot, Reading, ShardState, label};
@@ -15,7 +15,7 @@ use searchcell_crds::SearchCell;
 
 use crate::mutants::Bug;
 use crate::objects::K;
-use crate::shards::Copy;
+use crate::shards::{self, Index};
 use crate::world::World;
 
 /// A node restarts only when it does not run the template of its StatefulSet.
@@ -78,6 +78,7 @@ pub fn on_restart(world: &mut World, pod: &Pod) {
     };
     if let Some(since) = world.history.rolling.alone.get(&(of.clone(), name.clone()))
         && since + NEWS_MS < world.ms
+        && data_nodes_of(world, &name) > 1
     {
         world.violated(LAST_COPY, format!("{name} has had the only started copy of a shard for a while"));
     }
@@ -88,6 +89,16 @@ pub fn on_restart(world: &mut World, pod: &Pod) {
         );
     }
     quorum(world, &of, &name);
+}
+
+/// How many data nodes there ought to be in the cluster of a node.
+fn data_nodes_of(world: &World, pod: &str) -> i32 {
+    let Some(cluster) = pod.split_once("-data-").map(|(cluster, _)| format!("{cluster}-data-")) else {
+        return 0;
+    };
+    let sets = world.store.all::<StatefulSet>();
+    let sets = sets.filter(|set| set.metadata.name.as_ref().is_some_and(|name| name.starts_with(&cluster)));
+    sets.filter_map(|set| set.spec.as_ref()?.replicas).sum()
 }
 
 fn quorum(world: &mut World, uuid: &str, name: &str) {
@@ -132,12 +143,14 @@ pub fn on_tick(world: &mut World) {
                 memory.down.entry(name.clone()).or_insert(ms);
             }
         }
-        let moves = |copy: &Copy| match copy.state {
+        let moves = |index: &Index, at: usize| match index.copies[at].state {
             ShardState::Initializing | ShardState::Relocating => true,
-            ShardState::Unassigned => copy.last.is_some(),
+            ShardState::Unassigned => {
+                index.copies[at].last.is_some() && !shards::waits_for_a_version(cluster, index, at)
+            }
             ShardState::Started => false,
         };
-        if cluster.indices.values().flat_map(|index| &index.copies).any(moves) {
+        if cluster.indices.values().any(|index| (0..index.copies.len()).any(|at| moves(index, at))) {
             memory.moving.entry(uuid.clone()).or_insert(ms);
         } else {
             memory.moving.remove(uuid);
@@ -200,6 +213,17 @@ pub fn all_started(snapshot: &mut CellSnapshot) {
                 copy.state = ShardState::Started;
                 copy.node = copy.node.take().or_else(|| nodes.get(number % nodes.len().max(1)).cloned());
             }
+        }
+    }
+}
+
+/// A deliberate bug: all nodes are taken for the newest version.
+pub fn one_version(snapshot: &mut CellSnapshot) {
+    for reading in snapshot.elastic.values_mut() {
+        let Reading::Known(facts) = reading else { continue };
+        let newest = facts.nodes.values().filter_map(|node| node.version.parse::<EsVersion>().ok()).max();
+        for node in facts.nodes.values_mut() {
+            node.version = newest.map(|version| version.to_string()).unwrap_or_default();
         }
     }
 }

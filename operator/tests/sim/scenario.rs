@@ -373,7 +373,9 @@ impl<'a> Story<'a> {
         let mut at = self.rng.range(90, 300);
         for _ in 0..self.rng.range(1, 4) {
             let value = self.rng.range(1, 3) as i64;
-            let edit = match self.rng.below(4) {
+            let version = ["9.5.4", "9.5.5", "9.6.0"][self.rng.below(3) as usize];
+            let edit = match self.rng.below(6) {
+                4 | 5 => Edit::Version(version.to_owned()),
                 0 => Edit::RoleSetting("master".to_owned(), value),
                 1 => Edit::RoleSetting("data".to_owned(), value),
                 2 => Edit::RoleSetting("ingest".to_owned(), value),

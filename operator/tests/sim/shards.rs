@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use searchcell_core::snapshot::{IndexFacts, OwnershipMark, ShardCopy, ShardState};
+use searchcell_core::domain::EsVersion;
+use searchcell_core::snapshot::{ElasticNode, IndexFacts, OwnershipMark, ShardCopy, ShardState};
 use serde_json::Value;
 
 use crate::elastic::Cluster;
@@ -135,6 +136,7 @@ impl Index {
 pub fn node_left(cluster: &mut Cluster, name: &str, id: &str, ms: u64) {
     let is_left = |node: &Option<(String, String)>| node.as_ref().is_some_and(|(_, other)| other == id);
     let _ = name;
+    let cluster_members = &cluster.members;
     for index in cluster.indices.values_mut() {
         for copy in &mut index.copies {
             if is_left(&copy.target) {
@@ -149,7 +151,10 @@ pub fn node_left(cluster: &mut Cluster, name: &str, id: &str, ms: u64) {
             let copy = &mut index.copies[at];
             (copy.state, copy.node, copy.target) = (ShardState::Unassigned, None, None);
             copy.last = Some((id.to_owned(), ms));
-            let survivor = index.copies.iter().position(|c| c.shard == shard && c.state.is_started());
+            // The copy on the highest version is promoted.
+            let survivor = (0..index.copies.len())
+                .filter(|&at| index.copies[at].shard == shard && index.copies[at].state.is_started())
+                .max_by_key(|&at| (version_at(cluster_members, &index.copies[at]), std::cmp::Reverse(at)));
             if let (Some(survivor), true) = (survivor, was_started) {
                 index.in_sync.entry(shard).or_default().remove(id);
                 if index.copies[at].primary {
@@ -342,7 +347,32 @@ fn fits(cluster: &Cluster, index: &Index, at: usize, node: &str, zone: Option<&s
         .flat_map(|(_, c)| c.node.iter().chain(&c.target))
         .any(|(name, _)| name == node);
     let stays = copy.node.as_ref().is_some_and(|(name, _)| name == node);
-    !same && !stays && fits_zone(cluster, index, at, zone)
+    !same && !stays && fits_version(cluster, index, at, node) && fits_zone(cluster, index, at, zone)
+}
+
+/// A replica goes to a node that is as new as its primary's, and a primary to one as new as its own.
+fn fits_version(cluster: &Cluster, index: &Index, at: usize, node: &str) -> bool {
+    let copy = &index.copies[at];
+    let primary = index.copies.iter().find(|c| c.shard == copy.shard && c.primary && c.state.is_started());
+    let target = cluster.members.get(node).and_then(version_of);
+    primary.is_none_or(|primary| target >= version_at(&cluster.members, primary))
+}
+
+fn version_of(member: &ElasticNode) -> Option<EsVersion> {
+    member.version.parse().ok()
+}
+
+fn version_at(members: &BTreeMap<String, ElasticNode>, copy: &Copy) -> Option<EsVersion> {
+    copy.node.as_ref().and_then(|(name, _)| members.get(name)).and_then(version_of)
+}
+
+/// Whether a copy has no node because all that could take it are of an older version than its primary's.
+pub fn waits_for_a_version(cluster: &Cluster, index: &Index, at: usize) -> bool {
+    let mut newest = data_nodes(cluster);
+    let takes =
+        |(name, zone, _): (&str, Option<String>, &str)| fits(cluster, index, at, name, zone.as_deref());
+    let is_older = |(name, ..): (&str, Option<String>, &str)| !fits_version(cluster, index, at, name);
+    !newest.any(takes) && data_nodes(cluster).any(is_older)
 }
 
 fn fits_zone(cluster: &Cluster, index: &Index, at: usize, zone: Option<&str>) -> bool {

@@ -128,6 +128,20 @@ fn a_new_value_of_restarted_at_restarts_all_nodes() {
     assert_eq!(world.roll(), Vec::<String>::new());
 }
 
+/// There is nowhere else for its copies: who asks for one data node has asked for that.
+#[test]
+fn the_only_data_node_of_a_cluster_restarts() {
+    let mut world = at_rest(|cell| {
+        cell["spec"]["zones"] = json!([{"name": "a"}]);
+        cell["spec"]["nodes"]["master"]["count"] = json!(1);
+        cell["spec"]["nodes"].as_object_mut().unwrap().remove("ingest");
+    });
+    world.index("alone", &["guilds-a-data-a-0"]);
+    set_all(&mut world, 1);
+    let expected = ["template guilds-a-data-a", "restart guilds-a-data-a-0"];
+    assert_eq!(world.roll()[..2], expected);
+}
+
 // --- versions -----------------------------------------------------------------------------------------
 
 fn of_version(version: &str) -> World {
