@@ -152,6 +152,7 @@ fn subject(action: &Action) -> &str {
         Action::Secure(order) => order.name(),
         Action::ReloadKeystore(reload) => &reload.target.name,
         Action::AddFinalizer | Action::RemoveFinalizer | Action::PutSettings(_) => "",
+        Action::AnnounceRestart { name: node, .. } | Action::WithdrawRestart { id: node } => node,
     }
 }
 
@@ -182,6 +183,18 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
         }
         Action::ReplaceTemplate { object, target } => {
             kube.replace_template(namespace, object, target).await?;
+        }
+        Action::AnnounceRestart { id, .. } => {
+            let key = key()?;
+            let result = elastic.announce_restart(&key, id).await;
+            reader.changed(&key).await;
+            result?;
+        }
+        Action::WithdrawRestart { id } => {
+            let key = key()?;
+            let result = elastic.withdraw_restart(&key, id).await;
+            reader.changed(&key).await;
+            result?;
         }
         Action::RestartNode { target } => {
             let key = key()?;

@@ -11,7 +11,9 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::routing::Published;
 use searchcell_core::security::Served;
-use searchcell_core::snapshot::{CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk, Unassigned};
+use searchcell_core::snapshot::{
+    CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk, Shutdowns, Unassigned,
+};
 use searchcell_core::step::{Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
 use serde_json::Value;
@@ -246,6 +248,12 @@ pub trait SearchApi: Send + Sync {
         &self,
         cluster: &ClusterKey,
     ) -> Result<BTreeMap<String, NodeReload>, SearchError>;
+    /// What it was told of nodes that go away for a while.
+    async fn shutdowns(&self, cluster: &ClusterKey) -> Result<Shutdowns, SearchError>;
+    /// Tells it that the node with this persistent id restarts; told again is success.
+    async fn announce_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError>;
+    /// Takes that back; nothing to take back is success.
+    async fn withdraw_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError>;
     /// Changes persistent settings; `None` resets one.
     async fn put_settings(
         &self,

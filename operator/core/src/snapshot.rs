@@ -181,12 +181,35 @@ pub struct ElasticFacts {
     pub settings: BTreeMap<String, Value>,
     /// All indices, by name: many, and looked at by many passes.
     pub indices: Arc<BTreeMap<String, IndexFacts>>,
+    /// Asked for only while nodes restart.
+    pub shutdowns: Shutdowns,
     /// Why a copy of a shard has no node, in Elasticsearch's own words; absent while all have one, and until it was asked.
     pub unassigned: Option<Unassigned>,
     /// Refreshed every few minutes only, by index; absent until the first reading.
     pub counts: Option<Arc<BTreeMap<String, IndexCounts>>>,
     /// Refreshed with `counts`, by node name; absent until the first reading.
     pub disks: Option<BTreeMap<String, NodeDisk>>,
+}
+
+/// What Elasticsearch was told of nodes that go away for a while, and whether it can be told at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Shutdowns {
+    /// Nobody has asked, or it was not answered.
+    #[default]
+    Unknown,
+    /// This build has no API for it.
+    NotAvailable,
+    /// By persistent node id.
+    Known(BTreeMap<String, Shutdown>),
+}
+
+/// One record of the node shutdown API.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shutdown {
+    /// `RESTART`, `REMOVE`, `REPLACE` or `SIGTERM`.
+    pub kind: String,
+    /// What whoever made it gave as the reason.
+    pub reason: String,
 }
 
 /// One node as Elasticsearch sees it.

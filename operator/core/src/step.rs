@@ -208,6 +208,18 @@ pub enum Action {
         /// The workload, with its resource version.
         target: Target,
     },
+    /// Tells Elasticsearch that a node restarts: until it is back, its copies are not made anew elsewhere.
+    AnnounceRestart {
+        /// Persistent id of the node.
+        id: String,
+        /// Its name.
+        name: String,
+    },
+    /// Takes such a record back: the node has returned, or does not restart.
+    WithdrawRestart {
+        /// Persistent id of the node.
+        id: String,
+    },
     /// Deletes the pod of a node, with its UID as a precondition: it comes back with the present template.
     RestartNode {
         /// The pod.
@@ -270,6 +282,8 @@ impl Action {
             Action::GrowClaim { .. } => "GrowClaim",
             Action::RecreateAroundPods { .. } => "RecreateAroundPods",
             Action::ReplaceTemplate { .. } => "ReplaceTemplate",
+            Action::AnnounceRestart { .. } => "AnnounceRestart",
+            Action::WithdrawRestart { .. } => "WithdrawRestart",
             Action::RestartNode { .. } => "RestartNode",
             Action::Delete { .. } => "Delete",
             Action::Secure(order) => order.step_name(),

@@ -111,6 +111,7 @@ async fn served<K: KubeApi, E: SearchApi>(
 
 /// What to ask for: every cluster of the spec, and every cluster that still has objects.
 pub(crate) fn asks(cell: &SearchCell, namespace: &str, name: &str, objects: &CellObjects) -> Vec<Ask> {
+    let restarts = restarts(cell);
     let mut names: BTreeSet<String> = objects.cluster_names().into_iter().collect();
     names.extend(cell.spec.clusters.iter().map(|cluster| cluster.name.clone()));
     names
@@ -118,7 +119,7 @@ pub(crate) fn asks(cell: &SearchCell, namespace: &str, name: &str, objects: &Cel
         .map(|cluster| {
             let cluster = ClusterKey::new(namespace, name, cluster);
             let serving = serving(&cluster, objects);
-            Ask { cluster, serving }
+            Ask { cluster, serving, restarts }
         })
         .collect()
 }

@@ -16,12 +16,13 @@ use elasticsearch::http::transport::BuildError;
 use elasticsearch::http::{Method, Url};
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
-use searchcell_core::snapshot::Unassigned;
+use searchcell_core::snapshot::{Shutdowns, Unassigned};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::elastic::clients::{Clients, authorization};
+use crate::elastic::shutdown;
 use crate::elastic::tenants::{self, COUNT, Counted, Refreshed};
 use crate::elastic::wire::{
     ClusterState, DiskStats, Explanation, Nodes, Reloaded, Settings, Stats, error_of,
@@ -381,6 +382,28 @@ impl SearchApi for ElasticHttp {
         field: &str,
     ) -> Result<Vec<(String, u64)>, SearchError> {
         self.count(cluster, index, tenants::largest(field)).await?.largest()
+    }
+
+    async fn shutdowns(&self, cluster: &ClusterKey) -> Result<Shutdowns, SearchError> {
+        match self.get::<shutdown::Answer>("shutdowns", cluster, shutdown::ALL).await {
+            Ok(answer) => Ok(answer.shutdowns()),
+            Err(SearchError::NotAvailable(_)) => Ok(Shutdowns::NotAvailable),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn announce_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError> {
+        let body = Bytes::from(shutdown::restart().to_string());
+        let path = shutdown::path(&segment(id));
+        self.request("announce_restart", cluster, Method::Put, &path, Some(body)).await?.ok()?;
+        Ok(())
+    }
+
+    async fn withdraw_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError> {
+        let path = shutdown::path(&segment(id));
+        let answer = self.request("withdraw_restart", cluster, Method::Delete, &path, None).await?;
+        // Somebody else was faster.
+        if answer.status == 404 { Ok(()) } else { answer.ok().map(drop) }
     }
 
     async fn put_settings(

@@ -4,5 +4,6 @@ pub mod breaker;
 pub mod client;
 pub mod clients;
 pub mod reader;
+mod shutdown;
 pub mod tenants;
 pub mod wire;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use searchcell_core::names::ClusterKey;
-use searchcell_core::snapshot::{ElasticFacts, IndexFacts, Reading, ShardState, Unassigned};
+use searchcell_core::snapshot::{ElasticFacts, IndexFacts, Reading, ShardState, Shutdowns, Unassigned};
 use tokio::time::{Instant, timeout};
 
 use crate::backoff::Backoff;
@@ -63,6 +63,8 @@ pub struct Ask {
     pub cluster: ClusterKey,
     /// UIDs of the ready pods behind the cluster's Service. Nothing is asked while there are none.
     pub serving: BTreeSet<String>,
+    /// Whether nodes of the cell restart: what Elasticsearch was told of that is worth knowing.
+    pub restarts: bool,
 }
 
 /// Readings, and when it is worth reading again where a breaker stands in the way.
@@ -171,6 +173,9 @@ impl<E: SearchApi> ElasticReader<E> {
         if reading.known().is_some() {
             self.refresh_sizes(&ask.cluster, &mut entry).await;
             self.refresh_unassigned(&ask.cluster, &mut entry).await;
+            if ask.restarts {
+                self.read_shutdowns(&ask.cluster, &mut entry).await;
+            }
             if let Some((_, Reading::Known(facts))) = &entry.last {
                 return (Reading::Known(facts.clone()), None);
             }
@@ -251,10 +256,27 @@ impl<E: SearchApi> ElasticReader<E> {
             nodes: details.nodes,
             settings: details.settings,
             indices: details.indices,
+            shutdowns: Shutdowns::Unknown,
             unassigned: None,
             counts: entry.sizes.as_ref().map(|sizes| sizes.counts.clone()),
             disks: entry.sizes.as_ref().map(|sizes| sizes.disks.clone()),
         })
+    }
+
+    /// What is not known opens no gate: an error leaves it unknown, and the next pass asks again.
+    async fn read_shutdowns(&self, cluster: &ClusterKey, entry: &mut Entry) {
+        let read = timeout(self.tuning.deadline, self.api.shutdowns(cluster)).await;
+        let shutdowns = match read {
+            Ok(Ok(shutdowns)) => shutdowns,
+            Ok(Err(error)) => {
+                tracing::debug!(%cluster, %error, "announced restarts were not read");
+                Shutdowns::Unknown
+            }
+            Err(_) => Shutdowns::Unknown,
+        };
+        if let Some((_, Reading::Known(facts))) = &mut entry.last {
+            facts.shutdowns = shutdowns;
+        }
     }
 
     /// Asks about the first copy without a node, primaries first. What was said of it stays while what keeps it stays.

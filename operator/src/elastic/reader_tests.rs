@@ -124,6 +124,15 @@ impl SearchApi for Fake {
         unreachable!()
     }
 
+    async fn shutdowns(&self, _: &ClusterKey) -> Result<Shutdowns, SearchError> {
+        Ok(Shutdowns::NotAvailable)
+    }
+    async fn announce_restart(&self, _: &ClusterKey, _: &str) -> Result<(), SearchError> {
+        Ok(())
+    }
+    async fn withdraw_restart(&self, _: &ClusterKey, _: &str) -> Result<(), SearchError> {
+        Ok(())
+    }
     async fn put_settings(
         &self,
         _: &ClusterKey,
@@ -152,6 +161,7 @@ impl SearchApi for Fake {
 
 fn ask(cluster: &str, pods: &[&str]) -> Ask {
     Ask {
+        restarts: false,
         cluster: ClusterKey::new("ns", "cell", cluster),
         serving: pods.iter().map(|pod| (*pod).to_owned()).collect(),
     }

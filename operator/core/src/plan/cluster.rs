@@ -86,23 +86,22 @@ pub(super) fn plan_cluster(
     }
     prune(cell, key, objects, draft);
     let restarts = snapshot.restarts_nodes && matches!(identity, Identity::Known(_));
+    let status = snapshot.cell.status.as_ref();
+    let recorded = status.and_then(|status| status.clusters.iter().find(|of| of.name == key.cluster));
+    let recorded = recorded.and_then(|status| status.operation.as_ref());
+    let scope = roll::Scope { cell, key, objects, elastic, recorded, order: turn.order, now: turn.now };
+    if restarts {
+        // Whatever is held from now on: what has begun comes to its end.
+        roll::withdraw(&scope, draft);
+    }
     let is_held = workloads::plan_workloads(cell, key, objects, elastic, &identity, restarts, draft);
     if restarts && !is_held {
-        let status = snapshot.cell.status.as_ref();
-        let recorded = status.and_then(|status| status.clusters.iter().find(|of| of.name == key.cluster));
-        let scope = roll::Scope {
-            cell,
-            key,
-            objects,
-            elastic,
-            recorded: recorded.and_then(|status| status.operation.as_ref()),
-            order: turn.order,
-            now: turn.now,
-        };
         roll::plan_roll(&scope, draft);
     }
     if let (Identity::Known(_), Some(facts)) = (&identity, elastic) {
-        settings::plan_settings(cell, key, facts, draft);
+        let operation = draft.operation.as_ref().map_or(recorded, Option::as_ref);
+        let temporary = roll::wanted_allocation(key, operation, facts);
+        settings::plan_settings(cell, key, facts, temporary, draft);
     }
 }
 

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use searchcell_crds::{Operation, Reason};
 
 pub use removal::{has_workloads, plan_deletion};
-pub use roll::{outdated, rolls};
+pub use roll::{ALLOCATION_ENABLE, SHUTDOWN_REASON, outdated, rolls};
 pub use security::{NodeToAsk, Upkeep, nodes_to_ask, plan_security, supplied_secrets};
 pub use settings::{setting_text, wanted_settings};
 pub use workloads::master_layout;

@@ -36,11 +36,30 @@ pub fn setting_text(value: &Value) -> String {
     }
 }
 
-pub(super) fn plan_settings(cell: &ValidCell, key: &ClusterKey, facts: &ElasticFacts, draft: &mut Draft) {
+/// Adds a setting, and its name to the record of names that are ours.
+fn own(wanted: &mut BTreeMap<String, Value>, name: String, value: Value) {
+    wanted.insert(name, value);
+    wanted.remove(OWNED_SETTINGS);
+    let owned: Vec<&str> = wanted.keys().map(String::as_str).collect();
+    let owned = Value::from(owned.join(","));
+    wanted.insert(OWNED_SETTINGS.to_owned(), owned);
+}
+
+/// `temporary`: what an operation asks for while it lasts.
+pub(super) fn plan_settings(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    facts: &ElasticFacts,
+    temporary: Option<(String, Value)>,
+    draft: &mut Draft,
+) {
     if facts.master.is_none() {
         return;
     }
-    let wanted = wanted_settings(cell);
+    let mut wanted = wanted_settings(cell);
+    if let Some((name, value)) = temporary {
+        own(&mut wanted, name, value);
+    }
     let mut change: BTreeMap<String, Option<Value>> = (wanted.iter())
         .filter(|(name, value)| facts.settings.get(*name).map(setting_text) != Some(setting_text(value)))
         .map(|(name, value)| (name.clone(), Some(value.clone())))

@@ -13,7 +13,10 @@ pub fn roles() -> String {
     let roles = [
         (
             User::Operator,
-            json!(["monitor", "cluster:admin/settings/update", "cluster:admin/nodes/reload_secure_settings"]),
+            json!([
+                "monitor", "cluster:admin/settings/update", "cluster:admin/nodes/reload_secure_settings",
+                "cluster:admin/shutdown/*",
+            ]),
             json!([
                 {"names": ["*"], "privileges": ["monitor", "view_index_metadata"]},
                 {"names": [MANAGED], "privileges": [

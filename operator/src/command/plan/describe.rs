@@ -95,6 +95,12 @@ pub fn step(step: &Step, view: &View<'_>) -> Line {
             let more = format!("loaded again by {}: {}", nodes.join(", "), step.why);
             Line::new(Verb::Change, format!("keystore of cluster {}", cluster()), more)
         }
+        Action::AnnounceRestart { name, .. } => {
+            Line::new(Verb::Change, format!("cluster {} is told that {name} restarts", cluster()), &step.why)
+        }
+        Action::WithdrawRestart { .. } => {
+            Line::new(Verb::Change, format!("cluster {} is told that no node restarts", cluster()), &step.why)
+        }
         Action::PutSettings(settings) => {
             let before = facts().map(|facts| &facts.settings);
             Line::new(Verb::Change, format!("settings of cluster {}", cluster()), "")

@@ -10,7 +10,10 @@ use searchcell_core::build::is_analysis;
 use searchcell_core::flat::flatten;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
-use searchcell_core::snapshot::{ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, Unassigned};
+use searchcell_core::plan::SHUTDOWN_REASON;
+use searchcell_core::snapshot::{
+    ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, Shutdown, Shutdowns, Unassigned,
+};
 use serde_json::{Map, Value};
 
 use super::world::Counting;
@@ -149,6 +152,30 @@ impl SearchApi for StageElastic {
     ) -> Result<BTreeMap<String, NodeReload>, SearchError> {
         self.look(cluster, |facts| {
             Ok(facts.nodes.keys().map(|node| (node.clone(), NodeReload::default())).collect())
+        })
+    }
+
+    async fn shutdowns(&self, cluster: &ClusterKey) -> Result<Shutdowns, SearchError> {
+        self.look(cluster, |facts| Ok(facts.shutdowns.clone()))
+    }
+
+    async fn announce_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError> {
+        self.write(cluster, |facts| {
+            if let Shutdowns::Known(records) = &mut facts.shutdowns {
+                let record =
+                    Shutdown { kind: "RESTART".to_owned(), reason: SHUTDOWN_REASON.to_owned() };
+                records.insert(id.to_owned(), record);
+            }
+            Ok(())
+        })
+    }
+
+    async fn withdraw_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError> {
+        self.write(cluster, |facts| {
+            if let Shutdowns::Known(records) = &mut facts.shutdowns {
+                records.remove(id);
+            }
+            Ok(())
         })
     }
 

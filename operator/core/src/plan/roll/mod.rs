@@ -5,6 +5,7 @@
 //! pod that it is about, before that pod is deleted: two operators at once cannot record different ones, and one that dies
 //! in between leaves behind what the next one finishes.
 
+mod announce;
 mod gates;
 mod nodes;
 mod order;
@@ -15,6 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_crds::{Operation, OperationKind, Reason};
 
 use nodes::{Work, work};
+pub use announce::{ALLOCATION_ENABLE, SHUTDOWN_REASON};
+pub(super) use announce::{wanted_allocation, withdraw};
 pub use nodes::{outdated, rolls};
 pub(super) use order::Order;
 use order::Shut;
@@ -130,6 +133,11 @@ fn restart(scope: &Scope<'_>, recorded: &Operation, pod: &Pod, draft: &mut Draft
         return draft.holds.push(hold);
     }
     draft.operation = Some(Some(recorded.clone()));
+    if !nodes::is_stopped(pod)
+        && let Err(hold) = announce::announce(scope, pod, draft)
+    {
+        return draft.holds.push(hold);
+    }
     let why = format!("{} runs an earlier template", name(pod));
     let target = drift::target(Kind::Pod, &pod.metadata);
     draft.step(&scope.key.cluster, why, Action::RestartNode { target });
