@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use searchcell_core::names::ClusterKey;
-use searchcell_core::snapshot::ShardState;
+use searchcell_core::plan::SHUTDOWN_REASON;
+use searchcell_core::snapshot::{ShardState, Shutdowns};
 use searchcell_operator::elastic::client::ElasticHttp;
 use searchcell_operator::ports::{SearchApi, SearchError};
 use searchcell_operator::security::access::AllPlain;
@@ -370,6 +371,44 @@ async fn a_reload_is_one_request_and_each_node_speaks_for_itself() {
     assert!(matches!(error, SearchError::Refused(_)), "{error:?}");
     let line = seen.lock().unwrap()[0].line.clone();
     assert!(line.starts_with("POST /_nodes/reload_secure_settings?timeout=20s"), "{line}");
+}
+
+#[tokio::test]
+async fn restarts_are_announced_and_taken_back_and_a_build_without_that_is_told_apart() {
+    let record = json!({"node_id": "n1", "type": "RESTART", "reason": SHUTDOWN_REASON, "status": "COMPLETE"});
+    let missing = json!({"error": {"type": "resource_not_found_exception", "reason": "node [n1] is not currently shutting down"},
+        "status": 404});
+    let nobody =
+        json!({"_nodes": {"total": 0, "successful": 0, "failed": 0}, "cluster_name": "c", "nodes": {}});
+    let (elastic, seen) = server(vec![
+        Answer::Json(200, json!({"acknowledged": true})),
+        Answer::Json(200, json!({"nodes": [record]})),
+        Answer::Json(200, json!({"acknowledged": true})),
+        Answer::Json(404, missing),
+        Answer::Json(200, nobody),
+        Answer::Json(
+            405,
+            json!({"error": "Incorrect HTTP method for uri [/_nodes/shutdown]", "status": 405}),
+        ),
+        error(503, "master_not_discovered_exception", "no master"),
+    ])
+    .await;
+    elastic.announce_restart(&key(), "n1").await.unwrap();
+    let Shutdowns::Known(records) = elastic.shutdowns(&key()).await.unwrap() else { panic!() };
+    assert_eq!((records["n1"].kind.as_str(), records["n1"].reason.as_str()), ("RESTART", SHUTDOWN_REASON));
+    elastic.withdraw_restart(&key(), "n1").await.unwrap();
+    elastic.withdraw_restart(&key(), "n1").await.expect("somebody else was faster");
+    assert_eq!(elastic.shutdowns(&key()).await.unwrap(), Shutdowns::NotAvailable);
+    assert_eq!(elastic.shutdowns(&key()).await.unwrap(), Shutdowns::NotAvailable);
+    assert!(elastic.shutdowns(&key()).await.is_err(), "an error is no absence");
+
+    let seen = seen.lock().unwrap();
+    let lines: Vec<&str> = seen.iter().map(|request| request.line.rsplit_once(' ').unwrap().0).collect();
+    let (all, of_node) = ("GET /_nodes/shutdown", "/_nodes/n1/shutdown");
+    let (put, delete) = (format!("PUT {of_node}"), format!("DELETE {of_node}"));
+    assert_eq!(lines, [&put, all, &delete, &delete, all, all, all]);
+    let body: Value = serde_json::from_str(&seen[0].body).unwrap();
+    assert_eq!(body, json!({"type": "restart", "reason": SHUTDOWN_REASON, "allocation_delay": "15m"}));
 }
 
 #[tokio::test]

@@ -1,10 +1,9 @@
 //! Bodies of the node shutdown API, by which Elasticsearch is told that a node restarts. No effects.
 
-use std::collections::BTreeMap;
-
 use searchcell_core::plan::SHUTDOWN_REASON;
 use searchcell_core::snapshot::{Shutdown, Shutdowns};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 /// How long copies of the node are not made anew elsewhere: longer than a node takes that opens many shards.
@@ -24,7 +23,7 @@ pub struct Answer {
 #[serde(untagged)]
 enum Nodes {
     Records(Vec<Record>),
-    Other(BTreeMap<String, Value>),
+    Other(IgnoredAny),
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,7 +44,7 @@ impl Answer {
                     .map(|record| (record.node_id, Shutdown { kind: record.kind, reason: record.reason }))
                     .collect(),
             ),
-            Nodes::Other(_) => Shutdowns::NotAvailable,
+            Nodes::Other(IgnoredAny) => Shutdowns::NotAvailable,
         }
     }
 }
@@ -76,7 +75,8 @@ mod tests {
         let Shutdowns::Known(records) = read(json!({"nodes": [record]})) else { panic!() };
         assert_eq!(records["n1"], Shutdown { kind: "RESTART".into(), reason: "x".into() });
         assert_eq!(read(json!({"nodes": []})), Shutdowns::Known(BTreeMap::new()));
-        let absent = json!({"_nodes": {"total": 0, "successful": 0, "failed": 0}, "cluster_name": "c", "nodes": {}});
+        let absent =
+            json!({"_nodes": {"total": 0, "successful": 0, "failed": 0}, "cluster_name": "c", "nodes": {}});
         assert_eq!(read(absent), Shutdowns::NotAvailable);
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Service;
-use searchcell_core::snapshot::ElasticNode;
+use searchcell_core::snapshot::{ElasticNode, Shutdown};
 use serde_json::Value;
 
 use crate::invariants;
@@ -24,6 +24,8 @@ pub struct Cluster {
     pub members: BTreeMap<String, ElasticNode>,
     pub settings: BTreeMap<String, Value>,
     pub indices: BTreeMap<String, Index>,
+    /// Records of the node shutdown API, by persistent id; absent where the build has none.
+    pub shutdowns: Option<BTreeMap<String, Shutdown>>,
     pub version: i64,
 }
 
@@ -234,7 +236,9 @@ fn found(world: &mut World, identity: &str, present: &[&Container], bootstrap: &
         .iter()
         .map(|name| here.get(name.as_str()).cloned().unwrap_or_else(|| name.clone()))
         .collect();
+    let shutdowns = world.rng.chance(60).then(BTreeMap::new);
     let cluster = Cluster {
+        shutdowns,
         uuid: uuid.clone(),
         identity: identity.to_owned(),
         voting,

@@ -265,6 +265,7 @@ fn report(world: &mut World) {
             let serves = world.containers.get(&name).is_some_and(|c| {
                 c.pod_uid == *pod.metadata.uid.as_ref().unwrap()
                     && world.elastic.has_master(c.member_of.as_deref())
+                    && !is_announced(world, c)
             });
             let news = off_for.is_some() || told != (running, serves);
             news.then_some((name, running, serves, off_for))
@@ -295,6 +296,14 @@ fn report(world: &mut World) {
             world.store.delete(ms, K::Pod, &name);
         }
     }
+}
+
+/// A node that was announced to go away is not ready, until that is taken back.
+fn is_announced(world: &World, container: &Container) -> bool {
+    let cluster = container.member_of.as_ref().and_then(|uuid| world.elastic.clusters.get(uuid));
+    let member = cluster.and_then(|cluster| cluster.members.get(&container.name));
+    let records = cluster.and_then(|cluster| cluster.shutdowns.as_ref());
+    records.zip(member).is_some_and(|(records, member)| records.contains_key(&member.id))
 }
 
 /// Whether a pod is said to run, and to be ready.

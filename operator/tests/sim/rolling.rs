@@ -26,6 +26,10 @@ pub const LAST_COPY: &str = "last_copy_stays";
 pub const SETTLED_FIRST: &str = "shards_settle_between_restarts";
 /// Of a cell, one node at a time is away because of the operator.
 pub const ONE_AT_A_TIME: &str = "one_node_at_a_time";
+/// Nothing that was told to Elasticsearch for the time of a restart is left.
+pub const NOTHING_LEFT: &str = "no_restart_stays_announced";
+/// A data node restarts only when Elasticsearch was told that it does.
+pub const ANNOUNCED: &str = "restarts_are_announced";
 /// No master restarts whose cluster would be without a majority.
 pub const QUORUM: &str = "quorum_survives_restarts";
 /// At rest every node runs what the spec asks for, and nothing is said to be under way.
@@ -76,6 +80,9 @@ pub fn on_restart(world: &mut World, pod: &Pod) {
     let Some(of) = world.containers.get(&name).and_then(|container| container.member_of.clone()) else {
         return;
     };
+    if name.contains("-data-") && !is_told(world, &of, &name) {
+        world.violated(ANNOUNCED, format!("{name} restarts, and its cluster was not told"));
+    }
     if let Some(since) = world.history.rolling.alone.get(&(of.clone(), name.clone()))
         && since + NEWS_MS < world.ms
         && data_nodes_of(world, &name) > 1
@@ -89,6 +96,16 @@ pub fn on_restart(world: &mut World, pod: &Pod) {
         );
     }
     quorum(world, &of, &name);
+}
+
+/// Whether a cluster makes no copies anew of what a node takes with it.
+fn is_told(world: &World, uuid: &str, name: &str) -> bool {
+    let Some(cluster) = world.elastic.clusters.get(uuid) else { return true };
+    let Some(member) = cluster.members.get(name) else { return true };
+    match &cluster.shutdowns {
+        Some(records) => records.contains_key(&member.id),
+        None => cluster.settings.get(plan::ALLOCATION_ENABLE).is_some_and(|value| value == "primaries"),
+    }
 }
 
 /// How many data nodes there ought to be in the cluster of a node.

@@ -8,7 +8,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use searchcell_core::build;
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey, FIELD_MANAGER, LABEL_CLUSTER};
-use searchcell_core::plan::{setting_text, wanted_settings};
+use searchcell_core::plan::{ALLOCATION_ENABLE, setting_text, wanted_settings};
 use searchcell_core::security::users::{User, standby_secret, users_secret};
 use searchcell_core::snapshot::{ShardState, annotation, label};
 use searchcell_core::validate::{validate_cell, validate_placement};
@@ -147,6 +147,12 @@ fn cell_is_whole(world: &World, cell: &SearchCell) -> Unsettled {
         }
         if let Some(unsettled) = rolling::unsettled(world, cell, &valid, &key) {
             return Some(unsettled);
+        }
+        if let Some(records) = live.shutdowns.as_ref().filter(|records| !records.is_empty()) {
+            return Some((rolling::NOTHING_LEFT, format!("{identity}: {records:?}")));
+        }
+        if let Some(value) = live.settings.get(ALLOCATION_ENABLE) {
+            return Some((rolling::NOTHING_LEFT, format!("{identity}: {ALLOCATION_ENABLE} is {value}")));
         }
         for (name, value) in wanted_settings(&valid) {
             if live.settings.get(&name).map(setting_text) != Some(setting_text(&value)) {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use searchcell_core::domain::EsVersion;
+use searchcell_core::plan::ALLOCATION_ENABLE;
 use searchcell_core::snapshot::{ElasticNode, IndexFacts, OwnershipMark, ShardCopy, ShardState};
 use serde_json::Value;
 
@@ -11,6 +12,8 @@ use crate::elastic::Cluster;
 use crate::store::timestamp;
 use crate::world::World;
 
+/// As the operator asks for it when it announces a restart.
+const ANNOUNCED_MS: u64 = 900_000;
 /// `index.unassigned.node_left.delayed_timeout`.
 const DELAY_MS: u64 = 60_000;
 
@@ -260,13 +263,14 @@ fn allocate(world: &mut World, cluster: &mut Cluster, index: &mut Index, at: usi
         }
     } else {
         let has_primary = index.copies.iter().any(|c| c.shard == shard && c.primary && c.state.is_started());
-        if !has_primary {
+        let enabled = cluster.settings.get(ALLOCATION_ENABLE).and_then(|value| value.as_str());
+        if !has_primary || enabled.is_some_and(|enabled| enabled != "all") {
             return;
         }
         if let Some((last, since)) = &copy.last {
             if nodes.iter().any(|(_, id)| id == last) {
                 nodes.retain(|(_, id)| id == last);
-            } else if world.ms < since + DELAY_MS {
+            } else if world.ms < since + delay(cluster, last) {
                 return;
             }
         }
@@ -277,6 +281,12 @@ fn allocate(world: &mut World, cluster: &mut Cluster, index: &mut Index, at: usi
     let copy = &mut index.copies[at];
     (copy.node, copy.state, copy.due, copy.last) = (Some(node), ShardState::Initializing, due, None);
     cluster.version += 1;
+}
+
+/// How long a copy waits for the node that it was on.
+fn delay(cluster: &Cluster, node: &str) -> u64 {
+    let announced = cluster.shutdowns.as_ref().is_some_and(|records| records.contains_key(node));
+    if announced { ANNOUNCED_MS } else { DELAY_MS }
 }
 
 /// Moves copies that may not stay, and evens out the nodes of a zone, one copy at a time.

@@ -6,9 +6,12 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use searchcell_core::names::ClusterKey;
+use searchcell_core::plan::SHUTDOWN_REASON;
 use searchcell_core::security::Served;
 use searchcell_core::security::users::User;
-use searchcell_core::snapshot::{IndexCounts, NodeDisk, OwnershipMark, ShardState, Unassigned, is_ready};
+use searchcell_core::snapshot::{
+    IndexCounts, NodeDisk, OwnershipMark, ShardState, Shutdown, Shutdowns, Unassigned, is_ready,
+};
 use searchcell_operator::ports::{
     ClusterDetails, ClusterSizes, ClusterSummary, KubeApi, NodeReload, SearchApi, SearchError,
 };
@@ -328,6 +331,36 @@ impl SearchApi for SimElastic {
         self.write(key, "reload keystore".to_owned(), |world| {
             let uuid = reach(world, key)?;
             Ok(crate::keystore::reload(world, &uuid))
+        })
+        .await
+    }
+
+    async fn shutdowns(&self, key: &ClusterKey) -> Result<Shutdowns, SearchError> {
+        self.read(key, |cluster| cluster.shutdowns.clone().map_or(Shutdowns::NotAvailable, Shutdowns::Known))
+            .await
+    }
+
+    async fn announce_restart(&self, key: &ClusterKey, id: &str) -> Result<(), SearchError> {
+        self.write(key, format!("announce restart {id}"), |world| {
+            let cluster = cluster(world, key)?;
+            let records = cluster.shutdowns.as_mut();
+            let records = records.ok_or_else(|| SearchError::NotAvailable("no handler found".to_owned()))?;
+            let record = Shutdown { kind: "RESTART".to_owned(), reason: SHUTDOWN_REASON.to_owned() };
+            records.insert(id.to_owned(), record);
+            cluster.version += 1;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn withdraw_restart(&self, key: &ClusterKey, id: &str) -> Result<(), SearchError> {
+        self.write(key, format!("withdraw restart {id}"), |world| {
+            let cluster = cluster(world, key)?;
+            cluster.shutdowns.iter_mut().for_each(|records| {
+                records.remove(id);
+            });
+            cluster.version += 1;
+            Ok(())
         })
         .await
     }

@@ -14,7 +14,9 @@ pub fn roles() -> String {
         (
             User::Operator,
             json!([
-                "monitor", "cluster:admin/settings/update", "cluster:admin/nodes/reload_secure_settings",
+                "monitor",
+                "cluster:admin/settings/update",
+                "cluster:admin/nodes/reload_secure_settings",
                 "cluster:admin/shutdown/*",
             ]),
             json!([

@@ -1,6 +1,7 @@
 //! The plan of a cell, and the status that goes with it, from nothing to rest and through every change.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod announce;
 mod keystore;
 mod roll;
 mod rollout;

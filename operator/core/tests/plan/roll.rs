@@ -1,5 +1,6 @@
 //! Restarts: in which order, one at a time, and what each of them waits for.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::SignedDuration;
@@ -8,7 +9,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_core::names::{ANNOTATION_INPUT_HASH, LABEL_REVISION, Role};
 use searchcell_core::snapshot::{
-    ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, annotation, label,
+    ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, Shutdowns, annotation, label,
 };
 use searchcell_core::step::Action;
 use searchcell_crds::{ClusterPhase, Reason, RolloutPhase};
@@ -25,6 +26,10 @@ pub fn at_rest(change: impl FnOnce(&mut Value)) -> World {
     world.form(UUID);
     world.settle();
     world.snapshot.restarts_nodes = true;
+    for reading in world.snapshot.elastic.values_mut() {
+        let Reading::Known(facts) = reading else { continue };
+        facts.shutdowns = Shutdowns::Known(BTreeMap::new());
+    }
     world.snapshot.objects.pods.clear();
     world.controllers();
     world.now += SignedDuration::from_secs(3_600);
@@ -92,6 +97,7 @@ impl World {
             match &step.action {
                 Action::ReplaceTemplate { object, .. } => did.push(format!("template {}", object.name())),
                 Action::RestartNode { target } => did.push(format!("restart {}", target.name)),
+                Action::AnnounceRestart { .. } | Action::WithdrawRestart { .. } => {}
                 Action::Apply { .. } => {}
                 other => did.push(other.name().to_owned()),
             }

@@ -8,11 +8,13 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use searchcell_core::domain::ValidCell;
 use searchcell_core::names::{FINALIZER, LABEL_ZONE};
-use searchcell_core::plan::{plan_cell, plan_deletion, wanted_settings};
+use searchcell_core::plan::{SHUTDOWN_REASON, plan_cell, plan_deletion, wanted_settings};
 use searchcell_core::security::keystore::ANNOTATION_SINCE;
 use searchcell_core::security::order::Order;
 use searchcell_core::security::{Lifetimes, SecretFacts};
-use searchcell_core::snapshot::{CellObjects, CellSnapshot, ElasticFacts, ElasticNode, Reading, label};
+use searchcell_core::snapshot::{
+    CellObjects, CellSnapshot, ElasticFacts, ElasticNode, Reading, Shutdown, Shutdowns, label,
+};
 use searchcell_core::status::cell_status;
 use searchcell_core::step::{Action, Object, Outcome, Plan};
 use searchcell_core::validate::validate_cell;
@@ -43,6 +45,14 @@ pub fn cell_object() -> SearchCell {
         },
     }))
     .unwrap()
+}
+
+/// What clusters were told of restarts. Ids of nodes are their names.
+fn records(snapshot: &mut CellSnapshot) -> impl Iterator<Item = &mut BTreeMap<String, Shutdown>> {
+    snapshot.elastic.values_mut().filter_map(|reading| match reading {
+        Reading::Known(ElasticFacts { shutdowns: Shutdowns::Known(records), .. }) => Some(records),
+        _ => None,
+    })
 }
 
 pub struct World {
@@ -246,6 +256,17 @@ impl World {
                     if deployment.metadata.name.as_deref() == Some(&name) {
                         deployment.metadata.annotations.clone_from(&marks);
                     }
+                }
+            }
+            Action::AnnounceRestart { id, .. } => {
+                for records in records(&mut self.snapshot) {
+                    let (kind, reason) = ("RESTART".to_owned(), SHUTDOWN_REASON.to_owned());
+                    records.insert(id.clone(), Shutdown { kind, reason });
+                }
+            }
+            Action::WithdrawRestart { id } => {
+                for records in records(&mut self.snapshot) {
+                    records.remove(&id);
                 }
             }
             Action::RestartNode { target } => {

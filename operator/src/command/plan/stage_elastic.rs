@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use searchcell_core::build::is_analysis;
 use searchcell_core::flat::flatten;
 use searchcell_core::names::ClusterKey;
-use searchcell_core::security::Served;
 use searchcell_core::plan::SHUTDOWN_REASON;
+use searchcell_core::security::Served;
 use searchcell_core::snapshot::{
     ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, Shutdown, Shutdowns, Unassigned,
 };
@@ -162,8 +162,7 @@ impl SearchApi for StageElastic {
     async fn announce_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError> {
         self.write(cluster, |facts| {
             if let Shutdowns::Known(records) = &mut facts.shutdowns {
-                let record =
-                    Shutdown { kind: "RESTART".to_owned(), reason: SHUTDOWN_REASON.to_owned() };
+                let record = Shutdown { kind: "RESTART".to_owned(), reason: SHUTDOWN_REASON.to_owned() };
                 records.insert(id.to_owned(), record);
             }
             Ok(())

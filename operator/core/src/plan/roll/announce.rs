@@ -31,7 +31,8 @@ pub(super) fn announce(scope: &Scope<'_>, pod: &Pod, draft: &mut Draft) -> Resul
         }
         Shutdowns::NotAvailable if has_primaries_only(facts) => Ok(()),
         Shutdowns::NotAvailable => {
-            let message = format!("a node restarts only while {ALLOCATION_ENABLE} is {PRIMARIES}: it is being set");
+            let message =
+                format!("a node restarts only while {ALLOCATION_ENABLE} is {PRIMARIES}: it is being set");
             Err(scope.hold((Reason::RollingOut, message)))
         }
         Shutdowns::Known(records) => {
@@ -51,7 +52,9 @@ pub(in crate::plan) fn withdraw(scope: &Scope<'_>, draft: &mut Draft) {
     for (id, _) in records.iter().filter(|(_, record)| record.reason == SHUTDOWN_REASON) {
         let node = facts.nodes.iter().find(|(_, node)| node.id == *id).map(|(name, _)| name.as_str());
         let is_needed = scope.recorded.is_some_and(|recorded| match node {
-            Some(node) => recorded.nodes.iter().any(|other| other == node) && !has_returned(scope, recorded, node),
+            Some(node) => {
+                recorded.nodes.iter().any(|other| other == node) && !has_returned(scope, recorded, node)
+            }
             // It is away, and it is the one: there is one operation at a time.
             None => true,
         });
@@ -72,8 +75,13 @@ fn has_returned(scope: &Scope<'_>, recorded: &Operation, node: &str) -> bool {
             && !recorded.uids.iter().any(|old| old == uid)
     };
     let has_started = |pod: &Pod| {
-        let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        containers.into_iter().any(|container| container.started == Some(true))
+        let status = pod.status.as_ref();
+        let containers = status.and_then(|status| status.container_statuses.as_ref());
+        match containers {
+            Some(containers) => containers.iter().any(|container| container.started == Some(true)),
+            // Without a word of its containers, its phase tells.
+            None => status.and_then(|status| status.phase.as_deref()) == Some("Running"),
+        }
     };
     scope.objects.pods.iter().find(is_new).is_some_and(has_started)
 }
@@ -90,7 +98,8 @@ pub(in crate::plan) fn wanted_allocation(
 ) -> Option<(String, Value)> {
     let of_data = |operation: &&Operation| {
         let data = format!("{}-{}-", key.name(), Role::Data);
-        operation.kind == OperationKind::RestartNode && operation.nodes.iter().any(|node| node.starts_with(&data))
+        operation.kind == OperationKind::RestartNode
+            && operation.nodes.iter().any(|node| node.starts_with(&data))
     };
     operation.filter(of_data)?;
     let is_wanted = match facts.shutdowns {

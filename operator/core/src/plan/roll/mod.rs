@@ -15,9 +15,9 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_crds::{Operation, OperationKind, Reason};
 
-use nodes::{Work, work};
 pub use announce::{ALLOCATION_ENABLE, SHUTDOWN_REASON};
 pub(super) use announce::{wanted_allocation, withdraw};
+use nodes::{Work, work};
 pub use nodes::{outdated, rolls};
 pub(super) use order::Order;
 use order::Shut;

@@ -1,0 +1,140 @@
+//! What Elasticsearch is told of restarts: before a pod goes, and never longer than until its node is back.
+
+use std::collections::BTreeMap;
+
+use searchcell_core::plan::{ALLOCATION_ENABLE, SHUTDOWN_REASON};
+use searchcell_core::snapshot::{Shutdown, Shutdowns};
+use searchcell_core::step::Action;
+use searchcell_crds::Reason;
+use serde_json::json;
+
+use crate::roll::{about_to_restart, at_rest, set_all};
+use crate::world::World;
+
+const NODE: &str = "guilds-a-data-b-0";
+
+/// Names of all steps of the next pass, which is made; budgets follow what is there.
+fn pass(world: &mut World) -> Vec<&'static str> {
+    let plan = world.plan();
+    let status = world.status();
+    let names = plan.steps.iter().map(|step| step.action.name()).filter(|name| *name != "Apply").collect();
+    for step in plan.steps {
+        world.apply(step.action);
+    }
+    world.snapshot.cell.status = Some(status);
+    names
+}
+
+fn record(reason: &str) -> Shutdown {
+    Shutdown { kind: "RESTART".to_owned(), reason: reason.to_owned() }
+}
+
+fn records(world: &mut World) -> &mut BTreeMap<String, Shutdown> {
+    let Shutdowns::Known(records) = &mut world.facts().shutdowns else { panic!() };
+    records
+}
+
+#[test]
+fn a_data_node_is_announced_before_its_pod_goes_and_taken_back_when_it_has_returned() {
+    let mut world = about_to_restart();
+    assert_eq!(pass(&mut world), Vec::<&str>::new(), "recorded");
+    assert_eq!(pass(&mut world), ["AnnounceRestart", "RestartNode"]);
+    // Its pod is gone, then it is there and not a member yet.
+    assert_eq!(pass(&mut world), Vec::<&str>::new());
+    let member = world.facts().nodes.remove(NODE).unwrap();
+    assert_eq!(pass(&mut world), Vec::<&str>::new());
+    world.controllers();
+    assert_eq!(pass(&mut world), Vec::<&str>::new());
+    // A member, and not ready: its record closes the port of readiness.
+    world.facts().nodes.insert(NODE.to_owned(), member);
+    let pods = &mut world.snapshot.objects.pods;
+    let pod = pods.iter_mut().find(|pod| pod.metadata.name.as_deref() == Some(NODE)).unwrap();
+    let status = pod.status.as_mut().unwrap();
+    status.conditions.as_mut().unwrap()[0].status = "False".to_owned();
+    assert_eq!(pass(&mut world), Vec::<&str>::new(), "its container has not started");
+    let pods = &mut world.snapshot.objects.pods;
+    let pod = pods.iter_mut().find(|pod| pod.metadata.name.as_deref() == Some(NODE)).unwrap();
+    let status = pod.status.as_mut().unwrap();
+    status.container_statuses.as_mut().unwrap()[0].started = Some(true);
+    assert_eq!(pass(&mut world), ["WithdrawRestart"]);
+    assert!(records(&mut world).is_empty());
+    assert_eq!(world.gates(), [Reason::RollingOut], "it is not ready yet");
+}
+
+#[test]
+fn what_is_not_known_lets_no_node_restart() {
+    let mut world = about_to_restart();
+    pass(&mut world);
+    world.facts().shutdowns = Shutdowns::Unknown;
+    assert_eq!(world.gates(), [Reason::Unreachable]);
+    assert!(!world.plan().steps.iter().any(|step| matches!(step.action, Action::RestartNode { .. })));
+}
+
+#[test]
+fn masters_have_no_shards_to_announce() {
+    let mut world = at_rest(|_| {});
+    world.edit(|cell| cell["spec"]["nodes"]["master"]["settings"] = json!({"search.max_buckets": 9}));
+    let mut all = Vec::new();
+    for _ in 0..4 {
+        all.extend(pass(&mut world));
+        world.controllers();
+    }
+    assert!(all.contains(&"RestartNode") && !all.contains(&"AnnounceRestart"), "{all:?}");
+}
+
+#[test]
+fn records_of_others_are_left_alone_and_own_ones_of_nobody_are_not() {
+    let mut world = at_rest(|_| {});
+    records(&mut world).insert(NODE.to_owned(), record("somebody else's"));
+    assert_eq!(pass(&mut world), Vec::<&str>::new());
+    records(&mut world).insert(NODE.to_owned(), record(SHUTDOWN_REASON));
+    assert_eq!(pass(&mut world), ["WithdrawRestart"]);
+    records(&mut world).insert("nobody".to_owned(), record(SHUTDOWN_REASON));
+    assert_eq!(pass(&mut world), ["WithdrawRestart"]);
+}
+
+/// A change that is held in the middle does not keep a node that is back from being ready.
+#[test]
+fn what_has_begun_comes_to_its_end_although_the_rest_is_held() {
+    let mut world = about_to_restart();
+    pass(&mut world);
+    pass(&mut world);
+    world.controllers();
+    let pods = &mut world.snapshot.objects.pods;
+    let pod = pods.iter_mut().find(|pod| pod.metadata.name.as_deref() == Some(NODE)).unwrap();
+    pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].started = Some(true);
+    world.edit(|cell| cell["spec"]["nodes"]["data"]["storage"] = json!({"size": "512Mi"}));
+    assert_eq!(pass(&mut world), ["WithdrawRestart"]);
+}
+
+fn without_api() -> World {
+    let mut world = at_rest(|_| {});
+    world.facts().shutdowns = Shutdowns::NotAvailable;
+    set_all(&mut world, 1);
+    pass(&mut world);
+    world.controllers();
+    world
+}
+
+#[test]
+fn without_the_api_only_primaries_are_placed_until_the_node_is_back() {
+    let mut world = without_api();
+    assert_eq!(pass(&mut world), ["PutSettings"], "recorded, and set");
+    assert_eq!(world.facts().settings[ALLOCATION_ENABLE], json!("primaries"));
+    assert_eq!(pass(&mut world), ["RestartNode"]);
+    assert_eq!(pass(&mut world), Vec::<&str>::new());
+    world.controllers();
+    let did = pass(&mut world);
+    assert!(did.contains(&"PutSettings"), "{did:?}");
+    assert!(!world.facts().settings.contains_key(ALLOCATION_ENABLE));
+    assert!(world.has_wanted_settings());
+}
+
+#[test]
+fn without_the_api_and_without_the_setting_no_node_restarts() {
+    let mut world = without_api();
+    pass(&mut world);
+    world.facts().settings.remove(ALLOCATION_ENABLE);
+    assert_eq!(world.gates(), [Reason::RollingOut]);
+    assert_eq!(pass(&mut world), ["PutSettings"]);
+}
