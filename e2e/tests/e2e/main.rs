@@ -7,6 +7,7 @@
 
 mod crashes;
 mod deletion;
+mod drains;
 mod figures;
 mod forming;
 mod growth;

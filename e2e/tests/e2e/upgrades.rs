@@ -14,7 +14,7 @@ use crate::crashes::random_below;
 use crate::rolling::{Watcher, rolled};
 
 /// A cell of three masters and three data nodes with a pool of indices that this version has created.
-async fn created_by(t: &Scenario, version: &str, security: &str) -> Cell {
+pub async fn created_by(t: &Scenario, version: &str, security: &str) -> Cell {
     image(t.env, version).await;
     let extra = json!({"version": version, "security": {"mode": security}});
     let cell = Cell { masters: 3, extra, ..Cell::small("cell") };
@@ -26,7 +26,7 @@ async fn created_by(t: &Scenario, version: &str, security: &str) -> Cell {
 }
 
 /// Asks for another version.
-async fn ask_for(t: &Scenario, cell: &mut Cell, version: &str) {
+pub async fn ask_for(t: &Scenario, cell: &mut Cell, version: &str) {
     image(t.env, version).await;
     cell.extra = merged(cell.extra.clone(), &json!({"version": version}));
     t.apply(&cell.object()).await;
