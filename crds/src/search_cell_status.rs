@@ -192,6 +192,9 @@ pub struct Operation {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "atomic"))]
     pub uids: Vec<String>,
+    /// Why it is no more than that, for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// When it was decided.
     pub started_at: Time,
 }

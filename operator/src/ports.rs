@@ -12,7 +12,7 @@ use searchcell_core::names::ClusterKey;
 use searchcell_core::routing::Published;
 use searchcell_core::security::Served;
 use searchcell_core::snapshot::{
-    CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk, Shutdowns, Unassigned,
+    CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk, NodeLoad, Shutdowns, Unassigned,
 };
 use searchcell_core::step::{Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
@@ -185,6 +185,8 @@ pub struct ClusterDetails {
     pub nodes: BTreeMap<String, ElasticNode>,
     /// Persistent settings, flat.
     pub settings: BTreeMap<String, Value>,
+    /// Persistent ids of the masters whose votes count.
+    pub voting: BTreeSet<String>,
     /// Metadata and routing table of one cluster state.
     pub indices: Arc<BTreeMap<String, IndexFacts>>,
 }
@@ -196,6 +198,8 @@ pub struct ClusterSizes {
     pub counts: Arc<BTreeMap<String, IndexCounts>>,
     /// Disks, by node name.
     pub disks: BTreeMap<String, NodeDisk>,
+    /// How busy nodes are, by name.
+    pub loads: BTreeMap<String, NodeLoad>,
 }
 
 /// What a node says when it is told to load its keystore again.

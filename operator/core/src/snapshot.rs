@@ -181,6 +181,10 @@ pub struct ElasticFacts {
     pub settings: BTreeMap<String, Value>,
     /// All indices, by name: many, and looked at by many passes.
     pub indices: Arc<BTreeMap<String, IndexFacts>>,
+    /// Persistent ids of the masters whose votes count.
+    pub voting: BTreeSet<String>,
+    /// Refreshed with `counts`, by node name; absent until the first reading.
+    pub loads: Option<BTreeMap<String, NodeLoad>>,
     /// Asked for only while nodes restart.
     pub shutdowns: Shutdowns,
     /// Why a copy of a shard has no node, in Elasticsearch's own words; absent while all have one, and until it was asked.
@@ -335,6 +339,15 @@ pub struct NodeDisk {
     pub total: i64,
     /// What Elasticsearch may still use of it.
     pub available: i64,
+}
+
+/// How busy a node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeLoad {
+    /// Percent of its CPU.
+    pub cpu_percent: u8,
+    /// Percent of its heap.
+    pub heap_percent: u8,
 }
 
 /// Size of an index, of primaries only.

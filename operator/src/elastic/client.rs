@@ -35,6 +35,7 @@ const SUMMARY: &str = "/_cluster/state/version,master_node,nodes?master_timeout=
     &filter_path=cluster_uuid,version,state_uuid,master_node,nodes.*.name";
 const DETAILS: &str = "/_cluster/state/nodes,metadata,routing_table?master_timeout=3s&expand_wildcards=all\
     &filter_path=nodes.*.name,nodes.*.version,nodes.*.roles,nodes.*.attributes.zone,\
+    metadata.cluster_coordination.last_committed_config,\
     metadata.indices.*.settings,-metadata.indices.*.settings.index.analysis,\
     metadata.indices.*.mappings._meta.searchcell,\
     metadata.indices.*.mappings.*._meta.searchcell,routing_table.indices.*.shards.*.state,\
@@ -48,8 +49,9 @@ const COUNTS: &str = "/_stats/docs,store?level=shards&filter_path=indices.*.shar
     indices.*.shards.*.docs.count,indices.*.shards.*.docs.deleted,\
     indices.*.shards.*.store.size_in_bytes";
 
-const DISKS: &str = "/_nodes/stats/fs?timeout=3s\
-    &filter_path=nodes.*.name,nodes.*.fs.total.total_in_bytes,nodes.*.fs.total.available_in_bytes";
+const DISKS: &str = "/_nodes/stats/fs,os,jvm?timeout=3s\
+    &filter_path=nodes.*.name,nodes.*.fs.total.total_in_bytes,nodes.*.fs.total.available_in_bytes,\
+    nodes.*.os.cpu.percent,nodes.*.jvm.mem.heap_used_percent";
 
 const EXPLAIN: &str = "/_cluster/allocation/explain?filter_path=current_state,allocate_explanation,\
     node_allocation_decisions.deciders.decider,node_allocation_decisions.deciders.explanation";
@@ -330,7 +332,7 @@ impl SearchApi for ElasticHttp {
     async fn sizes(&self, cluster: &ClusterKey) -> Result<ClusterSizes, SearchError> {
         let stats: Stats = self.get("stats", cluster, COUNTS).await?;
         let disks: DiskStats = self.get("disks", cluster, DISKS).await?;
-        Ok(ClusterSizes { counts: stats.counts().into(), disks: disks.disks() })
+        Ok(ClusterSizes { counts: stats.counts().into(), loads: disks.loads(), disks: disks.disks() })
     }
 
     async fn reload_keystore(

@@ -256,6 +256,8 @@ impl<E: SearchApi> ElasticReader<E> {
             nodes: details.nodes,
             settings: details.settings,
             indices: details.indices,
+            voting: details.voting,
+            loads: entry.sizes.as_ref().map(|sizes| sizes.loads.clone()),
             shutdowns: Shutdowns::Unknown,
             unassigned: None,
             counts: entry.sizes.as_ref().map(|sizes| sizes.counts.clone()),
@@ -330,6 +332,7 @@ impl<E: SearchApi> ElasticReader<E> {
                 entry.sizes_due = Some(now + self.tuning.sizes_every);
                 if let Some((_, Reading::Known(facts))) = &mut entry.last {
                     (facts.counts, facts.disks) = (Some(sizes.counts.clone()), Some(sizes.disks.clone()));
+                    facts.loads = Some(sizes.loads.clone());
                 }
                 entry.sizes = Some(sizes);
                 return;

@@ -1,11 +1,12 @@
 //! Shapes of Elasticsearch's answers, 7.17 to 9, read leniently: what is missing is absent, never invented. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use searchcell_core::flat::flatten;
 use searchcell_core::snapshot::{
-    ElasticNode, IndexCounts, IndexFacts, NodeDisk, OwnershipMark, ShardCopy, ShardState, Unassigned,
+    ElasticNode, IndexCounts, IndexFacts, NodeDisk, NodeLoad, OwnershipMark, ShardCopy, ShardState,
+    Unassigned,
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -57,7 +58,15 @@ pub struct Nodes {
 #[derive(Debug, Default, Deserialize)]
 struct Metadata {
     #[serde(default)]
+    cluster_coordination: Coordination,
+    #[serde(default)]
     indices: BTreeMap<String, IndexMetadata>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Coordination {
+    #[serde(default)]
+    last_committed_config: BTreeSet<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -214,6 +223,33 @@ struct NodeStats {
     name: String,
     #[serde(default)]
     fs: FileSystem,
+    #[serde(default)]
+    os: Os,
+    #[serde(default)]
+    jvm: Jvm,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Os {
+    #[serde(default)]
+    cpu: Cpu,
+}
+
+/// Less than nothing: it is not known.
+#[derive(Debug, Default, Deserialize)]
+struct Cpu {
+    percent: Option<i16>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Jvm {
+    #[serde(default)]
+    mem: Memory,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Memory {
+    heap_used_percent: Option<i16>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -228,6 +264,17 @@ struct FileSystemTotal {
 }
 
 impl DiskStats {
+    /// How busy nodes are, by name. A node that does not say both figures is left out.
+    pub fn loads(&self) -> BTreeMap<String, NodeLoad> {
+        let percent = |of: Option<i16>| of.and_then(|of| u8::try_from(of).ok());
+        let load = |node: &NodeStats| {
+            let cpu_percent = percent(node.os.cpu.percent)?;
+            let heap_percent = percent(node.jvm.mem.heap_used_percent)?;
+            Some((node.name.clone(), NodeLoad { cpu_percent, heap_percent }))
+        };
+        self.nodes.values().filter_map(load).collect()
+    }
+
     /// Disks by node name. A node that does not say both figures is left out.
     pub fn disks(self) -> BTreeMap<String, NodeDisk> {
         let disk = |node: NodeStats| {
@@ -320,7 +367,8 @@ impl ClusterState {
             };
             nodes.insert(node.name.clone(), known);
         }
-        ClusterDetails { nodes, settings: settings.persistent, indices: indices.into() }
+        let voting = self.metadata.cluster_coordination.last_committed_config;
+        ClusterDetails { nodes, settings: settings.persistent, voting, indices: indices.into() }
     }
 }
 

@@ -10,7 +10,7 @@ use searchcell_core::plan::SHUTDOWN_REASON;
 use searchcell_core::security::Served;
 use searchcell_core::security::users::User;
 use searchcell_core::snapshot::{
-    IndexCounts, NodeDisk, OwnershipMark, ShardState, Shutdown, Shutdowns, Unassigned, is_ready,
+    IndexCounts, NodeDisk, NodeLoad, OwnershipMark, ShardState, Shutdown, Shutdowns, Unassigned, is_ready,
 };
 use searchcell_operator::ports::{
     ClusterDetails, ClusterSizes, ClusterSummary, KubeApi, NodeReload, SearchApi, SearchError,
@@ -222,6 +222,7 @@ impl SearchApi for SimElastic {
             .read(key, |cluster| ClusterDetails {
                 nodes: cluster.members.clone(),
                 settings: cluster.settings.clone(),
+                voting: cluster.voting.clone(),
                 indices: Arc::new(
                     cluster.indices.iter().map(|(name, index)| (name.clone(), index.facts())).collect(),
                 ),
@@ -237,8 +238,8 @@ impl SearchApi for SimElastic {
             let uuid = lock(&self.line.world).elastic.of_identity(&identity(key)).next().cloned();
             let Some(cluster) = uuid else { return details };
             // A failed shard query, read as "no shards".
-            let (nodes, settings) = (cluster.members, cluster.settings);
-            return Ok(ClusterDetails { nodes, settings, indices: Arc::default() });
+            let (nodes, settings, voting) = (cluster.members, cluster.settings, cluster.voting);
+            return Ok(ClusterDetails { nodes, settings, voting, indices: Arc::default() });
         }
         details
     }
@@ -251,11 +252,13 @@ impl SearchApi for SimElastic {
                 largest_shard_bytes: index.bytes / i64::from(index.primaries.max(1)),
             };
             let disk = NodeDisk { total: 1 << 40, available: 1 << 39 };
+            let load = NodeLoad { cpu_percent: 30, heap_percent: 50 };
             ClusterSizes {
                 counts: Arc::new(
                     cluster.indices.iter().map(|(name, index)| (name.clone(), counts(index))).collect(),
                 ),
                 disks: cluster.members.keys().map(|name| (name.clone(), disk)).collect(),
+                loads: cluster.members.keys().map(|name| (name.clone(), load)).collect(),
             }
         })
         .await

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use searchcell_crds::{ClusterPlacement, DeletionPolicy};
+use searchcell_crds::{ClusterPlacement, DeletionPolicy, RolloutUnit};
 use serde_json::{Map, Value};
 
 pub use version::EsVersion;
@@ -56,6 +56,8 @@ pub struct ValidCell {
     pub deletion_policy: DeletionPolicy,
     /// How long a settled cluster stays settled before the next of its nodes restarts.
     pub soak: Duration,
+    /// What restarts together.
+    pub unit: RolloutUnit,
     /// Cluster that changes first.
     pub canary: Option<String>,
     /// Whether a rollout waits for the annotation of a user.

@@ -78,6 +78,7 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
         cluster_settings,
         deletion_policy: spec.deletion_policy,
         soak: spec.rollout.soak(),
+        unit: spec.rollout.unit,
         canary: spec.rollout.canary.clone(),
         is_approved_by_hand: spec.rollout.approval == Approval::Manual,
         max_unavailable_clusters: spec.rollout.max_unavailable_clusters,

@@ -93,6 +93,7 @@ impl SearchApi for StageElastic {
             Ok(ClusterDetails {
                 nodes: facts.nodes.clone(),
                 settings: facts.settings.clone(),
+                voting: facts.voting.clone(),
                 indices: facts.indices.clone(),
             })
         })
@@ -104,6 +105,7 @@ impl SearchApi for StageElastic {
             Ok(ClusterSizes {
                 counts: facts.counts.clone().ok_or_else(unread)?,
                 disks: facts.disks.clone().ok_or_else(unread)?,
+                loads: facts.loads.clone().unwrap_or_default(),
             })
         })
     }

@@ -98,7 +98,7 @@ pub(in crate::plan) fn wanted_allocation(
 ) -> Option<(String, Value)> {
     let of_data = |operation: &&Operation| {
         let data = format!("{}-{}-", key.name(), Role::Data);
-        operation.kind == OperationKind::RestartNode
+        matches!(operation.kind, OperationKind::RestartNode | OperationKind::RestartZone)
             && operation.nodes.iter().any(|node| node.starts_with(&data))
     };
     operation.filter(of_data)?;

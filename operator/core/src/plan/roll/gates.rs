@@ -142,24 +142,26 @@ fn primaries_started(facts: &ElasticFacts) -> Result<(), Shut> {
     shut(Reason::PrimariesUnassigned, format!("shards have no started primary: {}", some_of(&red)))
 }
 
-/// What has to hold of the node: each of its shards has another started copy. Where the spec asks for one data node alone,
-/// there is no other: it restarts, and is away meanwhile.
-pub(super) fn node(scope: &Scope<'_>, pod: &Pod) -> Result<(), Hold> {
+/// What has to hold of the nodes that restart: each of their shards has another started copy elsewhere. Where the spec asks
+/// for one data node alone, there is no other: it restarts, and is away meanwhile.
+pub(super) fn nodes(scope: &Scope<'_>, pods: &[&Pod]) -> Result<(), Hold> {
     if scope.cell.zones.len() == 1 && scope.cell.data_per_zone == 1 {
         return Ok(());
     }
     let members = Members { objects: scope.objects, elastic: scope.elastic };
     let facts = known(&members).map_err(|shut| scope.hold(shut))?;
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let names: Vec<&str> = pods.iter().filter_map(|pod| pod.metadata.name.as_deref()).collect();
     let mut alone: Vec<String> = Vec::new();
     for (index, held) in facts.indices.iter() {
-        let is_here = |copy: &&ShardCopy| copy.node.as_deref() == Some(name) && copy.state.is_started();
+        let is_here = |copy: &&ShardCopy| {
+            copy.node.as_deref().is_some_and(|node| names.contains(&node)) && copy.state.is_started()
+        };
         let elsewhere = |shard: i32| {
             held.copies.iter().any(|copy| {
                 let node = copy.node.as_deref();
                 copy.shard == shard
                     && copy.state.is_started()
-                    && node.is_some_and(|node| node != name && facts.nodes.contains_key(node))
+                    && node.is_some_and(|node| !names.contains(&node) && facts.nodes.contains_key(node))
             })
         };
         if held.copies.iter().filter(is_here).any(|copy| !elsewhere(copy.shard)) {
@@ -169,7 +171,7 @@ pub(super) fn node(scope: &Scope<'_>, pod: &Pod) -> Result<(), Hold> {
     if alone.is_empty() {
         return Ok(());
     }
-    let which = some_of(&alone);
+    let (which, name) = (some_of(&alone), names.join(", "));
     let message = format!(
         "{name} has the only started copy of shards of {which}: set spec.replicas, or wait for their copies"
     );

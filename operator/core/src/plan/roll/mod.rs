@@ -9,6 +9,7 @@ mod announce;
 mod gates;
 mod nodes;
 mod order;
+mod zone;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
@@ -57,8 +58,10 @@ pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
             draft.operation = Some(Some(recorded.clone()));
             return draft.hold(&scope.key.cluster, Reason::RollingOut, waits);
         }
-        if let Some(pod) = recorded_pod(scope, recorded) {
-            return restart(scope, recorded, pod, draft);
+        let pods = recorded_pods(scope, recorded);
+        // What is left of a step that was done in part is decided anew.
+        if pods.len() == recorded.nodes.len() {
+            return restart(scope, recorded, &pods, draft);
         }
     }
     let all = work(scope.cell, scope.key, scope.objects, scope.elastic);
@@ -68,7 +71,7 @@ pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
     }
     if let Some((work, pod)) = all.iter().find_map(|work| Some((work, work.stopped()?))) {
         // It runs nothing: whatever else is wrong, it loses nothing by running what is asked for.
-        return if work.is_current { record(scope, pod, draft) } else { render(scope, work, draft) };
+        return if work.is_current { record(scope, &[pod], None, draft) } else { render(scope, work, draft) };
     }
     if let Err(hold) = gates::cluster(scope) {
         return draft.holds.push(hold);
@@ -77,12 +80,12 @@ pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
         return render(scope, next, draft);
     }
     // Of a Deployment, Kubernetes restarts the pods itself; of a template that it has not seen, nobody knows them.
-    let Some(pod) = next.pods.first() else {
+    let Some((pods, why_one)) = zone::together(scope, next) else {
         let waits = format!("waiting until the {} nodes run what the spec asks for", next.role);
         return draft.hold(&scope.key.cluster, Reason::RollingOut, waits);
     };
-    match gates::node(scope, pod) {
-        Ok(()) => record(scope, pod, draft),
+    match gates::nodes(scope, &pods) {
+        Ok(()) => record(scope, &pods, why_one, draft),
         Err(hold) => draft.holds.push(hold),
     }
 }
@@ -91,65 +94,86 @@ fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
 
-/// The pod that was to be restarted, while it is still the same.
-fn recorded_pod<'a>(scope: &Scope<'a>, recorded: &Operation) -> Option<&'a Pod> {
+/// The pods that were to be restarted, as far as they are still the same.
+fn recorded_pods<'a>(scope: &Scope<'a>, recorded: &Operation) -> Vec<&'a Pod> {
     let is_meant = |pod: &&Pod| {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         recorded.nodes.iter().zip(&recorded.uids).any(|(node, of)| node == name(pod) && of == uid)
     };
-    scope.objects.pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).find(is_meant)
+    scope
+        .objects
+        .pods
+        .iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .filter(is_meant)
+        .collect()
 }
 
 /// Why an operation is not over: the pod is gone, and the node is not back.
 fn unfinished(scope: &Scope<'_>, recorded: &Operation) -> Option<String> {
-    if recorded.kind != OperationKind::RestartNode || recorded_pod(scope, recorded).is_some() {
+    if !matches!(recorded.kind, OperationKind::RestartNode | OperationKind::RestartZone) {
         return None;
     }
+    let stay: Vec<&str> = recorded_pods(scope, recorded).into_iter().map(name).collect();
+    let gone = recorded.nodes.iter().filter(|node| !stay.contains(&node.as_str()));
     let is_back = |node: &String| {
         let pod = scope.objects.pods.iter().find(|pod| name(pod) == node);
         let joined = scope.elastic.is_some_and(|facts| facts.nodes.contains_key(node));
         // What does not run can be put right by the spec.
         pod.is_some_and(|pod| (is_ready(pod) && joined) || nodes::is_stopped_for_good(pod))
     };
-    let missing: Vec<String> = recorded.nodes.iter().filter(|node| !is_back(node)).cloned().collect();
+    let missing: Vec<String> = gone.filter(|node| !is_back(node)).cloned().collect();
     (!missing.is_empty()).then(|| format!("{} restarts: waiting until it is back", missing.join(", ")))
 }
 
-/// Deletes the pod, if nothing has changed since that was recorded.
-fn restart(scope: &Scope<'_>, recorded: &Operation, pod: &Pod, draft: &mut Draft) {
+/// Deletes the pods, if nothing has changed since that was recorded.
+fn restart(scope: &Scope<'_>, recorded: &Operation, pods: &[&Pod], draft: &mut Draft) {
     let all = work(scope.cell, scope.key, scope.objects, scope.elastic);
-    let is_old = |work: &&Work<'_>| work.is_current && work.pods.iter().any(|old| name(old) == name(pod));
-    if !all.iter().any(|work| is_old(&work)) {
+    let is_old = |pod: &&Pod| {
+        all.iter().any(|work| work.is_current && work.pods.iter().any(|old| name(old) == name(pod)))
+    };
+    if !pods.iter().all(is_old) {
         // It runs what is asked for by now: the spec was set back.
         return;
     }
+    if pods.len() > 1 && zone::hindrance(scope, pods).is_some() {
+        // The next pass decides anew, and says why they restart one by one.
+        return;
+    }
     let in_turn = scope.order.gate(&scope.key.cluster, scope.now).map_err(|shut| scope.hold(shut));
-    let gates = if nodes::is_stopped(pod) {
+    let is_stopped = pods.iter().all(|pod| nodes::is_stopped(pod));
+    let gates = if is_stopped {
         in_turn
     } else {
-        in_turn.and_then(|()| gates::cluster(scope)).and_then(|()| gates::node(scope, pod))
+        in_turn.and_then(|()| gates::cluster(scope)).and_then(|()| gates::nodes(scope, pods))
     };
     if let Err(hold) = gates {
         return draft.holds.push(hold);
     }
     draft.operation = Some(Some(recorded.clone()));
-    if !nodes::is_stopped(pod)
-        && let Err(hold) = announce::announce(scope, pod, draft)
-    {
-        return draft.holds.push(hold);
+    // All are told before the first one goes.
+    for pod in pods.iter().filter(|_| !is_stopped) {
+        if let Err(hold) = announce::announce(scope, pod, draft) {
+            return draft.holds.push(hold);
+        }
     }
-    let why = format!("{} runs an earlier template", name(pod));
-    let target = drift::target(Kind::Pod, &pod.metadata);
-    draft.step(&scope.key.cluster, why, Action::RestartNode { target });
+    for pod in pods {
+        let why = format!("{} runs an earlier template", name(pod));
+        let target = drift::target(Kind::Pod, &pod.metadata);
+        draft.step(&scope.key.cluster, why, Action::RestartNode { target });
+    }
 }
 
 /// Records what is about to be done; the next pass does it.
-fn record(scope: &Scope<'_>, pod: &Pod, draft: &mut Draft) {
+fn record(scope: &Scope<'_>, pods: &[&Pod], message: Option<String>, draft: &mut Draft) {
+    let zone = pods.first().and_then(|pod| label(&pod.metadata, LABEL_ZONE));
+    let kind = if pods.len() > 1 { OperationKind::RestartZone } else { OperationKind::RestartNode };
     draft.operation = Some(Some(Operation {
-        kind: OperationKind::RestartNode,
-        zone: label(&pod.metadata, LABEL_ZONE).map(str::to_owned),
-        nodes: vec![name(pod).to_owned()],
-        uids: vec![pod.metadata.uid.clone().unwrap_or_default()],
+        kind,
+        zone: zone.map(str::to_owned),
+        nodes: pods.iter().map(|pod| name(pod).to_owned()).collect(),
+        uids: pods.iter().map(|pod| pod.metadata.uid.clone().unwrap_or_default()).collect(),
+        message,
         started_at: Time(scope.now),
     }));
 }

@@ -1,0 +1,128 @@
+//! Whether all data nodes of a zone restart together: every shard that they have is started twice elsewhere, and those that stay can
+//! carry what they leave. Else they restart one by one, and the reason is told. Pure.
+
+use k8s_openapi::api::core::v1::Pod;
+use searchcell_crds::RolloutUnit;
+
+use super::announce::SHUTDOWN_REASON;
+use super::nodes::Work;
+use super::{Scope, name};
+use crate::names::Role;
+use crate::snapshot::{ElasticFacts, ElasticNode, IndexFacts, Shutdowns};
+use crate::status::some_of;
+
+/// Started copies of a shard outside of a zone whose nodes restart together: one more may be lost meanwhile.
+const COPIES_ELSEWHERE: usize = 2;
+/// Percent of CPU that the nodes that stay may have when they do the work of all.
+const MOST_CPU: f64 = 85.0;
+/// Percent of heap, and of disk, that a node that stays may use: nothing is moved to it, it only has more to do.
+const MOST_USED: f64 = 85.0;
+
+/// The pods that restart in the next step, the first of them in any case, and why it is only one.
+pub(super) fn together<'a>(scope: &Scope<'_>, work: &Work<'a>) -> Option<(Vec<&'a Pod>, Option<String>)> {
+    let first = *work.pods.first()?;
+    let alone = |why: Option<String>| Some((vec![first], why));
+    if scope.cell.unit == RolloutUnit::Node || work.role != Role::Data || work.pods.len() < 2 {
+        return alone(None);
+    }
+    match hindrance(scope, &work.pods) {
+        None => {
+            let mut pods = work.pods.clone();
+            pods.sort_by_key(|pod| name(pod));
+            Some((pods, None))
+        }
+        Some(why) => alone(Some(format!("one by one: {why}"))),
+    }
+}
+
+/// Why these nodes of a zone may not be away at the same time.
+pub(super) fn hindrance(scope: &Scope<'_>, pods: &[&Pod]) -> Option<String> {
+    let facts = scope.elastic?;
+    let leaving: Vec<&str> = pods.iter().map(|pod| name(pod)).collect();
+    copies(facts, &leaving)
+        .or_else(|| masters(scope, facts))
+        .or_else(|| leftovers(facts))
+        .or_else(|| capacity(facts, &leaving))
+}
+
+fn copies(facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
+    let zone_of = |node: &str| facts.nodes.get(node).and_then(|node| node.zone.as_deref());
+    let zones: Vec<Option<&str>> = leaving.iter().map(|node| zone_of(node)).collect();
+    let is_short = |index: &IndexFacts| {
+        let here = index
+            .copies
+            .iter()
+            .filter(|copy| copy.node.as_deref().is_some_and(|node| leaving.contains(&node)));
+        here.into_iter().any(|copy| {
+            let elsewhere = index.copies.iter().filter(|other| {
+                other.shard == copy.shard
+                    && other.state.is_started()
+                    && other
+                        .node
+                        .as_deref()
+                        .is_some_and(|node| facts.nodes.contains_key(node) && !zones.contains(&zone_of(node)))
+            });
+            elsewhere.count() < COPIES_ELSEWHERE
+        })
+    };
+    let short = facts.indices.iter().filter(|(_, index)| is_short(index));
+    let short: Vec<String> = short.map(|(name, _)| name.clone()).collect();
+    (!short.is_empty()).then(|| {
+        format!(
+            "shards of {} have fewer than {COPIES_ELSEWHERE} started copies in other zones",
+            some_of(&short)
+        )
+    })
+}
+
+fn masters(scope: &Scope<'_>, facts: &ElasticFacts) -> Option<String> {
+    let masters = facts.nodes.values().filter(|node| node.roles.iter().any(|role| role == "master"));
+    let voting = masters.filter(|node| facts.voting.contains(&node.id)).count();
+    let is_whole = i32::try_from(voting).is_ok_and(|voting| voting >= scope.cell.master_count);
+    (!is_whole).then(|| "not all masters are in the voting configuration".to_owned())
+}
+
+/// Somebody else keeps shards off nodes.
+fn leftovers(facts: &ElasticFacts) -> Option<String> {
+    let is_filter = |name: &&String| {
+        let rest = name.strip_prefix("cluster.routing.allocation.");
+        rest.is_some_and(|rest| {
+            ["exclude.", "include.", "require."].iter().any(|kind| rest.starts_with(kind))
+        })
+    };
+    if let Some(filter) = facts.settings.keys().find(is_filter) {
+        return Some(format!("the setting {filter} keeps shards off nodes"));
+    }
+    let Shutdowns::Known(records) = &facts.shutdowns else { return None };
+    let is_foreign = records.values().any(|record| record.reason != SHUTDOWN_REASON);
+    is_foreign.then(|| "somebody else has announced that nodes go away".to_owned())
+}
+
+fn capacity(facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
+    let unknown = || Some("it is not known how busy the nodes are".to_owned());
+    let Some(loads) = &facts.loads else { return unknown() };
+    let data: Vec<(&String, &ElasticNode)> = facts.nodes.iter().filter(|(_, node)| node.is_data()).collect();
+    let staying: Vec<&String> =
+        data.iter().map(|(name, _)| *name).filter(|name| !leaving.contains(&name.as_str())).collect();
+    if data.iter().any(|(name, _)| !loads.contains_key(*name)) || staying.is_empty() {
+        return unknown();
+    }
+    let all: f64 =
+        data.iter().filter_map(|(name, _)| loads.get(*name)).map(|load| f64::from(load.cpu_percent)).sum();
+    let count = u32::try_from(staying.len()).map_or(f64::MAX, f64::from);
+    if all / count > MOST_CPU {
+        return Some(format!("the nodes that stay would need more than {MOST_CPU:.0} % of their CPU"));
+    }
+    let full = staying.iter().find(|name| {
+        let heap = loads.get(**name).map_or(0.0, |load| f64::from(load.heap_percent));
+        let disk = facts.disks.as_ref().and_then(|disks| disks.get(**name));
+        let disk = disk.map_or(100.0, |disk| used_percent(disk.total, disk.available));
+        heap > MOST_USED || disk > MOST_USED
+    });
+    full.map(|name| format!("{name} uses more than {MOST_USED:.0} % of its heap or disk"))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "percent of a disk")]
+fn used_percent(total: i64, available: i64) -> f64 {
+    if total <= 0 { 100.0 } else { 100.0 - 100.0 * available as f64 / total as f64 }
+}
