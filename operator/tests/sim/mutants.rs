@@ -110,6 +110,8 @@ pub enum Bug {
     NeverRestarts,
     /// What is under way stays in status.
     OperationStays,
+    /// Whole zones restart whatever copies there are elsewhere.
+    ZonesAreSpared,
     /// No cluster of a cell waits for another one.
     AllClustersAtOnce,
     /// Copies are waited for that no node of the newer version can take.
@@ -164,6 +166,7 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::NobodyIsMissing, Kind::Rolling, &[rolling::ONE_AT_A_TIME, rolling::QUORUM]),
     (Bug::NeverRestarts, Kind::Rolling, &[rolling::ROLLED]),
     (Bug::OperationStays, Kind::Rolling, &[rolling::ROLLED]),
+    (Bug::ZonesAreSpared, Kind::Rolling, &[rolling::ZONE_SPARED, rolling::LAST_COPY]),
     (Bug::AllClustersAtOnce, Kind::Rolling, &[rolling::ONE_AT_A_TIME]),
     (Bug::VersionsAreEqual, Kind::Rolling, &[rolling::ROLLED]),
 ];
@@ -217,6 +220,9 @@ impl Decide for Mutant {
         }
         if self.is(Bug::NeverRestarts) {
             snapshot.restarts_nodes = false;
+        }
+        if self.is(Bug::ZonesAreSpared) {
+            rolling::third_copies(&mut snapshot);
         }
         if self.is(Bug::AllClustersAtOnce) {
             cell.max_unavailable_clusters = 64;

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_core::domain::{EsVersion, ValidCell};
 use searchcell_core::names::{ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_REVISION};
 use searchcell_core::plan;
-use searchcell_core::snapshot::{CellObjects, CellSnapshot, Reading, ShardState, label};
+use searchcell_core::snapshot::{CellObjects, CellSnapshot, Reading, ShardCopy, ShardState, label};
 use searchcell_core::step::{Action, Kind as ObjectKind, Plan, Step, Target};
 use searchcell_crds::SearchCell;
 
@@ -24,7 +24,9 @@ pub const RESTART_HAS_REASON: &str = "restarts_have_a_reason";
 pub const LAST_COPY: &str = "last_copy_stays";
 /// No node restarts while copies of shards of its cluster are made or moved, or are without a node that they had.
 pub const SETTLED_FIRST: &str = "shards_settle_between_restarts";
-/// Of a cell, one node at a time is away because of the operator.
+/// Data nodes of a zone restart together only when each of their shards is started twice elsewhere.
+pub const ZONE_SPARED: &str = "two_copies_outlive_a_zone";
+/// Of a cell, one node at a time is away because of the operator, or data nodes of one zone.
 pub const ONE_AT_A_TIME: &str = "one_node_at_a_time";
 /// Nothing that was told to Elasticsearch for the time of a restart is left.
 pub const NOTHING_LEFT: &str = "no_restart_stays_announced";
@@ -45,6 +47,8 @@ pub struct Memory {
     away: BTreeMap<String, String>,
     /// Since when a node (by cluster UUID and name) has the only started copy of some shard.
     alone: BTreeMap<(String, String), u64>,
+    /// Since when a zone's data nodes (by cluster UUID and StatefulSet) have a shard that is not started twice elsewhere.
+    scarce: BTreeMap<(String, String), u64>,
     /// Since when some copy of a cluster is made or moved, or has lost its node.
     moving: BTreeMap<String, u64>,
     /// Since when a node's process has not been there.
@@ -73,7 +77,9 @@ pub fn on_restart(world: &mut World, pod: &Pod) {
     }
     let others: Vec<String> =
         world.history.rolling.away.keys().filter(|other| **other != name).cloned().collect();
-    if !others.is_empty() {
+    let is_of_zone = |other: &String| name.contains("-data-") && set_of(other) == set_of(&name);
+    let of_zone = !others.is_empty() && others.iter().all(is_of_zone);
+    if !others.is_empty() && !of_zone {
         world.violated(ONE_AT_A_TIME, format!("{name} restarts while {others:?} are not back"));
     }
     world.history.rolling.away.insert(name.clone(), uid);
@@ -82,6 +88,12 @@ pub fn on_restart(world: &mut World, pod: &Pod) {
     };
     if name.contains("-data-") && !is_told(world, &of, &name) {
         world.violated(ANNOUNCED, format!("{name} restarts, and its cluster was not told"));
+    }
+    if of_zone
+        && let Some(since) = world.history.rolling.scarce.get(&(of.clone(), set_of(&name).to_owned()))
+        && since + NEWS_MS < world.ms
+    {
+        world.violated(ZONE_SPARED, format!("{name} restarts together with {others:?}"));
     }
     if let Some(since) = world.history.rolling.alone.get(&(of.clone(), name.clone()))
         && since + NEWS_MS < world.ms
@@ -152,6 +164,7 @@ pub fn on_tick(world: &mut World) {
         .away
         .retain(|name, _| live.contains(name) || world.store.get::<StatefulSet>(set_of(name)).is_some());
     let mut alone = BTreeSet::new();
+    let mut scarce = BTreeSet::new();
     for (uuid, cluster) in clusters {
         for name in cluster.members.keys() {
             if containers.contains_key(name) {
@@ -178,11 +191,22 @@ pub fn on_tick(world: &mut World) {
                     .filter(|copy| copy.shard == shard && copy.state.is_started())
                     .filter_map(|copy| copy.node.as_ref().map(|(name, _)| name.as_str()))
                     .collect();
+                let copies = index.copies.iter().filter(|copy| copy.shard == shard);
+                for (node, _) in copies.filter_map(|copy| copy.node.as_ref()) {
+                    let elsewhere = started.iter().filter(|other| set_of(other) != set_of(node)).count();
+                    if elsewhere < 2 {
+                        scarce.insert((uuid.clone(), set_of(node).to_owned()));
+                    }
+                }
                 if let [only] = started.as_slice() {
                     alone.insert((uuid.clone(), (*only).to_owned()));
                 }
             }
         }
+    }
+    memory.scarce.retain(|key, _| scarce.contains(key));
+    for key in scarce {
+        memory.scarce.entry(key).or_insert(ms);
     }
     memory.alone.retain(|key, _| alone.contains(key));
     for key in alone {
@@ -230,6 +254,26 @@ pub fn all_started(snapshot: &mut CellSnapshot) {
                 copy.state = ShardState::Started;
                 copy.node = copy.node.take().or_else(|| nodes.get(number % nodes.len().max(1)).cloned());
             }
+        }
+    }
+}
+
+/// A deliberate bug: of each shard there seem to be more started copies, on a node in a zone of its own.
+pub fn third_copies(snapshot: &mut CellSnapshot) {
+    const NOWHERE: &str = "nowhere";
+    for reading in snapshot.elastic.values_mut() {
+        let Reading::Known(facts) = reading else { continue };
+        facts.nodes.entry(NOWHERE.to_owned()).or_default();
+        for index in Arc::make_mut(&mut facts.indices).values_mut() {
+            let shards: BTreeSet<i32> = index.copies.iter().map(|copy| copy.shard).collect();
+            let copy = |shard| ShardCopy {
+                shard,
+                primary: false,
+                state: ShardState::Started,
+                node: Some(NOWHERE.to_owned()),
+                new_since: None,
+            };
+            index.copies.extend(shards.into_iter().flat_map(|shard| [copy(shard), copy(shard)]));
         }
     }
 }

@@ -6,6 +6,7 @@ mod keystore;
 mod roll;
 mod rollout;
 mod world;
+mod zone;
 
 use std::sync::Arc;
 

@@ -9,7 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_core::names::{ANNOTATION_INPUT_HASH, LABEL_REVISION, Role};
 use searchcell_core::snapshot::{
-    ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, Shutdowns, annotation, label,
+    ElasticFacts, IndexFacts, NodeDisk, NodeLoad, Reading, ShardCopy, ShardState, Shutdowns, annotation,
+    label,
 };
 use searchcell_core::step::Action;
 use searchcell_crds::{ClusterPhase, Reason, RolloutPhase};
@@ -29,6 +30,11 @@ pub fn at_rest(change: impl FnOnce(&mut Value)) -> World {
     for reading in world.snapshot.elastic.values_mut() {
         let Reading::Known(facts) = reading else { continue };
         facts.shutdowns = Shutdowns::Known(BTreeMap::new());
+        facts.voting = facts.nodes.values().map(|node| node.id.clone()).collect();
+        let (load, disk) =
+            (NodeLoad { cpu_percent: 20, heap_percent: 50 }, NodeDisk { total: 100, available: 50 });
+        facts.loads = Some(facts.nodes.keys().map(|name| (name.clone(), load)).collect());
+        facts.disks = Some(facts.nodes.keys().map(|name| (name.clone(), disk)).collect());
     }
     world.snapshot.objects.pods.clear();
     world.controllers();
@@ -171,7 +177,10 @@ fn without_a_change_nothing_restarts() {
 
 #[test]
 fn data_nodes_zone_by_zone_then_ingest_nodes_then_masters_the_elected_one_last() {
-    let mut world = at_rest(|cell| cell["spec"]["nodes"]["data"]["perZone"] = json!(2));
+    let mut world = at_rest(|cell| {
+        cell["spec"]["nodes"]["data"]["perZone"] = json!(2);
+        cell["spec"]["rollout"] = json!({"unit": "Node"});
+    });
     world.facts().master = Some("guilds-a-master-b-0".to_owned());
     set_all(&mut world, 2048);
     let did = world.roll();
