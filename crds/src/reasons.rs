@@ -40,6 +40,7 @@ reasons! {
     Soaking => "A cluster that has changed stays settled for spec.rollout.soak before the next one follows. Wait.",
     AnotherCluster => "Nodes of another cluster of the cell restart first. Wait.",
     Regressed => "A cluster that has changed already is not well: the others do not follow. Look at what the message names, or correct the spec.",
+    ZoneNotSpared => "With spec.rollout.unit Zone the data nodes of a zone restart together, and the message says why they may not now. Wait, or set it to Auto.",
     ShardsSettled => "A node restarts only while no copy of a shard is made or moved, and all that were there are back. Wait.",
     CopiesElsewhere => "A node restarts only when each of its shards has a started copy elsewhere. Give the indices that the message names a replica.",
     Scaling => "Nodes are added or removed. Wait.",

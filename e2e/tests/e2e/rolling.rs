@@ -85,6 +85,8 @@ pub struct Course {
     pub pods: BTreeMap<String, BTreeSet<String>>,
     /// Most that were away at once, of all clusters together.
     pub most_away: usize,
+    /// Steps that status has told of: kind, nodes, and why it was no more than that.
+    pub operations: BTreeSet<(String, Vec<String>, String)>,
 }
 
 /// Looks at the pods all the time, until it is stopped.
@@ -103,6 +105,17 @@ impl Watcher {
             let mut all = BTreeSet::new();
             while !stopped.load(Ordering::Relaxed) {
                 // what cannot be read now is read a moment later
+                for cell in objects.list("searchcells", "").await.unwrap_or_default() {
+                    for of in items(&cell, "/status/clusters") {
+                        let (kind, why) = (text(of, "/operation/kind"), text(of, "/operation/message"));
+                        let nodes = items(of, "/operation/nodes");
+                        let nodes = nodes.iter().filter_map(|node| Some(node.as_str()?.to_owned())).collect();
+                        if !kind.is_empty() {
+                            let operation = (kind.to_owned(), nodes, why.to_owned());
+                            shared.lock().unwrap().operations.insert(operation);
+                        }
+                    }
+                }
                 if let Ok(pods) = objects.list("pods", "searchcell.dev/role in (master,data)").await {
                     let mut seen = shared.lock().unwrap();
                     let mut ready = BTreeSet::new();

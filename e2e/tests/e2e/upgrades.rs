@@ -8,18 +8,23 @@ use searchcell_e2e::scenario::image;
 use searchcell_e2e::traffic::Traffic;
 use searchcell_e2e::wait::{LIMIT, ensure};
 use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::crashes::random_below;
-use crate::rolling::{Watcher, rolled};
+use crate::rolling::{Course, Watcher, rolled};
 
 /// A cell of three masters and three data nodes with a pool of indices that this version has created.
 pub async fn created_by(t: &Scenario, version: &str, security: &str) -> Cell {
+    created_with(t, version, json!({"security": {"mode": security}}), 1, 1).await
+}
+
+/// The same with so many data nodes in each zone, and so many replicas.
+async fn created_with(t: &Scenario, version: &str, extra: Value, per_zone: i32, replicas: i32) -> Cell {
     image(t.env, version).await;
-    let extra = json!({"version": version, "security": {"mode": security}});
-    let cell = Cell { masters: 3, extra, ..Cell::small("cell") };
+    let extra = merged(extra, &json!({"version": version}));
+    let cell = Cell { masters: 3, per_zone, extra, ..Cell::small("cell") };
     t.apply(&cell.object()).await;
-    t.apply(&placement("pool", "cell", json!({"pool": {"indices": 4}}), 1)).await;
+    t.apply(&placement("pool", "cell", json!({"pool": {"indices": 4}}), replicas)).await;
     t.cell_ready(&cell).await;
     t.placement_ready("pool").await;
     cell
@@ -32,8 +37,8 @@ pub async fn ask_for(t: &Scenario, cell: &mut Cell, version: &str) {
     t.apply(&cell.object()).await;
 }
 
-/// Asks for another version, under traffic, and waits until all nodes have it.
-async fn upgrade(t: &Scenario, cell: &mut Cell, version: &str) {
+/// Asks for another version, under traffic, and waits until all nodes have it; how long that took.
+async fn upgrade(t: &Scenario, cell: &mut Cell, version: &str) -> Duration {
     image(t.env, version).await;
     let traffic = Traffic::start(&t.elastic("cell", "a"), "messages.p000.g1").await;
     let began = Instant::now();
@@ -44,6 +49,7 @@ async fn upgrade(t: &Scenario, cell: &mut Cell, version: &str) {
     seen.assert_unnoticed();
     let nodes = t.elastic("cell", "a").nodes().await.unwrap();
     assert!(nodes.values().all(|node| node.version == version), "{nodes:#?}");
+    took
 }
 
 /// Asks for a version that the cluster cannot take: it says why, and no node restarts.
@@ -129,5 +135,51 @@ fn operators_that_are_killed_and_run_twice_upgrade_all_the_same() {
         assert!(restarted.values().all(|times| *times == 1), "each node once: {restarted:?}");
         assert_eq!(course.most_away, 1, "{course:#?}");
         assert!(lives >= 5, "{lives} lives are too few to show anything");
+    });
+}
+
+/// The steps of an upgrade of nine nodes, six of them data nodes, and how long it took.
+async fn steps(t: &Scenario, unit: &str, replicas: i32) -> (Course, Duration) {
+    let mut cell = created_with(t, "9.1.0", json!({"rollout": {"unit": unit}}), 2, replicas).await;
+    let watcher = Watcher::start(&t.objects);
+    let took = upgrade(t, &mut cell, "9.5.3").await;
+    let course = watcher.stop().await;
+    say(format!("unit {unit}, {replicas} replicas: {:.0} s, {:#?}", took.as_secs_f64(), course.operations));
+    t.objects.delete("indexplacements", "pool").await.unwrap();
+    t.gone("indexplacements", "").await;
+    t.objects.delete("searchcells", "cell").await.unwrap();
+    t.gone("searchcells", "").await;
+    t.gone("persistentvolumeclaims", "").await;
+    (course, took)
+}
+
+/// With three copies, the data nodes of a zone restart together, zone after zone; with two they restart one by one, and the
+/// status says why.
+#[test]
+fn zones_restart_together_where_copies_allow_it() {
+    run("zones_restart_together_where_copies_allow_it", Level::Full, async |t| {
+        let _operator = t.start_operator().await;
+        let (by_node, slow) = steps(t, "Node", 2).await;
+        assert_eq!((by_node.operations.len(), by_node.most_away), (9, 1), "{by_node:#?}");
+        let (by_zone, fast) = steps(t, "Auto", 2).await;
+        let zones =
+            by_zone.operations.iter().filter(|(kind, nodes, _)| kind == "RestartZone" && nodes.len() == 2);
+        assert_eq!(
+            (zones.count(), by_zone.operations.len()),
+            (3, 6),
+            "three zones, three masters: {by_zone:#?}"
+        );
+        assert_eq!(by_zone.most_away, 2, "{by_zone:#?}");
+        assert!(by_zone.restarted().values().all(|times| *times == 1), "{by_zone:#?}");
+        say(format!(
+            "node by node {slow:?}, by zone {fast:?}: {:.2} of it",
+            fast.as_secs_f64() / slow.as_secs_f64()
+        ));
+        let (scarce, _) = steps(t, "Auto", 1).await;
+        let told = |(kind, _, why): &&(String, Vec<String>, String)| {
+            kind == "RestartNode" && why.contains("fewer than 2 started copies in other zones")
+        };
+        assert_eq!((scarce.most_away, scarce.operations.len()), (1, 9), "{scarce:#?}");
+        assert!(scarce.operations.iter().filter(told).count() >= 3, "{scarce:#?}");
     });
 }

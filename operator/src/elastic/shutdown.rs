@@ -74,7 +74,7 @@ mod tests {
             "persistent_tasks": {"status": "COMPLETE"}, "plugins": {"status": "COMPLETE"}});
         let Shutdowns::Known(records) = read(json!({"nodes": [record]})) else { panic!() };
         assert_eq!(records["n1"], Shutdown { kind: "RESTART".into(), reason: "x".into() });
-        assert_eq!(read(json!({"nodes": []})), Shutdowns::Known(BTreeMap::new()));
+        assert_eq!(read(json!({"nodes": []})), Shutdowns::Known(Default::default()));
         let absent =
             json!({"_nodes": {"total": 0, "successful": 0, "failed": 0}, "cluster_name": "c", "nodes": {}});
         assert_eq!(read(absent), Shutdowns::NotAvailable);

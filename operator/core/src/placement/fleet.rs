@@ -1,7 +1,7 @@
 //! From a snapshot to what the solver is given: clusters with load and limits, indices with sizes, and where they are
 //! or were decided to be. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use searchcell_crds::{ClusterPlacement, IndexPlacementSpec, NodeOptions, SearchCell, Settings};
 use serde_json::Value;
@@ -149,6 +149,11 @@ fn readiness(cell: &SearchCell, reading: Option<&Reading<ElasticFacts>>, copies:
 
 /// Copies that are made before awareness is set, or before a zone has nodes, land in the wrong place.
 fn why_not_prepared(facts: &ElasticFacts, zones: &[&str], copies: i32) -> Option<String> {
+    // A new index would be of the newer version, and its copies could go to half of the nodes.
+    let versions: BTreeSet<&str> = facts.nodes.values().map(|node| node.version.as_str()).collect();
+    if versions.len() > 1 {
+        return Some("its nodes are changing their version: new indices wait until all have it".to_owned());
+    }
     if facts.master.is_none() {
         return Some("it has no elected master".to_owned());
     }

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use searchcell_crds::{
-    Approval, ClusterPlacement, Reason, RolloutUnit, SearchCell, SearchCellSpec, SecurityMode,
-};
+use searchcell_crds::{Approval, ClusterPlacement, Reason, SearchCell, SearchCellSpec, SecurityMode};
 
 use super::{
     Problem, Problems, is_cell_name, is_dns_label, is_label_key, is_label_value, nodes, security, settings,
@@ -115,9 +113,6 @@ fn not_supported_yet(spec: &SearchCellSpec, problems: &mut Problems) {
 
 fn rollout(spec: &SearchCellSpec, problems: &mut Problems) {
     let rollout = &spec.rollout;
-    if rollout.unit == RolloutUnit::Zone {
-        problems.not_yet("spec.rollout.unit", "Zone is not supported yet: set it to Auto or Node");
-    }
     if let Some(canary) = &rollout.canary
         && !spec.clusters.iter().any(|cluster| cluster.name == *canary)
     {

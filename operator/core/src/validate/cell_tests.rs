@@ -21,7 +21,6 @@ refused! {
     zone_retiring: "/spec/zones/0/state" = "Retiring" => NotSupportedYet at "spec.zones[c].state", "Active";
     cluster_drain: "/spec/clusters/1/placement" = "Drain" => NotSupportedYet at "spec.clusters[a].placement", "Closed";
     cluster_disposable: "/spec/clusters/1/disposable" = true => NotSupportedYet at "spec.clusters[a].disposable", "remove";
-    rollout_unit_zone: "/spec/rollout/unit" = "Zone" => NotSupportedYet at "spec.rollout.unit", "Auto";
     rollout_canary: "/spec/rollout/canary" = "z" => InvalidSpec at "spec.rollout.canary", "name one";
     rollout_no_clusters: "/spec/rollout/maxUnavailableClusters" = 0 => InvalidSpec at "spec.rollout.maxUnavailableClusters", "1 to 64";
     rollout_soak: "/spec/rollout/soak" = "a minute" => InvalidSpec at "spec.rollout.soak", "90s";
@@ -153,6 +152,7 @@ fn supported_choices_are_accepted() {
         ("/spec/rollout/soak", json!("24h")),
         ("/spec/rollout/unit", json!("Auto")),
         ("/spec/rollout/unit", json!("Node")),
+        ("/spec/rollout/unit", json!("Zone")),
         ("/spec/rollout/canary", json!("a")),
         ("/spec/rollout/approval", json!("Manual")),
         ("/spec/rollout/restartedAt", json!("2026-11-21")),

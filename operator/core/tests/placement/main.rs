@@ -159,6 +159,17 @@ fn nothing_is_created_before_awareness_is_set_and_zones_have_nodes() {
 }
 
 #[test]
+fn nothing_is_created_while_nodes_change_their_version() {
+    let mut world = World::new(pool(2), &["a"]);
+    world.facts("a").nodes.get_mut("data-c").unwrap().version = "9.6.0".to_owned();
+    assert_eq!((world.plan().steps.len(), world.reasons()), (0, vec![Reason::CellNotReady]));
+    for node in world.facts("a").nodes.values_mut() {
+        node.version = "9.6.0".to_owned();
+    }
+    assert!(!world.plan().steps.is_empty());
+}
+
+#[test]
 fn nothing_new_lands_on_a_closed_cluster() {
     let mut world = World::new(pool(4), &["a", "b"]);
     let close = |world: &mut World, n: usize| {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use searchcell_core::snapshot::{ShardState, Shutdown, Shutdowns};
-use searchcell_crds::{Operation, OperationKind};
+use searchcell_crds::{Operation, OperationKind, Reason};
 use serde_json::json;
 
 use crate::roll::{at_rest, set_all};
@@ -74,6 +74,16 @@ fn nodes_that_are_to_restart_one_by_one_do() {
     world.edit(|cell| cell["spec"]["rollout"] = json!({"unit": "Node"}));
     let operation = next(&mut world);
     assert_eq!((operation.kind, operation.message), (OperationKind::RestartNode, None));
+}
+
+#[test]
+fn nodes_that_are_to_restart_together_wait_until_they_may() {
+    let mut world = about_to_restart();
+    world.edit(|cell| cell["spec"]["rollout"] = json!({"unit": "Zone"}));
+    assert_eq!(next(&mut world).kind, OperationKind::RestartZone);
+    world.index("two", &["guilds-a-data-a-0", "guilds-a-data-b-0"]);
+    assert_eq!(world.gates(), [Reason::ZoneNotSpared]);
+    assert_eq!(world.status().clusters[0].operation, None);
 }
 
 #[test]

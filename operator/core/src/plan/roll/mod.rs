@@ -80,9 +80,13 @@ pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
         return render(scope, next, draft);
     }
     // Of a Deployment, Kubernetes restarts the pods itself; of a template that it has not seen, nobody knows them.
-    let Some((pods, why_one)) = zone::together(scope, next) else {
+    if next.pods.is_empty() {
         let waits = format!("waiting until the {} nodes run what the spec asks for", next.role);
         return draft.hold(&scope.key.cluster, Reason::RollingOut, waits);
+    }
+    let (pods, why_one) = match zone::together(scope, next) {
+        Ok(step) => step,
+        Err(shut) => return draft.holds.push(scope.hold(shut)),
     };
     match gates::nodes(scope, &pods) {
         Ok(()) => record(scope, &pods, why_one, draft),

@@ -2,10 +2,11 @@
 //! carry what they leave. Else they restart one by one, and the reason is told. Pure.
 
 use k8s_openapi::api::core::v1::Pod;
-use searchcell_crds::RolloutUnit;
+use searchcell_crds::{Reason, RolloutUnit};
 
 use super::announce::SHUTDOWN_REASON;
 use super::nodes::Work;
+use super::order::Shut;
 use super::{Scope, name};
 use crate::names::Role;
 use crate::snapshot::{ElasticFacts, ElasticNode, IndexFacts, Shutdowns};
@@ -18,20 +19,25 @@ const MOST_CPU: f64 = 85.0;
 /// Percent of heap, and of disk, that a node that stays may use: nothing is moved to it, it only has more to do.
 const MOST_USED: f64 = 85.0;
 
-/// The pods that restart in the next step, the first of them in any case, and why it is only one.
-pub(super) fn together<'a>(scope: &Scope<'_>, work: &Work<'a>) -> Option<(Vec<&'a Pod>, Option<String>)> {
-    let first = *work.pods.first()?;
-    let alone = |why: Option<String>| Some((vec![first], why));
+/// The pods that restart in the next step, and why it is only one; `Err`: they wait until they may together.
+pub(super) fn together<'a>(
+    scope: &Scope<'_>,
+    work: &Work<'a>,
+) -> Result<(Vec<&'a Pod>, Option<String>), Shut> {
+    let one = work.pods.iter().copied().take(1).collect();
     if scope.cell.unit == RolloutUnit::Node || work.role != Role::Data || work.pods.len() < 2 {
-        return alone(None);
+        return Ok((one, None));
     }
-    match hindrance(scope, &work.pods) {
-        None => {
+    match (hindrance(scope, &work.pods), scope.cell.unit) {
+        (None, _) => {
             let mut pods = work.pods.clone();
             pods.sort_by_key(|pod| name(pod));
-            Some((pods, None))
+            Ok((pods, None))
         }
-        Some(why) => alone(Some(format!("one by one: {why}"))),
+        (Some(why), RolloutUnit::Zone) => {
+            Err((Reason::ZoneNotSpared, format!("spec.rollout.unit is Zone: {why}")))
+        }
+        (Some(why), _) => Ok((one, Some(format!("one by one: {why}")))),
     }
 }
 
