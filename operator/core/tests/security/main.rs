@@ -174,6 +174,7 @@ fn a_rotation_and_a_disruption_exclude_each_other() {
         zone: None,
         nodes: Vec::new(),
         uids: Vec::new(),
+        message: None,
         started_at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now),
     };
     let cluster = ClusterStatus { name: "a".into(), operation: Some(operation), ..ClusterStatus::default() };
