@@ -95,7 +95,7 @@ fn every_right_is_narrow_and_has_its_reason() {
                 }
                 // Rules of their own, so that their reasons are their own.
                 for (resource, verbs) in [
-                    ("pods", json!(["list", "watch", "patch"])),
+                    ("pods", json!(["list", "watch", "patch", "delete"])),
                     ("secrets", json!(["get", "list", "watch", "create", "update"])),
                 ] {
                     if rule["resources"].as_array().unwrap().contains(&json!(resource)) {
