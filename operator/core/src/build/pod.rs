@@ -14,11 +14,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::volumes::{self, NEW_CERTIFICATES, NEW_REALM, VOLUME_CERTIFICATES, VOLUME_REALM};
-use super::{config, merge, serving_role, workloads};
+use super::{config, input_hash, merge, serving_role, workloads};
 use crate::domain::{ValidCell, ValidRole, ValidZone};
 use crate::names::{
-    ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_JVM_OPTIONS, ANNOTATION_KEYSTORE, ANNOTATION_RESTARTED_AT,
-    ClusterKey, HTTP_PORT, INITIAL_MASTER_NODES, READINESS_PORT, Role, TRANSPORT_PORT,
+    ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_INPUT_HASH, ANNOTATION_JVM_OPTIONS, ANNOTATION_KEYSTORE,
+    ANNOTATION_RESTARTED_AT, ClusterKey, HTTP_PORT, INITIAL_MASTER_NODES, READINESS_PORT, Role,
+    TRANSPORT_PORT,
 };
 use crate::security::keystore::{KEYSTORE_DIRECTORY, KEYSTORE_FILE};
 use crate::security::leaf::SHARED;
@@ -96,6 +97,7 @@ pub(super) fn template(
     zone: Option<&ValidZone>,
 ) -> PodTemplateSpec {
     let mut annotations = BTreeMap::from([
+        (ANNOTATION_INPUT_HASH.to_owned(), input_hash(cell, role, zone)),
         (ANNOTATION_ELASTICSEARCH_YML.to_owned(), config::elasticsearch_yml(cell, key, role, valid, zone)),
         (ANNOTATION_JVM_OPTIONS.to_owned(), config::jvm_options(valid)),
     ]);

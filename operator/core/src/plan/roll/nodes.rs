@@ -115,8 +115,12 @@ fn pods_of<'a>(objects: &'a CellObjects, set: &'a StatefulSet) -> impl Iterator<
     objects.pods.iter().filter(move |pod| is_owned_by(&pod.metadata, uid))
 }
 
-/// Whether a pod runs the newest template of its StatefulSet.
+/// Whether a pod runs what its StatefulSet was made from: the same inputs of the user. What else has come into the template since,
+/// by another build of the operator or by hand, restarts nobody. Pods of earlier builds do not tell: there the revision does.
 fn runs(set: &StatefulSet, pod: &Pod) -> bool {
+    if let Some(hash) = annotation(&pod.metadata, ANNOTATION_INPUT_HASH) {
+        return annotation(&set.metadata, ANNOTATION_INPUT_HASH) == Some(hash);
+    }
     let newest = set.status.as_ref().and_then(|status| status.update_revision.as_deref());
     newest.is_some() && label(&pod.metadata, LABEL_REVISION) == newest
 }
