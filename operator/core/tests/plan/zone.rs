@@ -93,6 +93,23 @@ fn with_one_replica_they_restart_one_by_one_and_the_reason_is_told() {
     one_by_one(&mut world, "shards of two have fewer than 2 started copies in other zones");
 }
 
+/// As `.security-7` has it: there are never more than two copies.
+#[test]
+fn an_index_that_elasticsearch_gives_one_replica_needs_one_copy_elsewhere() {
+    let mut world = about_to_restart();
+    world.index("two", &["guilds-a-data-a-0", "guilds-a-data-b-0"]);
+    let expand = |world: &mut World, range: &str| {
+        let index = Arc::make_mut(&mut world.facts().indices).get_mut("two").unwrap();
+        index.settings.insert("index.auto_expand_replicas".to_owned(), json!(range));
+    };
+    expand(&mut world, "0-1");
+    assert_eq!(next(&mut world).kind, OperationKind::RestartZone);
+    for range in ["0-all", "0-5", "false"] {
+        expand(&mut world, range);
+        one_by_one(&mut world, "two");
+    }
+}
+
 #[test]
 fn copies_in_the_same_zone_and_copies_that_are_not_started_do_not_count() {
     let mut world = about_to_restart();

@@ -9,6 +9,7 @@ use super::nodes::Work;
 use super::order::Shut;
 use super::{Scope, name};
 use crate::names::Role;
+use crate::plan::settings::setting_text;
 use crate::snapshot::{ElasticFacts, ElasticNode, IndexFacts, Shutdowns};
 use crate::status::some_of;
 
@@ -68,7 +69,7 @@ fn copies(facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
                         .as_deref()
                         .is_some_and(|node| facts.nodes.contains_key(node) && !zones.contains(&zone_of(node)))
             });
-            elsewhere.count() < COPIES_ELSEWHERE
+            elsewhere.count() < copies_elsewhere(index)
         })
     };
     let short = facts.indices.iter().filter(|(_, index)| is_short(index));
@@ -79,6 +80,14 @@ fn copies(facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
             some_of(&short)
         )
     })
+}
+
+/// Elasticsearch itself gives some of its own indices one replica, whatever anybody asks for: of these, one copy elsewhere is all
+/// that there can be.
+fn copies_elsewhere(index: &IndexFacts) -> usize {
+    let expands = index.settings.get("index.auto_expand_replicas").map(setting_text);
+    let most = expands.as_deref().and_then(|range| range.rsplit_once('-')?.1.parse::<usize>().ok());
+    most.map_or(COPIES_ELSEWHERE, |most| most.clamp(1, COPIES_ELSEWHERE))
 }
 
 fn masters(scope: &Scope<'_>, facts: &ElasticFacts) -> Option<String> {
