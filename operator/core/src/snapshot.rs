@@ -344,7 +344,7 @@ pub struct NodeDisk {
 /// How busy a node is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NodeLoad {
-    /// Percent of its CPU.
+    /// Percent of the CPUs it may use that its own process does use.
     pub cpu_percent: u8,
     /// Percent of its heap.
     pub heap_percent: u8,

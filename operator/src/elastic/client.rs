@@ -49,9 +49,9 @@ const COUNTS: &str = "/_stats/docs,store?level=shards&filter_path=indices.*.shar
     indices.*.shards.*.docs.count,indices.*.shards.*.docs.deleted,\
     indices.*.shards.*.store.size_in_bytes";
 
-const DISKS: &str = "/_nodes/stats/fs,os,jvm?timeout=3s\
+const DISKS: &str = "/_nodes/stats/fs,process,jvm?timeout=3s\
     &filter_path=nodes.*.name,nodes.*.fs.total.total_in_bytes,nodes.*.fs.total.available_in_bytes,\
-    nodes.*.os.cpu.percent,nodes.*.jvm.mem.heap_used_percent";
+    nodes.*.process.cpu.percent,nodes.*.jvm.mem.heap_used_percent";
 
 const EXPLAIN: &str = "/_cluster/allocation/explain?filter_path=current_state,allocate_explanation,\
     node_allocation_decisions.deciders.decider,node_allocation_decisions.deciders.explanation";

@@ -210,7 +210,7 @@ impl Explanation {
     }
 }
 
-/// `GET /_nodes/stats/fs`
+/// `GET /_nodes/stats/fs,process,jvm`
 #[derive(Debug, Default, Deserialize)]
 pub struct DiskStats {
     #[serde(default)]
@@ -224,13 +224,14 @@ struct NodeStats {
     #[serde(default)]
     fs: FileSystem,
     #[serde(default)]
-    os: Os,
+    process: Process,
     #[serde(default)]
     jvm: Jvm,
 }
 
+/// What the node itself uses: its machine may have others.
 #[derive(Debug, Default, Deserialize)]
-struct Os {
+struct Process {
     #[serde(default)]
     cpu: Cpu,
 }
@@ -268,7 +269,7 @@ impl DiskStats {
     pub fn loads(&self) -> BTreeMap<String, NodeLoad> {
         let percent = |of: Option<i16>| of.and_then(|of| u8::try_from(of).ok());
         let load = |node: &NodeStats| {
-            let cpu_percent = percent(node.os.cpu.percent)?;
+            let cpu_percent = percent(node.process.cpu.percent)?;
             let heap_percent = percent(node.jvm.mem.heap_used_percent)?;
             Some((node.name.clone(), NodeLoad { cpu_percent, heap_percent }))
         };
