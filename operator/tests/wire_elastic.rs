@@ -191,7 +191,7 @@ async fn sizes_are_those_of_primaries_and_of_disks() {
         json!({"indices": {"m": {"shards": {"0": [copy(true, 5), copy(false, 5)], "1": [copy(true, 7)]}}}});
     let total = json!({"total_in_bytes": 100, "available_in_bytes": 40});
     let disks = json!({"nodes": {"id": {"name": "data-a-0", "fs": {"total": total}, "process": {"cpu": {"percent": 7}},
-        "jvm": {"mem": {"heap_used_percent": 40}}}, "other": {"name": "x", "fs": {}, "process": {"cpu": {"percent": -1}}}}});
+        "jvm": {"mem": {"heap_max_in_bytes": 1000, "pools": {"old": {"used_in_bytes": 404}}}}}, "other": {"name": "x", "fs": {}, "process": {"cpu": {"percent": -1}}}}});
     let (elastic, seen) = server(vec![Answer::Json(200, stats), Answer::Json(200, disks)]).await;
     let sizes = elastic.sizes(&key()).await.unwrap();
     let m = &sizes.counts["m"];

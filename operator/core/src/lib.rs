@@ -24,6 +24,7 @@ pub mod snapshot;
 pub mod security;
 
 pub mod validate;
+mod watermark;
 
 pub mod build;
 

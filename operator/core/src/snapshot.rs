@@ -346,7 +346,7 @@ pub struct NodeDisk {
 pub struct NodeLoad {
     /// Percent of the CPUs it may use that its own process does use.
     pub cpu_percent: u8,
-    /// Percent of its heap.
+    /// Percent of its heap that outlived collections.
     pub heap_percent: u8,
 }
 

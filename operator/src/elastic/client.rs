@@ -51,7 +51,8 @@ const COUNTS: &str = "/_stats/docs,store?level=shards&filter_path=indices.*.shar
 
 const DISKS: &str = "/_nodes/stats/fs,process,jvm?timeout=3s\
     &filter_path=nodes.*.name,nodes.*.fs.total.total_in_bytes,nodes.*.fs.total.available_in_bytes,\
-    nodes.*.process.cpu.percent,nodes.*.jvm.mem.heap_used_percent";
+    nodes.*.process.cpu.percent,nodes.*.jvm.mem.heap_max_in_bytes,\
+    nodes.*.jvm.mem.pools.old.used_in_bytes";
 
 const EXPLAIN: &str = "/_cluster/allocation/explain?filter_path=current_state,allocate_explanation,\
     node_allocation_decisions.deciders.decider,node_allocation_decisions.deciders.explanation";

@@ -250,7 +250,21 @@ struct Jvm {
 
 #[derive(Debug, Default, Deserialize)]
 struct Memory {
-    heap_used_percent: Option<i16>,
+    heap_max_in_bytes: Option<i64>,
+    #[serde(default)]
+    pools: Pools,
+}
+
+/// What outlived collections: the rest of the heap is mostly what nobody has collected yet.
+#[derive(Debug, Default, Deserialize)]
+struct Pools {
+    #[serde(default)]
+    old: Pool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Pool {
+    used_in_bytes: Option<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -270,7 +284,8 @@ impl DiskStats {
         let percent = |of: Option<i16>| of.and_then(|of| u8::try_from(of).ok());
         let load = |node: &NodeStats| {
             let cpu_percent = percent(node.process.cpu.percent)?;
-            let heap_percent = percent(node.jvm.mem.heap_used_percent)?;
+            let (heap, old) = (node.jvm.mem.heap_max_in_bytes?, node.jvm.mem.pools.old.used_in_bytes?);
+            let heap_percent = u8::try_from(old.checked_mul(100)?.checked_div(heap)?).ok()?;
             Some((node.name.clone(), NodeLoad { cpu_percent, heap_percent }))
         };
         self.nodes.values().filter_map(load).collect()

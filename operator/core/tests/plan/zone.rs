@@ -138,10 +138,10 @@ fn those_that_stay_have_to_carry_what_the_others_leave() {
     one_by_one(&mut world, "85 % of their CPU");
     let mut world = about_to_restart();
     world.facts().loads.as_mut().unwrap().get_mut("guilds-a-data-c-1").unwrap().heap_percent = 86;
-    one_by_one(&mut world, "guilds-a-data-c-1 uses more than 85 % of its heap or disk");
+    one_by_one(&mut world, "guilds-a-data-c-1 uses more than 85 % of its heap");
     let mut world = about_to_restart();
     world.facts().disks.as_mut().unwrap().get_mut("guilds-a-data-c-1").unwrap().available = 14;
-    one_by_one(&mut world, "guilds-a-data-c-1 uses more than 85 %");
+    one_by_one(&mut world, "disk of guilds-a-data-c-1 is fuller than");
     let mut world = about_to_restart();
     world.facts().loads = None;
     one_by_one(&mut world, "not known how busy");

@@ -8,17 +8,19 @@ use super::announce::SHUTDOWN_REASON;
 use super::nodes::Work;
 use super::order::Shut;
 use super::{Scope, name};
+use crate::domain::ValidCell;
 use crate::names::Role;
 use crate::plan::settings::setting_text;
 use crate::snapshot::{ElasticFacts, ElasticNode, IndexFacts, Shutdowns};
 use crate::status::some_of;
+use crate::watermark::Watermark;
 
 /// Started copies of a shard outside of a zone whose nodes restart together: one more may be lost meanwhile.
 const COPIES_ELSEWHERE: usize = 2;
 /// Percent of CPU that the nodes that stay may have when they do the work of all.
 const MOST_CPU: f64 = 85.0;
-/// Percent of heap, and of disk, that a node that stays may use: nothing is moved to it, it only has more to do.
-const MOST_USED: f64 = 85.0;
+/// Percent of heap that a node that stays may use.
+const MOST_HEAP: u8 = 85;
 
 /// The pods that restart in the next step, and why it is only one; `Err`: they wait until they may together.
 pub(super) fn together<'a>(
@@ -49,7 +51,7 @@ pub(super) fn hindrance(scope: &Scope<'_>, pods: &[&Pod]) -> Option<String> {
     copies(facts, &leaving)
         .or_else(|| masters(scope, facts))
         .or_else(|| leftovers(facts))
-        .or_else(|| capacity(facts, &leaving))
+        .or_else(|| capacity(scope.cell, facts, &leaving))
 }
 
 fn copies(facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
@@ -113,7 +115,7 @@ fn leftovers(facts: &ElasticFacts) -> Option<String> {
     is_foreign.then(|| "somebody else has announced that nodes go away".to_owned())
 }
 
-fn capacity(facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
+fn capacity(cell: &ValidCell, facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
     let unknown = || Some("it is not known how busy the nodes are".to_owned());
     let Some(loads) = &facts.loads else { return unknown() };
     let data: Vec<(&String, &ElasticNode)> = facts.nodes.iter().filter(|(_, node)| node.is_data()).collect();
@@ -128,16 +130,20 @@ fn capacity(facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
     if all / count > MOST_CPU {
         return Some(format!("the nodes that stay would need more than {MOST_CPU:.0} % of their CPU"));
     }
-    let full = staying.iter().find(|name| {
-        let heap = loads.get(**name).map_or(0.0, |load| f64::from(load.heap_percent));
-        let disk = facts.disks.as_ref().and_then(|disks| disks.get(**name));
-        let disk = disk.map_or(100.0, |disk| used_percent(disk.total, disk.available));
-        heap > MOST_USED || disk > MOST_USED
+    let watermark = Watermark::low(|name| {
+        let value = facts.settings.get(name).or_else(|| cell.data.settings.get(name));
+        value.map(setting_text)
     });
-    full.map(|name| format!("{name} uses more than {MOST_USED:.0} % of its heap or disk"))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "percent of a disk")]
-fn used_percent(total: i64, available: i64) -> f64 {
-    if total <= 0 { 100.0 } else { 100.0 - 100.0 * available as f64 / total as f64 }
+    let busy = |name: &&&String| loads.get(**name).is_none_or(|load| load.heap_percent > MOST_HEAP);
+    if let Some(name) = staying.iter().find(busy) {
+        return Some(format!("{name} uses more than {MOST_HEAP} % of its heap"));
+    }
+    let is_full = |name: &&&String| {
+        let disk = facts.disks.as_ref().and_then(|disks| disks.get(**name));
+        disk.is_none_or(|disk| disk.total.saturating_sub(disk.available) > watermark.allowed(disk.total))
+    };
+    staying
+        .iter()
+        .find(is_full)
+        .map(|name| format!("the disk of {name} is fuller than Elasticsearch's low watermark"))
 }
