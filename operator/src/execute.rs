@@ -151,8 +151,13 @@ fn subject(action: &Action) -> &str {
         }
         Action::Secure(order) => order.name(),
         Action::ReloadKeystore(reload) => &reload.target.name,
-        Action::AddFinalizer | Action::RemoveFinalizer | Action::PutSettings(_) => "",
-        Action::AnnounceRestart { name: node, .. } | Action::WithdrawRestart { id: node } => node,
+        Action::AddFinalizer
+        | Action::RemoveFinalizer
+        | Action::PutSettings(_)
+        | Action::ClearVotingExclusions => "",
+        Action::AnnounceRestart { name: node, .. }
+        | Action::WithdrawRestart { id: node }
+        | Action::ExcludeVoter { name: node } => node,
     }
 }
 
@@ -193,6 +198,18 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
         Action::WithdrawRestart { id } => {
             let key = key()?;
             let result = elastic.withdraw_restart(&key, id).await;
+            reader.changed(&key).await;
+            result?;
+        }
+        Action::ExcludeVoter { name } => {
+            let key = key()?;
+            let result = elastic.exclude_voter(&key, name).await;
+            reader.changed(&key).await;
+            result?;
+        }
+        Action::ClearVotingExclusions => {
+            let key = key()?;
+            let result = elastic.clear_voting_exclusions(&key).await;
             reader.changed(&key).await;
             result?;
         }

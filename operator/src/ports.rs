@@ -187,6 +187,8 @@ pub struct ClusterDetails {
     pub settings: BTreeMap<String, Value>,
     /// Persistent ids of the masters whose votes count.
     pub voting: BTreeSet<String>,
+    /// Names of the masters that are kept from voting.
+    pub no_votes: BTreeSet<String>,
     /// Metadata and routing table of one cluster state.
     pub indices: Arc<BTreeMap<String, IndexFacts>>,
 }
@@ -258,6 +260,10 @@ pub trait SearchApi: Send + Sync {
     async fn announce_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError>;
     /// Takes that back; nothing to take back is success.
     async fn withdraw_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError>;
+    /// Takes the vote from a master; returns when the cluster does not count on it any more.
+    async fn exclude_voter(&self, cluster: &ClusterKey, node: &str) -> Result<(), SearchError>;
+    /// All masters vote again.
+    async fn clear_voting_exclusions(&self, cluster: &ClusterKey) -> Result<(), SearchError>;
     /// Changes persistent settings; `None` resets one.
     async fn put_settings(
         &self,

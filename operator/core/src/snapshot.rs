@@ -15,6 +15,7 @@ use searchcell_crds::{IndexPlacement, SearchCell};
 use serde_json::Value;
 
 use crate::names::{LABEL_CLUSTER, LABEL_ROLE, LABEL_ZONE};
+use crate::plan::setting_text;
 use crate::security::keystore::SecureSource;
 use crate::security::{Layer, Lifetimes, SecretFacts, Served, Supplied};
 
@@ -183,6 +184,8 @@ pub struct ElasticFacts {
     pub indices: Arc<BTreeMap<String, IndexFacts>>,
     /// Persistent ids of the masters whose votes count.
     pub voting: BTreeSet<String>,
+    /// Names of the masters that are kept from voting, since they go away.
+    pub no_votes: BTreeSet<String>,
     /// Refreshed with `counts`, by node name; absent until the first reading.
     pub loads: Option<BTreeMap<String, NodeLoad>>,
     /// Asked for only while nodes restart.
@@ -251,6 +254,16 @@ pub struct IndexFacts {
     pub mark: Option<OwnershipMark>,
     /// All copies of all shards, the unassigned included.
     pub copies: Vec<ShardCopy>,
+}
+
+impl IndexFacts {
+    /// Most replicas that Elasticsearch itself gives an index that `index.auto_expand_replicas` rules; absent: its number is
+    /// fixed. Those that may be everywhere have no bound.
+    pub fn most_replicas(&self) -> Option<usize> {
+        let range = setting_text(self.settings.get("index.auto_expand_replicas")?);
+        let (_, most) = range.rsplit_once('-')?;
+        Some(if most == "all" { usize::MAX } else { most.parse().ok()? })
+    }
 }
 
 /// The mark of ownership in a managed index's mapping.
@@ -339,6 +352,8 @@ pub struct NodeDisk {
     pub total: i64,
     /// What Elasticsearch may still use of it.
     pub available: i64,
+    /// What its shards take.
+    pub shards: i64,
 }
 
 /// How busy a node is.

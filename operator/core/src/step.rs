@@ -220,6 +220,13 @@ pub enum Action {
         /// Persistent id of the node.
         id: String,
     },
+    /// Tells Elasticsearch not to count on the vote of a master that goes away.
+    ExcludeVoter {
+        /// Name of the node.
+        name: String,
+    },
+    /// All masters vote again.
+    ClearVotingExclusions,
     /// Deletes the pod of a node, with its UID as a precondition: it comes back with the present template.
     RestartNode {
         /// The pod.
@@ -284,6 +291,8 @@ impl Action {
             Action::ReplaceTemplate { .. } => "ReplaceTemplate",
             Action::AnnounceRestart { .. } => "AnnounceRestart",
             Action::WithdrawRestart { .. } => "WithdrawRestart",
+            Action::ExcludeVoter { .. } => "ExcludeVoter",
+            Action::ClearVotingExclusions => "ClearVotingExclusions",
             Action::RestartNode { .. } => "RestartNode",
             Action::Delete { .. } => "Delete",
             Action::Secure(order) => order.step_name(),

@@ -36,6 +36,7 @@ const SUMMARY: &str = "/_cluster/state/version,master_node,nodes?master_timeout=
 const DETAILS: &str = "/_cluster/state/nodes,metadata,routing_table?master_timeout=3s&expand_wildcards=all\
     &filter_path=nodes.*.name,nodes.*.version,nodes.*.roles,nodes.*.attributes.zone,\
     metadata.cluster_coordination.last_committed_config,\
+    metadata.cluster_coordination.voting_config_exclusions,\
     metadata.indices.*.settings,-metadata.indices.*.settings.index.analysis,\
     metadata.indices.*.mappings._meta.searchcell,\
     metadata.indices.*.mappings.*._meta.searchcell,routing_table.indices.*.shards.*.state,\
@@ -46,6 +47,7 @@ const NODES: &str = "/_nodes/http?timeout=3s\
     &filter_path=nodes.*.name,nodes.*.version,nodes.*.roles,nodes.*.attributes.zone";
 const SETTINGS: &str = "/_cluster/settings?flat_settings=true&master_timeout=3s&filter_path=persistent";
 const COUNTS: &str = "/_stats/docs,store?level=shards&filter_path=indices.*.shards.*.routing.primary,\
+    indices.*.shards.*.routing.node,\
     indices.*.shards.*.docs.count,indices.*.shards.*.docs.deleted,\
     indices.*.shards.*.store.size_in_bytes";
 
@@ -333,7 +335,8 @@ impl SearchApi for ElasticHttp {
     async fn sizes(&self, cluster: &ClusterKey) -> Result<ClusterSizes, SearchError> {
         let stats: Stats = self.get("stats", cluster, COUNTS).await?;
         let disks: DiskStats = self.get("disks", cluster, DISKS).await?;
-        Ok(ClusterSizes { counts: stats.counts().into(), loads: disks.loads(), disks: disks.disks() })
+        let (counts, loads) = (stats.counts().into(), disks.loads());
+        Ok(ClusterSizes { counts, loads, disks: disks.disks(&stats.stored()) })
     }
 
     async fn reload_keystore(
@@ -407,6 +410,19 @@ impl SearchApi for ElasticHttp {
         let answer = self.request("withdraw_restart", cluster, Method::Delete, &path, None).await?;
         // Somebody else was faster.
         if answer.status == 404 { Ok(()) } else { answer.ok().map(drop) }
+    }
+
+    async fn exclude_voter(&self, cluster: &ClusterKey, node: &str) -> Result<(), SearchError> {
+        let path = format!("/_cluster/voting_config_exclusions?node_names={}&timeout=20s", segment(node));
+        self.request("exclude_voter", cluster, Method::Post, &path, None).await?.ok()?;
+        Ok(())
+    }
+
+    async fn clear_voting_exclusions(&self, cluster: &ClusterKey) -> Result<(), SearchError> {
+        // The nodes may stay.
+        let path = "/_cluster/voting_config_exclusions?wait_for_removal=false";
+        self.request("clear_voting_exclusions", cluster, Method::Delete, path, None).await?.ok()?;
+        Ok(())
     }
 
     async fn put_settings(

@@ -257,6 +257,7 @@ impl<E: SearchApi> ElasticReader<E> {
             settings: details.settings,
             indices: details.indices,
             voting: details.voting,
+            no_votes: details.no_votes,
             loads: entry.sizes.as_ref().map(|sizes| sizes.loads.clone()),
             shutdowns: Shutdowns::Unknown,
             unassigned: None,

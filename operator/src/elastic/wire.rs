@@ -67,6 +67,14 @@ struct Metadata {
 struct Coordination {
     #[serde(default)]
     last_committed_config: BTreeSet<String>,
+    #[serde(default)]
+    voting_config_exclusions: Vec<VotingExclusion>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct VotingExclusion {
+    #[serde(default)]
+    node_name: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -143,6 +151,8 @@ struct ShardStats {
 struct ShardRouting {
     #[serde(default)]
     primary: bool,
+    #[serde(default)]
+    node: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -291,14 +301,17 @@ impl DiskStats {
         self.nodes.values().filter_map(load).collect()
     }
 
-    /// Disks by node name. A node that does not say both figures is left out.
-    pub fn disks(self) -> BTreeMap<String, NodeDisk> {
-        let disk = |node: NodeStats| {
+    /// Disks by node name. `shards`: what the shards of each node take, by its id. A node that does not say both figures is left
+    /// out.
+    pub fn disks(self, shards: &BTreeMap<String, i64>) -> BTreeMap<String, NodeDisk> {
+        let disk = |(id, node): (String, NodeStats)| {
             let total = node.fs.total?;
-            let disk = NodeDisk { total: total.total_in_bytes?, available: total.available_in_bytes? };
+            let shards = shards.get(&id).copied().unwrap_or_default();
+            let disk =
+                NodeDisk { total: total.total_in_bytes?, available: total.available_in_bytes?, shards };
             Some((node.name, disk))
         };
-        self.nodes.into_values().filter_map(disk).collect()
+        self.nodes.into_iter().filter_map(disk).collect()
     }
 }
 
@@ -383,8 +396,10 @@ impl ClusterState {
             };
             nodes.insert(node.name.clone(), known);
         }
-        let voting = self.metadata.cluster_coordination.last_committed_config;
-        ClusterDetails { nodes, settings: settings.persistent, voting, indices: indices.into() }
+        let Coordination { last_committed_config: voting, voting_config_exclusions } =
+            self.metadata.cluster_coordination;
+        let no_votes = voting_config_exclusions.into_iter().map(|of| of.node_name).collect();
+        ClusterDetails { nodes, settings: settings.persistent, voting, no_votes, indices: indices.into() }
     }
 }
 
@@ -457,6 +472,16 @@ impl Stats {
             counts
         };
         self.indices.iter().map(|(name, index)| (name.clone(), count(index))).collect()
+    }
+
+    /// Bytes of all copies, by the persistent id of their node.
+    pub fn stored(&self) -> BTreeMap<String, i64> {
+        let mut stored: BTreeMap<String, i64> = BTreeMap::new();
+        for copy in self.indices.values().flat_map(|index| index.shards.values().flatten()) {
+            let of_node = stored.entry(copy.routing.node.clone()).or_default();
+            *of_node = of_node.saturating_add(copy.store.size_in_bytes);
+        }
+        stored
     }
 }
 

@@ -59,6 +59,8 @@ pub enum Edit {
     DrainCluster(String),
     OpenCluster(String),
     DataPerZone(i32),
+    /// Data nodes in each zone, and masters: more or fewer.
+    Nodes(i32, i32),
     IngestFixed(i32),
     IngestAutoscaled(i32, i32),
     ClusterSetting(i64),
@@ -372,6 +374,9 @@ pub fn edit(spec: &mut SearchCellSpec, change: &Edit) {
         Edit::DrainCluster(name) => let_land(spec, name, ClusterPlacement::Drain),
         Edit::OpenCluster(name) => let_land(spec, name, ClusterPlacement::Open),
         Edit::DataPerZone(nodes) => spec.nodes.data.per_zone = spec.nodes.data.per_zone.max(*nodes),
+        Edit::Nodes(per_zone, masters) => {
+            (spec.nodes.data.per_zone, spec.nodes.master.count) = (*per_zone, *masters);
+        }
         Edit::IngestFixed(replicas) => {
             if let Some(ingest) = &mut spec.nodes.ingest {
                 (ingest.replicas, ingest.autoscaling) = (Some(*replicas), None);

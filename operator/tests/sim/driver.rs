@@ -358,7 +358,8 @@ impl Run {
     /// Faults are over: the world must come to rest, and stay there.
     async fn rest(&mut self) {
         let (mut settled_for, mut logged) = (0, 0);
-        let patience = if self.scenario.kind == Kind::Rolling { PATIENCE_ROLLING_S } else { PATIENCE_S };
+        let is_long = matches!(self.scenario.kind, Kind::Rolling | Kind::Scaling);
+        let patience = if is_long { PATIENCE_ROLLING_S } else { PATIENCE_S };
         let calm_at = {
             let mut world = lock(&self.world);
             world.network = Network::default();

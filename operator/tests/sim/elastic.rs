@@ -19,6 +19,8 @@ pub struct Cluster {
     pub identity: String,
     /// Persistent node ids of the voting configuration; names of bootstrap nodes that were not there yet.
     pub voting: BTreeSet<String>,
+    /// Names of masters that are kept from voting.
+    pub no_votes: BTreeSet<String>,
     pub master: Option<String>,
     pub election_due: u64,
     pub members: BTreeMap<String, ElasticNode>,
@@ -106,7 +108,10 @@ fn elect(world: &mut World, uuid: &str) {
     }
     if ms >= cluster.election_due || calm {
         cluster.election_due = 0;
-        let master = voters.iter().find(|(id, _)| cluster.voting.contains(*id)).map(|(_, name)| name.clone());
+        let may_lead = |(id, name): &(&String, &String)| {
+            cluster.voting.contains(*id) && !cluster.no_votes.contains(*name)
+        };
+        let master = voters.iter().find(may_lead).map(|(_, name)| name.clone());
         cluster.version += 1;
         let text = format!("elasticsearch {uuid}: {master:?} elected");
         cluster.master = master;
@@ -176,22 +181,27 @@ fn admit(world: &mut World, uuid: &str, container: &Container, id: String) {
 /// Auto-reconfiguration: live masters vote, an odd number of them, and never fewer than three while there were three.
 fn reconfigure(world: &mut World, uuid: &str) {
     let cluster = world.elastic.clusters.get_mut(uuid).unwrap();
-    let live: BTreeSet<String> = cluster
-        .members
-        .values()
-        .filter(|member| member.roles == ["master"])
-        .map(|member| member.id.clone())
+    if cluster.master.as_ref().is_some_and(|master| cluster.no_votes.contains(master))
+        && cluster.voting.len() > 1
+    {
+        // It hands over to another one.
+        cluster.master = None;
+    }
+    let live: BTreeSet<String> = (cluster.members.iter())
+        .filter(|(name, member)| member.roles == ["master"] && !cluster.no_votes.contains(*name))
+        .map(|(_, member)| member.id.clone())
         .collect();
     let master_id =
         cluster.master.as_ref().and_then(|name| cluster.members.get(name)).map(|member| member.id.clone());
     let size = if live.len().is_multiple_of(2) { live.len().saturating_sub(1) } else { live.len() };
-    let next: BTreeSet<String> = if live.len() >= 3 || cluster.voting.len() == 1 {
-        let mut order: Vec<&String> = live.iter().collect();
-        order.sort_by_key(|id| (Some(*id) != master_id.as_ref(), !cluster.voting.contains(*id)));
-        order.into_iter().take(size).cloned().collect()
-    } else {
-        return;
-    };
+    let next: BTreeSet<String> =
+        if live.len() >= 3 || cluster.voting.len() == 1 || !cluster.no_votes.is_empty() {
+            let mut order: Vec<&String> = live.iter().collect();
+            order.sort_by_key(|id| (Some(*id) != master_id.as_ref(), !cluster.voting.contains(*id)));
+            order.into_iter().take(size).cloned().collect()
+        } else {
+            return;
+        };
     if !next.is_empty() && next != cluster.voting {
         cluster.voting = next;
         cluster.version += 1;

@@ -17,6 +17,7 @@ use crate::calls::Pass;
 use crate::objects::{K, Obj};
 use crate::placed::{self, LastTable};
 use crate::rolling;
+use crate::scaling;
 use crate::store::NAMESPACE;
 use crate::world::World;
 
@@ -124,7 +125,7 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
         }
         (None, Some(Obj::ConfigMap(map))) => bootstrapped(world, pass, &map.metadata),
         (Some(Obj::ConfigMap(map)), None) => unbootstrapped(world, pass, &map.metadata),
-        (Some(Obj::Claim(claim)), None) => claim_deleted(world, &claim.metadata),
+        (Some(Obj::Claim(claim)), None) => claim_deleted(world, claim),
         (Some(Obj::Claim(before)), Some(Obj::Claim(after))) => {
             let uuid = |claim: &PersistentVolumeClaim| {
                 annotation(&claim.metadata, ANNOTATION_CLUSTER_UUID).map(str::to_owned)
@@ -140,7 +141,7 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
         (Some(Obj::StatefulSet(a)), Some(Obj::StatefulSet(b))) => {
             let replicas = |set: &StatefulSet| set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
             if replicas(b) < replicas(a) {
-                world.violated(NOTHING_UNASKED, format!("StatefulSet {name} has fewer nodes"));
+                scaling::on_shrink(world, a, b);
             }
             if a.spec.as_ref().map(|spec| &spec.template) != b.spec.as_ref().map(|spec| &spec.template) {
                 template_changed(world, &b.metadata);
@@ -277,8 +278,19 @@ fn went(world: &mut World, gone: &Obj) {
     }
 }
 
-fn claim_deleted(world: &mut World, meta: &ObjectMeta) {
+fn claim_deleted(world: &mut World, claim: &PersistentVolumeClaim) {
+    let meta = &claim.metadata;
     let (cell, cluster) = cell_and_cluster(meta);
+    let deletes = |cell: &Arc<SearchCell>| cell.spec.deletion_policy == DeletionPolicy::Delete;
+    let stays = |cell: &Arc<SearchCell>| {
+        cell.metadata.deletion_timestamp.is_none() && cell.spec.clusters.iter().any(|c| c.name == cluster)
+    };
+    if world.history.recent(world.ms, &cell).all(&stays)
+        && world.history.recent(world.ms, &cell).any(&deletes)
+        && scaling::may_delete(world, claim)
+    {
+        return;
+    }
     let allowed = world.history.recent(world.ms, &cell).any(|cell| {
         let leaves = cell.metadata.deletion_timestamp.is_some()
             || !cell.spec.clusters.iter().any(|c| c.name == cluster);

@@ -24,6 +24,7 @@ mod placed;
 mod pressure;
 mod rng;
 mod rolling;
+mod scaling;
 mod scenario;
 mod secure;
 mod settled;

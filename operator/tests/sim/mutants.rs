@@ -23,7 +23,7 @@ use searchcell_operator::decide::Decide;
 
 use crate::invariants as inv;
 use crate::scenario::Kind;
-use crate::{keystore, placed, rolling, secure, settled, tenants};
+use crate::{keystore, placed, rolling, scaling, secure, settled, tenants};
 
 /// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +116,14 @@ pub enum Bug {
     AllClustersAtOnce,
     /// Copies are waited for that no node of the newer version can take.
     VersionsAreEqual,
+    /// Nodes that are to go are taken for empty.
+    NodesAreEmpty,
+    /// Masters that are to go are taken for ones without a vote.
+    MastersAreVoteless,
+    /// Nodes that were to go, and stay, get no shards any more.
+    DrainIsForgotten,
+    /// Nothing is told to Elasticsearch before masters go, and nothing is taken back.
+    VotesStayTaken,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
@@ -169,6 +177,10 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::ZonesAreSpared, Kind::Rolling, &[rolling::ZONE_SPARED, rolling::LAST_COPY]),
     (Bug::AllClustersAtOnce, Kind::Rolling, &[rolling::ONE_AT_A_TIME]),
     (Bug::VersionsAreEqual, Kind::Rolling, &[rolling::ROLLED]),
+    (Bug::NodesAreEmpty, Kind::Scaling, &[scaling::EMPTY_FIRST, scaling::VOLUME_NOT_NEEDED]),
+    (Bug::MastersAreVoteless, Kind::Scaling, &[scaling::VOTELESS_FIRST]),
+    (Bug::DrainIsForgotten, Kind::Scaling, &[scaling::NOTHING_LEFT]),
+    (Bug::VotesStayTaken, Kind::Scaling, &[scaling::NOTHING_LEFT]),
 ];
 
 /// The core with a bug.
@@ -233,6 +245,12 @@ impl Decide for Mutant {
         if self.is(Bug::CopiesAreStarted) {
             rolling::all_started(&mut snapshot);
         }
+        if self.is(Bug::NodesAreEmpty) {
+            scaling::all_empty(&mut snapshot);
+        }
+        if self.is(Bug::MastersAreVoteless) {
+            scaling::nobody_votes(&mut snapshot);
+        }
         if self.is(Bug::NobodyIsMissing) {
             rolling::all_ready(&mut snapshot);
         }
@@ -270,6 +288,10 @@ impl Decide for Mutant {
             }
             Bug::RestartsTogether | Bug::RestartsUpdated => {
                 rolling::restart_more(&cell, &snapshot, &mut plan, self.0);
+            }
+            Bug::DrainIsForgotten => scaling::forget(&mut plan),
+            Bug::VotesStayTaken => {
+                plan.steps.retain(|s| !matches!(s.action, Action::ClearVotingExclusions));
             }
             Bug::OperationStays => plan.operations.retain(|_, operation| operation.is_some()),
             Bug::NoAwareness => plan.steps.retain(|s| !matches!(s.action, Action::PutSettings(_))),

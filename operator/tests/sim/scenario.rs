@@ -53,9 +53,11 @@ pub enum Kind {
     Dedicating,
     /// Nodes restart since their settings change, under faults.
     Rolling,
+    /// Nodes are added and taken away, under faults and in the middle of restarts.
+    Scaling,
 }
 
-const KINDS: [(Kind, u64); 16] = [
+const KINDS: [(Kind, u64); 17] = [
     (Kind::Faults, 34),
     (Kind::Edits, 20),
     (Kind::Removal, 6),
@@ -73,6 +75,7 @@ const KINDS: [(Kind, u64); 16] = [
     (Kind::Dedicating, 8),
     // Each takes an hour or two of simulated time.
     (Kind::Rolling, 6),
+    (Kind::Scaling, 10),
 ];
 
 #[derive(Clone, Debug)]
@@ -172,6 +175,7 @@ impl<'a> Story<'a> {
             Kind::Placing => self.placing(),
             Kind::Dedicating => self.dedicating(),
             Kind::Rolling => self.rolling(),
+            Kind::Scaling => self.scaling(),
         }
     }
 
@@ -382,22 +386,48 @@ impl<'a> Story<'a> {
                 _ => Edit::NodeSetting(value),
             };
             self.edit(at, edit);
-            for _ in 0..self.rng.range(0, 3) {
-                let fault = at + self.rng.range(1, 200);
-                let act = match self.rng.below(6) {
-                    0 => Act::Evict,
-                    1 => Act::KillContainer,
-                    2 => Act::Crash { after: self.rng.below(6), with_effect: self.rng.chance(50) },
-                    3 => Act::Flaky { refuse: 20, lose: 20, slow: 20, stale: 60 },
-                    4 => Act::SecondLeader,
-                    _ => Act::NodeOff,
-                };
-                self.at(fault, act);
-                let end = fault + self.rng.range(10, 90);
-                self.at(end, Act::AllOn);
-                self.at(end, Act::Steady);
-                self.at(end, Act::EndSecondLeader);
+            self.trouble(at);
+            at += self.rng.range(5, 300);
+        }
+    }
+
+    /// A few faults after something was asked for, each with its end.
+    fn trouble(&mut self, at: u64) {
+        for _ in 0..self.rng.range(0, 3) {
+            let fault = at + self.rng.range(1, 200);
+            let act = match self.rng.below(6) {
+                0 => Act::Evict,
+                1 => Act::KillContainer,
+                2 => Act::Crash { after: self.rng.below(6), with_effect: self.rng.chance(50) },
+                3 => Act::Flaky { refuse: 20, lose: 20, slow: 20, stale: 60 },
+                4 => Act::SecondLeader,
+                _ => Act::NodeOff,
+            };
+            self.at(fault, act);
+            let end = fault + self.rng.range(10, 90);
+            self.at(end, Act::AllOn);
+            self.at(end, Act::Steady);
+            self.at(end, Act::EndSecondLeader);
+        }
+    }
+
+    /// More nodes and fewer, sometimes taken back halfway, sometimes while nodes restart.
+    fn scaling(&mut self) {
+        self.faults(0, 4);
+        if self.rng.chance(50) {
+            self.edit(2, Edit::Policy(DeletionPolicy::Delete));
+        }
+        let mut at = self.rng.range(90, 300);
+        for _ in 0..self.rng.range(2, 6) {
+            let masters = if self.spec.zones.len() < 3 { 1 } else { 3 + 2 * self.rng.below(2) as i32 };
+            let per_zone = self.rng.range(1, 3) as i32;
+            self.edit(at, Edit::Nodes(per_zone, masters));
+            if self.rng.chance(20) {
+                let value = self.rng.range(1, 3) as i64;
+                let soon = at + self.rng.range(1, 100);
+                self.edit(soon, Edit::RoleSetting("data".to_owned(), value));
             }
+            self.trouble(at);
             at += self.rng.range(5, 300);
         }
     }

@@ -20,6 +20,7 @@ use crate::elastic::Cluster;
 use crate::keystore;
 use crate::objects::K;
 use crate::rolling;
+use crate::scaling;
 use crate::scenario::Expect;
 use crate::shards::Index;
 use crate::store::{NAMESPACE, OPERATOR_NAMESPACE};
@@ -150,6 +151,9 @@ fn cell_is_whole(world: &World, cell: &SearchCell) -> Unsettled {
         }
         if let Some(records) = live.shutdowns.as_ref().filter(|records| !records.is_empty()) {
             return Some((rolling::NOTHING_LEFT, format!("{identity}: {records:?}")));
+        }
+        if let Some(left) = scaling::unsettled(live) {
+            return Some(left);
         }
         if let Some(value) = live.settings.get(ALLOCATION_ENABLE) {
             return Some((rolling::NOTHING_LEFT, format!("{identity}: {ALLOCATION_ENABLE} is {value}")));

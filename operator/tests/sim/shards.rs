@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use searchcell_core::domain::EsVersion;
-use searchcell_core::plan::ALLOCATION_ENABLE;
+use searchcell_core::plan::{ALLOCATION_ENABLE, ALLOCATION_EXCLUDE};
 use searchcell_core::snapshot::{ElasticNode, IndexFacts, OwnershipMark, ShardCopy, ShardState};
 use serde_json::Value;
 
@@ -306,7 +306,7 @@ fn rebalance(world: &mut World, cluster: &mut Cluster) {
                 continue;
             };
             let Some(zone) = cluster.members.get(node).map(|member| member.zone.clone()) else { continue };
-            let may_stay = fits_zone(cluster, &index, at, zone.as_deref());
+            let may_stay = fits_zone(cluster, &index, at, zone.as_deref()) && !is_excluded(cluster, node);
             let here = copies_on(cluster, &index, node);
             let mut targets: Vec<(usize, String, String)> = data_nodes(cluster)
                 .filter(|(other, to_zone, _)| fits(cluster, &index, at, other, to_zone.as_deref()))
@@ -357,7 +357,18 @@ fn fits(cluster: &Cluster, index: &Index, at: usize, node: &str, zone: Option<&s
         .flat_map(|(_, c)| c.node.iter().chain(&c.target))
         .any(|(name, _)| name == node);
     let stays = copy.node.as_ref().is_some_and(|(name, _)| name == node);
-    !same && !stays && fits_version(cluster, index, at, node) && fits_zone(cluster, index, at, zone)
+    let excluded = is_excluded(cluster, node);
+    !same
+        && !stays
+        && !excluded
+        && fits_version(cluster, index, at, node)
+        && fits_zone(cluster, index, at, zone)
+}
+
+/// Whether a node is to have no shards.
+pub fn is_excluded(cluster: &Cluster, node: &str) -> bool {
+    let excluded = cluster.settings.get(ALLOCATION_EXCLUDE).and_then(|value| value.as_str());
+    excluded.is_some_and(|names| names.split(',').any(|name| name == node))
 }
 
 /// A replica goes to a node that is as new as its primary's, and a primary to one as new as its own.

@@ -223,6 +223,7 @@ impl SearchApi for SimElastic {
                 nodes: cluster.members.clone(),
                 settings: cluster.settings.clone(),
                 voting: cluster.voting.clone(),
+                no_votes: cluster.no_votes.clone(),
                 indices: Arc::new(
                     cluster.indices.iter().map(|(name, index)| (name.clone(), index.facts())).collect(),
                 ),
@@ -238,8 +239,8 @@ impl SearchApi for SimElastic {
             let uuid = lock(&self.line.world).elastic.of_identity(&identity(key)).next().cloned();
             let Some(cluster) = uuid else { return details };
             // A failed shard query, read as "no shards".
-            let (nodes, settings, voting) = (cluster.members, cluster.settings, cluster.voting);
-            return Ok(ClusterDetails { nodes, settings, voting, indices: Arc::default() });
+            let Cluster { members: nodes, settings, voting, no_votes, .. } = cluster;
+            return Ok(ClusterDetails { nodes, settings, voting, no_votes, indices: Arc::default() });
         }
         details
     }
@@ -251,7 +252,7 @@ impl SearchApi for SimElastic {
                 largest_shard_documents: index.documents / i64::from(index.primaries.max(1)),
                 largest_shard_bytes: index.bytes / i64::from(index.primaries.max(1)),
             };
-            let disk = NodeDisk { total: 1 << 40, available: 1 << 39 };
+            let disk = NodeDisk { total: 1 << 40, available: 1 << 39, shards: 1 << 30 };
             let load = NodeLoad { cpu_percent: 30, heap_percent: 50 };
             ClusterSizes {
                 counts: Arc::new(
@@ -362,6 +363,26 @@ impl SearchApi for SimElastic {
             cluster.shutdowns.iter_mut().for_each(|records| {
                 records.remove(id);
             });
+            cluster.version += 1;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn exclude_voter(&self, key: &ClusterKey, node: &str) -> Result<(), SearchError> {
+        self.write(key, format!("exclude {node} from voting"), |world| {
+            let cluster = cluster(world, key)?;
+            cluster.no_votes.insert(node.to_owned());
+            cluster.version += 1;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn clear_voting_exclusions(&self, key: &ClusterKey) -> Result<(), SearchError> {
+        self.write(key, "clear voting exclusions".to_owned(), |world| {
+            let cluster = cluster(world, key)?;
+            cluster.no_votes.clear();
             cluster.version += 1;
             Ok(())
         })

@@ -58,6 +58,7 @@ pub fn dedicated_tenants() -> Vec<DedicatedTenant> {
 
 /// A cell by chance, as its story needs it.
 pub fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
+    let whole = matches!(kind, Kind::Rolling | Kind::Scaling);
     let zones = if kind == Kind::Rolling || rng.chance(85) { 3 } else { 1 };
     let clusters = match kind {
         Kind::Placing => 2 + usize::from(rng.chance(40)),
@@ -76,11 +77,7 @@ pub fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
         autoscaling: None,
         options: options.clone(),
     });
-    let masters = if zones == 1 || kind == Kind::LostMaster || (kind != Kind::Rolling && rng.chance(10)) {
-        1
-    } else {
-        3
-    };
+    let masters = if zones == 1 || kind == Kind::LostMaster || (!whole && rng.chance(10)) { 1 } else { 3 };
     let per_zone = if rng.chance(80) { 1 } else { 2 };
     let secure = kind == Kind::Rotation || rng.chance(40);
     let names = ["a", "b", "c"];

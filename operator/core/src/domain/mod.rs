@@ -97,6 +97,11 @@ impl ValidCell {
         self.zones.iter().map(|zone| zone.name.as_str()).collect()
     }
 
+    /// Whether a zone is to have nodes.
+    pub fn is_active(&self, zone: &str) -> bool {
+        self.zones.iter().any(|of| of.name == zone)
+    }
+
     /// How clients talk to its clusters.
     pub fn scheme(&self) -> &'static str {
         if self.is_secure { "https" } else { "http" }

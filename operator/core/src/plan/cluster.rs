@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
 use searchcell_crds::Reason;
 
-use super::{Draft, Turn, roll, settings, workloads};
+use super::{Draft, Turn, drain, roll, settings, workloads};
 use crate::build;
 use crate::domain::ValidCell;
 use crate::drift::{self, Live};
@@ -95,13 +95,19 @@ pub(super) fn plan_cluster(
         roll::withdraw(&scope, draft);
     }
     let is_held = workloads::plan_workloads(cell, key, objects, elastic, &identity, restarts, draft);
-    if restarts && !is_held {
+    let is_known = matches!(identity, Identity::Known(_));
+    let may_drain = !is_held && !roll::rolls(cell, key, objects);
+    let drains = is_known && drain::plan_drain(&scope, may_drain, draft);
+    if restarts && !is_held && !drains {
         roll::plan_roll(&scope, draft);
     }
     if let (Identity::Known(_), Some(facts)) = (&identity, elastic) {
-        let operation = draft.operation.as_ref().map_or(recorded, Option::as_ref);
-        let temporary = roll::wanted_allocation(key, operation, facts);
+        let operation = draft.operation.clone().unwrap_or_else(|| recorded.cloned());
+        let operation = operation.as_ref();
+        let temporary =
+            roll::wanted_allocation(key, operation, facts).or_else(|| drain::wanted_exclusion(operation));
         settings::plan_settings(cell, key, facts, temporary, draft);
+        drain::restore_votes(&scope, operation, draft);
     }
 }
 

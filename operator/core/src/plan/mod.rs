@@ -7,6 +7,7 @@
 
 mod certificates;
 mod cluster;
+mod drain;
 mod keystore;
 mod layers;
 mod removal;
@@ -22,6 +23,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use searchcell_crds::{Operation, Reason};
 
+pub use drain::{ALLOCATION_EXCLUDE, is_drain};
 pub use removal::{has_workloads, plan_deletion};
 pub use roll::{ALLOCATION_ENABLE, SHUTDOWN_REASON, outdated, rolls};
 pub use security::{NodeToAsk, Upkeep, nodes_to_ask, plan_security, supplied_secrets};
@@ -113,8 +115,9 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
     plan.steps.append(&mut upkeep.later);
 
     let restarts = order.is_busy() && !plan.operations.is_empty();
-    let unsettled =
-        restarts || cell.clusters.iter().any(|cluster| is_unsettled(cell, snapshot, &cluster.name));
+    let unsettled = restarts
+        || plan.operations.values().any(Option::is_some)
+        || cell.clusters.iter().any(|cluster| is_unsettled(cell, snapshot, &cluster.name));
     plan.wake_after = match (plan.steps.is_empty() && !unsettled, any_pod_ready) {
         (true, _) => WAKE_AT_REST,
         (false, _) if !plan.steps.is_empty() => WAKE_WHILE_BUSY,

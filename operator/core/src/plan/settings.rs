@@ -45,6 +45,12 @@ fn own(wanted: &mut BTreeMap<String, Value>, name: String, value: Value) {
     wanted.insert(OWNED_SETTINGS.to_owned(), owned);
 }
 
+/// Whether a setting that is in force is the operator's or the user's, by the record of names.
+pub(super) fn is_owned(facts: &ElasticFacts, name: &str) -> bool {
+    let owned = facts.settings.get(OWNED_SETTINGS).map(setting_text).unwrap_or_default();
+    owned.split(',').any(|owned| owned == name)
+}
+
 /// `temporary`: what an operation asks for while it lasts.
 pub(super) fn plan_settings(
     cell: &ValidCell,

@@ -49,7 +49,7 @@ pub(super) fn plan_workloads(
         );
         return true;
     }
-    let masters = wanted_masters(cell, key, objects, draft);
+    let masters = wanted_masters(cell, key, objects);
     let mut sets = Vec::new();
     for zone in &cell.zones {
         if let Some(count) = masters.get(&zone.name).copied().filter(|count| *count > 0) {
@@ -83,6 +83,8 @@ pub(super) fn plan_workloads(
 /// fewest. Counts StatefulSets and, for a cluster that comes back, the claims of its masters.
 pub fn master_layout(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects) -> BTreeMap<String, i32> {
     let mut layout: BTreeMap<String, i32> = BTreeMap::new();
+    let is_master = |meta| role_and_zone(meta).0 == Some(Role::Master.as_str());
+    let has_masters = objects.stateful_sets.iter().any(|set| is_master(&set.metadata));
     for zone in &cell.zones {
         let of_zone = |meta| role_and_zone(meta) == (Some(Role::Master.as_str()), Some(zone.name.as_str()));
         let live = (objects.stateful_sets.iter())
@@ -94,7 +96,8 @@ pub fn master_layout(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects) 
             .filter_map(|claim| claim.metadata.name.as_deref()?.strip_prefix(&prefix)?.parse::<i32>().ok())
             .map(|ordinal| ordinal.saturating_add(1))
             .max();
-        layout.insert(zone.name.clone(), live.max(claimed).unwrap_or(0));
+        // What a master that was taken away has left does not bring it back.
+        layout.insert(zone.name.clone(), live.or(claimed.filter(|_| !has_masters)).unwrap_or(0));
     }
     while layout.values().sum::<i32>() < cell.master_count {
         // Ties go to the first name, so that the answer depends on nothing but the input.
@@ -105,12 +108,7 @@ pub fn master_layout(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects) 
     layout
 }
 
-fn wanted_masters(
-    cell: &ValidCell,
-    key: &ClusterKey,
-    objects: &CellObjects,
-    draft: &mut Draft,
-) -> BTreeMap<String, i32> {
+fn wanted_masters(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects) -> BTreeMap<String, i32> {
     // While the cluster forms, its masters are those that the bootstrap map names, whatever the spec says by now.
     if let Some(names) = bootstrap_names(cell, key, objects) {
         let mut layout = BTreeMap::new();
@@ -121,16 +119,7 @@ fn wanted_masters(
         }
         return layout;
     }
-    let layout = master_layout(cell, key, objects);
-    if layout.values().sum::<i32>() > cell.master_count {
-        draft.hold(
-            &key.cluster,
-            Reason::NotSupportedYet,
-            "spec.nodes.master.count is lower than the number of masters that are there: taking masters away comes with \
-             a later version of the operator; set it back",
-        );
-    }
-    layout
+    master_layout(cell, key, objects)
 }
 
 fn is_pod_of(name: &str, prefix: &str) -> bool {
@@ -281,13 +270,6 @@ fn plan_stateful_set(
                     &key.cluster,
                     format!("{role} nodes of zone {} grow from {current} to {replicas}", zone.name),
                     Action::Scale { target, replicas },
-                );
-            } else if current > replicas && role == Role::Data {
-                draft.hold(
-                    &key.cluster,
-                    Reason::NotSupportedYet,
-                    "spec.nodes.data.perZone is lower than the number of nodes that are there: taking data nodes away comes \
-                     with a later version of the operator; set it back",
                 );
             }
         }

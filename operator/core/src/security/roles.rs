@@ -18,6 +18,7 @@ pub fn roles() -> String {
                 "cluster:admin/settings/update",
                 "cluster:admin/nodes/reload_secure_settings",
                 "cluster:admin/shutdown/*",
+                "cluster:admin/voting_config/*",
             ]),
             json!([
                 {"names": ["*"], "privileges": ["monitor", "view_index_metadata"]},

@@ -15,7 +15,7 @@ use crate::domain::{EsVersion, ValidCell};
 use crate::identity::{Identity, identity};
 use crate::names::ClusterKey;
 use crate::placement::{Copies, verify};
-use crate::plan::{has_workloads, rolls};
+use crate::plan::{has_workloads, is_drain, rolls};
 use crate::security::keystore::resolve;
 use crate::snapshot::{CellSnapshot, ElasticFacts, Reading, is_ready};
 use crate::step::{Outcome, Plan};
@@ -118,6 +118,7 @@ impl Report {
         let is_whole = missing_nodes.is_empty() && wanted.workloads_exist;
         let was_settled = !matches!(before.phase, ClusterPhase::Pending | ClusterPhase::Forming);
         let operation = plan.operations.get(&key.cluster).cloned().unwrap_or(before.operation);
+        let drains = operation.as_ref().is_some_and(is_drain);
         let restarting = operation.as_ref().map(|operation| operation.nodes.as_slice()).unwrap_or_default();
         let only_restarting = missing_nodes.iter().all(|node| restarting.contains(node));
         let is_behind = cell.is_some_and(|cell| snapshot.restarts_nodes && rolls(cell, key, &objects));
@@ -125,10 +126,13 @@ impl Report {
             ClusterPhase::Unavailable
         } else if !was_settled && (!is_whole || why_not_serving.is_some()) {
             if wanted.workloads_exist { ClusterPhase::Forming } else { ClusterPhase::Pending }
-        } else if !is_whole && wanted.only_new_nodes_missing(&objects, &missing_nodes) {
+        } else if (!is_whole && wanted.only_new_nodes_missing(&objects, &missing_nodes))
+            || (drains && is_whole && copies.lost == 0)
+        {
             ClusterPhase::Scaling
         } else if wanted.workloads_exist
             && only_restarting
+            && !drains
             && (operation.is_some() || (is_behind && copies.lost == 0))
         {
             ClusterPhase::Rolling
@@ -214,6 +218,13 @@ impl Report {
             }
             ClusterPhase::Forming => {
                 Some((Reason::Forming, format!("cluster {name} forms for the first time")))
+            }
+            ClusterPhase::Scaling if self.missing_nodes.is_empty() => {
+                let nodes = self.status.operation.iter().flat_map(|of| of.nodes.clone()).collect::<Vec<_>>();
+                Some((
+                    Reason::Draining,
+                    format!("nodes of cluster {name} are emptied, to be removed: {}", some_of(&nodes)),
+                ))
             }
             ClusterPhase::Scaling => Some((
                 Reason::Scaling,

@@ -67,7 +67,9 @@ pub fn facts(cluster: &str) -> ElasticFacts {
         disks: Some(
             ["a", "b", "c"]
                 .into_iter()
-                .map(|zone| (format!("data-{zone}"), NodeDisk { total: 1 << 40, available: 1 << 39 }))
+                .map(|zone| {
+                    (format!("data-{zone}"), NodeDisk { total: 1 << 40, available: 1 << 39, shards: 0 })
+                })
                 .collect(),
         ),
         ..ElasticFacts::default()

@@ -31,8 +31,10 @@ pub fn at_rest(change: impl FnOnce(&mut Value)) -> World {
         let Reading::Known(facts) = reading else { continue };
         facts.shutdowns = Shutdowns::Known(BTreeMap::new());
         facts.voting = facts.nodes.values().map(|node| node.id.clone()).collect();
-        let (load, disk) =
-            (NodeLoad { cpu_percent: 20, heap_percent: 50 }, NodeDisk { total: 100, available: 50 });
+        let (load, disk) = (
+            NodeLoad { cpu_percent: 20, heap_percent: 50 },
+            NodeDisk { total: 100, available: 50, shards: 10 },
+        );
         facts.loads = Some(facts.nodes.keys().map(|name| (name.clone(), load)).collect());
         facts.disks = Some(facts.nodes.keys().map(|name| (name.clone(), disk)).collect());
     }

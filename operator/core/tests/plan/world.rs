@@ -269,6 +269,21 @@ impl World {
                     records.remove(&id);
                 }
             }
+            Action::ExcludeVoter { name } => {
+                for reading in self.snapshot.elastic.values_mut() {
+                    if let Reading::Known(facts) = reading {
+                        facts.voting.remove(&name);
+                        facts.no_votes.insert(name.clone());
+                    }
+                }
+            }
+            Action::ClearVotingExclusions => {
+                for reading in self.snapshot.elastic.values_mut() {
+                    if let Reading::Known(facts) = reading {
+                        facts.no_votes.clear();
+                    }
+                }
+            }
             Action::RestartNode { target } => {
                 objects.pods.retain(|o| o.metadata.uid.as_deref() != Some(&target.uid));
             }

@@ -101,6 +101,14 @@ pub fn step(step: &Step, view: &View<'_>) -> Line {
         Action::WithdrawRestart { .. } => {
             Line::new(Verb::Change, format!("cluster {} is told that no node restarts", cluster()), &step.why)
         }
+        Action::ExcludeVoter { name } => Line::new(
+            Verb::Change,
+            format!("cluster {} counts without the vote of {name}", cluster()),
+            &step.why,
+        ),
+        Action::ClearVotingExclusions => {
+            Line::new(Verb::Change, format!("all masters of cluster {} vote", cluster()), &step.why)
+        }
         Action::PutSettings(settings) => {
             let before = facts().map(|facts| &facts.settings);
             Line::new(Verb::Change, format!("settings of cluster {}", cluster()), "")

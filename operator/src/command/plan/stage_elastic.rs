@@ -94,6 +94,7 @@ impl SearchApi for StageElastic {
                 nodes: facts.nodes.clone(),
                 settings: facts.settings.clone(),
                 voting: facts.voting.clone(),
+                no_votes: facts.no_votes.clone(),
                 indices: facts.indices.clone(),
             })
         })
@@ -159,6 +160,23 @@ impl SearchApi for StageElastic {
 
     async fn shutdowns(&self, cluster: &ClusterKey) -> Result<Shutdowns, SearchError> {
         self.look(cluster, |facts| Ok(facts.shutdowns.clone()))
+    }
+
+    async fn exclude_voter(&self, cluster: &ClusterKey, node: &str) -> Result<(), SearchError> {
+        self.write(cluster, |facts| {
+            if let Some(id) = facts.nodes.get(node).map(|node| node.id.clone()) {
+                facts.voting.remove(&id);
+            }
+            facts.no_votes.insert(node.to_owned());
+            Ok(())
+        })
+    }
+
+    async fn clear_voting_exclusions(&self, cluster: &ClusterKey) -> Result<(), SearchError> {
+        self.write(cluster, |facts| {
+            facts.no_votes.clear();
+            Ok(())
+        })
     }
 
     async fn announce_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError> {

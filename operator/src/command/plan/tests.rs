@@ -130,7 +130,7 @@ impl World {
                 let roles = vec![role.to_owned()];
                 let node = ElasticNode { id: name.clone(), version: "9.5.3".into(), roles, zone };
                 facts.nodes.insert(name.clone(), node);
-                let disk = NodeDisk { total: 1 << 40, available: 1 << 40 };
+                let disk = NodeDisk { total: 1 << 40, available: 1 << 40, shards: 0 };
                 facts.disks.as_mut().unwrap().insert(name.clone(), disk);
                 if role == "master" {
                     facts.master = Some(name);

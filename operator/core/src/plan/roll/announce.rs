@@ -3,10 +3,10 @@
 //! operation that status records: nothing is left behind by an operator that dies. Pure.
 
 use k8s_openapi::api::core::v1::Pod;
-use searchcell_crds::{Operation, OperationKind, Reason};
+use searchcell_crds::{Operation, Reason};
 use serde_json::Value;
 
-use super::{Scope, name};
+use super::{Scope, is_restart, name};
 use crate::names::{ClusterKey, LABEL_ROLE, Role};
 use crate::plan::Draft;
 use crate::plan::settings::setting_text;
@@ -51,13 +51,14 @@ pub(in crate::plan) fn withdraw(scope: &Scope<'_>, draft: &mut Draft) {
     let Shutdowns::Known(records) = &facts.shutdowns else { return };
     for (id, _) in records.iter().filter(|(_, record)| record.reason == SHUTDOWN_REASON) {
         let node = facts.nodes.iter().find(|(_, node)| node.id == *id).map(|(name, _)| name.as_str());
-        let is_needed = scope.recorded.is_some_and(|recorded| match node {
-            Some(node) => {
-                recorded.nodes.iter().any(|other| other == node) && !has_returned(scope, recorded, node)
-            }
-            // It is away, and it is the one: there is one operation at a time.
-            None => true,
-        });
+        let is_needed =
+            scope.recorded.filter(|recorded| is_restart(recorded)).is_some_and(|recorded| match node {
+                Some(node) => {
+                    recorded.nodes.iter().any(|other| other == node) && !has_returned(scope, recorded, node)
+                }
+                // It is away, and it is the one: there is one operation at a time.
+                None => true,
+            });
         if !is_needed {
             let action = Action::WithdrawRestart { id: id.clone() };
             let why = format!("{} does not restart any more", node.unwrap_or(id));
@@ -98,8 +99,7 @@ pub(in crate::plan) fn wanted_allocation(
 ) -> Option<(String, Value)> {
     let of_data = |operation: &&Operation| {
         let data = format!("{}-{}-", key.name(), Role::Data);
-        matches!(operation.kind, OperationKind::RestartNode | OperationKind::RestartZone)
-            && operation.nodes.iter().any(|node| node.starts_with(&data))
+        is_restart(operation) && operation.nodes.iter().any(|node| node.starts_with(&data))
     };
     operation.filter(of_data)?;
     let is_wanted = match facts.shutdowns {

@@ -32,17 +32,33 @@ pub(super) fn cluster(scope: &Scope<'_>) -> Result<(), Hold> {
     let members = Members { objects: scope.objects, elastic: scope.elastic };
     let is_settled = || {
         let facts = known(&members)?;
-        all_joined(&members, facts)?;
+        all_joined(&members, facts, &[])?;
         shards_settled(facts)
     };
     is_settled().map_err(|shut| scope.hold(shut))
+}
+
+/// What has to hold of the cluster but for nodes that are to go.
+pub(in crate::plan) fn others<'a>(scope: &Scope<'a>, leaving: &[String]) -> Result<&'a ElasticFacts, Shut> {
+    disruption_may_start(scope.key, &scope.objects.secrets).map_err(|hold| (hold.reason, hold.message))?;
+    let members = Members { objects: scope.objects, elastic: scope.elastic };
+    let facts = known(&members)?;
+    all_joined(&members, facts, leaving)?;
+    serves_all(facts)?;
+    Ok(facts)
+}
+
+/// Every copy that was started somewhere is, and stays where it is.
+pub(in crate::plan) fn serves_all(facts: &ElasticFacts) -> Result<(), Shut> {
+    shards_settled(facts)?;
+    primaries_started(facts)
 }
 
 /// What is wrong with a cluster: it does not serve all that it has, or not with all nodes.
 pub(super) fn trouble(members: &Members<'_>) -> Option<String> {
     let is_well = || {
         let facts = known(members)?;
-        all_joined(members, facts)?;
+        all_joined(members, facts, &[])?;
         primaries_started(facts)
     };
     is_well().err().map(|(_, message)| message)
@@ -50,16 +66,16 @@ pub(super) fn trouble(members: &Members<'_>) -> Option<String> {
 
 fn known<'a>(members: &Members<'a>) -> Result<&'a ElasticFacts, Shut> {
     let Some(facts) = members.elastic else {
-        return shut(Reason::Unreachable, "nodes restart only while the cluster can be read");
+        return shut(Reason::Unreachable, "the cluster cannot be read: no node is taken away");
     };
     if facts.master.is_none() {
-        return shut(Reason::NoMaster, "nodes restart only while there is an elected master");
+        return shut(Reason::NoMaster, "there is no elected master: no node is taken away");
     }
     Ok(facts)
 }
 
 /// Everybody who ought to be there is ready, and a member.
-fn all_joined(members: &Members<'_>, facts: &ElasticFacts) -> Result<(), Shut> {
+fn all_joined(members: &Members<'_>, facts: &ElasticFacts, but: &[String]) -> Result<(), Shut> {
     let pods = &members.objects.pods;
     let is_there = |name: &str| {
         let is_ready = |pod: &Pod| pod.metadata.name.as_deref() == Some(name) && is_ready(pod);
@@ -79,15 +95,13 @@ fn all_joined(members: &Members<'_>, facts: &ElasticFacts) -> Result<(), Shut> {
             missing.push(format!("nodes of {}", deployment.metadata.name.as_deref().unwrap_or_default()));
         }
     }
+    missing.retain(|name| !but.contains(name));
     missing.sort();
     if missing.is_empty() {
         return Ok(());
     }
     let names = some_of(&missing);
-    shut(
-        Reason::NodesMissing,
-        format!("a node restarts only while all others are members: waiting for {names}"),
-    )
+    shut(Reason::NodesMissing, format!("waiting until all nodes are ready, and members: {names}"))
 }
 
 /// Nothing is being made or moved, and what a restart took is back. Copies that never were anywhere are waited for by nobody.

@@ -6,7 +6,7 @@
 //! in between leaves behind what the next one finishes.
 
 mod announce;
-mod gates;
+pub(super) mod gates;
 mod nodes;
 mod order;
 mod zone;
@@ -24,6 +24,7 @@ pub(super) use order::Order;
 use order::Shut;
 
 use super::Draft;
+use super::settings::setting_text;
 use crate::build;
 use crate::domain::ValidCell;
 use crate::drift;
@@ -45,6 +46,11 @@ pub(super) struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// A setting as a data node has it: that of the cluster before that of its file.
+    pub(super) fn setting(&self, facts: &ElasticFacts, name: &str) -> Option<String> {
+        facts.settings.get(name).or_else(|| self.cell.data.settings.get(name)).map(setting_text)
+    }
+
     fn hold(&self, (reason, message): Shut) -> Hold {
         Hold { cluster: Some(self.key.cluster.clone()), reason, message }
     }
@@ -53,7 +59,7 @@ impl Scope<'_> {
 /// Plans the next step of whatever restarts in a cluster.
 pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
     draft.operation = Some(None);
-    if let Some(recorded) = scope.recorded {
+    if let Some(recorded) = scope.recorded.filter(|recorded| is_restart(recorded)) {
         if let Some(waits) = unfinished(scope, recorded) {
             draft.operation = Some(Some(recorded.clone()));
             return draft.hold(&scope.key.cluster, Reason::RollingOut, waits);
@@ -94,6 +100,11 @@ pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
     }
 }
 
+/// True for an operation that takes nodes away for a while.
+pub(super) fn is_restart(operation: &Operation) -> bool {
+    matches!(operation.kind, OperationKind::RestartNode | OperationKind::RestartZone)
+}
+
 fn name(pod: &Pod) -> &str {
     pod.metadata.name.as_deref().unwrap_or_default()
 }
@@ -115,9 +126,6 @@ fn recorded_pods<'a>(scope: &Scope<'a>, recorded: &Operation) -> Vec<&'a Pod> {
 
 /// Why an operation is not over: the pod is gone, and the node is not back.
 fn unfinished(scope: &Scope<'_>, recorded: &Operation) -> Option<String> {
-    if !matches!(recorded.kind, OperationKind::RestartNode | OperationKind::RestartZone) {
-        return None;
-    }
     let stay: Vec<&str> = recorded_pods(scope, recorded).into_iter().map(name).collect();
     let gone = recorded.nodes.iter().filter(|node| !stay.contains(&node.as_str()));
     let is_back = |node: &String| {

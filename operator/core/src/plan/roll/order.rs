@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::Reason;
 
 use super::gates::{self, Members};
+use super::is_restart;
 use super::nodes::rolls;
 use crate::build;
 use crate::domain::ValidCell;
@@ -26,7 +27,7 @@ struct Standing<'a> {
     name: &'a str,
     /// Not all of its nodes run what the spec asks for.
     is_behind: bool,
-    /// Status records an operation.
+    /// Status records a restart.
     is_under_way: bool,
     /// What is wrong with a cluster that has changed.
     trouble: Option<String>,
@@ -126,7 +127,8 @@ impl Standing<'_> {
 fn standing<'a>(cell: &ValidCell, snapshot: &CellSnapshot, name: &'a str) -> Standing<'a> {
     let objects = snapshot.objects.of_cluster(name);
     let of_cluster = snapshot.cell.status.iter().flat_map(|status| &status.clusters);
-    let is_under_way = of_cluster.filter(|of| of.name == name).any(|of| of.operation.is_some());
+    let is_under_way =
+        of_cluster.filter(|of| of.name == name).any(|of| of.operation.as_ref().is_some_and(is_restart));
     let is_behind = rolls(cell, &cell.key(name), &objects);
     let members = Members { objects: &objects, elastic: snapshot.elastic(name) };
     let trouble = (!is_behind && !is_under_way).then(|| gates::trouble(&members)).flatten();

@@ -8,9 +8,7 @@ use super::announce::SHUTDOWN_REASON;
 use super::nodes::Work;
 use super::order::Shut;
 use super::{Scope, name};
-use crate::domain::ValidCell;
 use crate::names::Role;
-use crate::plan::settings::setting_text;
 use crate::snapshot::{ElasticFacts, ElasticNode, IndexFacts, Shutdowns};
 use crate::status::some_of;
 use crate::watermark::Watermark;
@@ -51,7 +49,7 @@ pub(super) fn hindrance(scope: &Scope<'_>, pods: &[&Pod]) -> Option<String> {
     copies(facts, &leaving)
         .or_else(|| masters(scope, facts))
         .or_else(|| leftovers(facts))
-        .or_else(|| capacity(scope.cell, facts, &leaving))
+        .or_else(|| capacity(scope, facts, &leaving))
 }
 
 fn copies(facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
@@ -87,9 +85,7 @@ fn copies(facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
 /// Elasticsearch itself gives some of its own indices one replica, whatever anybody asks for: of these, one copy elsewhere is all
 /// that there can be.
 fn copies_elsewhere(index: &IndexFacts) -> usize {
-    let expands = index.settings.get("index.auto_expand_replicas").map(setting_text);
-    let most = expands.as_deref().and_then(|range| range.rsplit_once('-')?.1.parse::<usize>().ok());
-    most.map_or(COPIES_ELSEWHERE, |most| most.clamp(1, COPIES_ELSEWHERE))
+    index.most_replicas().map_or(COPIES_ELSEWHERE, |most| most.clamp(1, COPIES_ELSEWHERE))
 }
 
 fn masters(scope: &Scope<'_>, facts: &ElasticFacts) -> Option<String> {
@@ -115,7 +111,7 @@ fn leftovers(facts: &ElasticFacts) -> Option<String> {
     is_foreign.then(|| "somebody else has announced that nodes go away".to_owned())
 }
 
-fn capacity(cell: &ValidCell, facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
+fn capacity(scope: &Scope<'_>, facts: &ElasticFacts, leaving: &[&str]) -> Option<String> {
     let unknown = || Some("it is not known how busy the nodes are".to_owned());
     let Some(loads) = &facts.loads else { return unknown() };
     let data: Vec<(&String, &ElasticNode)> = facts.nodes.iter().filter(|(_, node)| node.is_data()).collect();
@@ -130,10 +126,7 @@ fn capacity(cell: &ValidCell, facts: &ElasticFacts, leaving: &[&str]) -> Option<
     if all / count > MOST_CPU {
         return Some(format!("the nodes that stay would need more than {MOST_CPU:.0} % of their CPU"));
     }
-    let watermark = Watermark::low(|name| {
-        let value = facts.settings.get(name).or_else(|| cell.data.settings.get(name));
-        value.map(setting_text)
-    });
+    let watermark = Watermark::low(|name| scope.setting(facts, name));
     let busy = |name: &&&String| loads.get(**name).is_none_or(|load| load.heap_percent > MOST_HEAP);
     if let Some(name) = staying.iter().find(busy) {
         return Some(format!("{name} uses more than {MOST_HEAP} % of its heap"));
