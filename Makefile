@@ -77,7 +77,7 @@ unit: ## unit, golden, property and wire tests, without the simulation: needs no
 	@cargo test --workspace --no-fail-fast
 
 sim: ## the simulation alone: N= schedules (10000), or one of them again, SEED=
-	@SEARCHCELL_SIM_SCHEDULES=$(N) $(if $(SEED),SEARCHCELL_SIM_SEED=$(SEED)) cargo test --profile simtest -p searchcell-operator --test sim -- \
+	@SEARCHCELL_SIM_SCHEDULES=$(N) $(if $(SEED),SEARCHCELL_SIM_SEED=$(SEED)) $(if $(STORY),SEARCHCELL_SIM_STORY=$(STORY)) cargo test --profile simtest -p searchcell-operator --test sim -- \
 		--include-ignored --nocapture $(if $(SEED),no_schedule_breaks_an_invariant)
 
 fuzz-router: N = 10000000

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use searchcell_core::names::ClusterKey;
 use searchcell_core::plan::SHUTDOWN_REASON;
-use searchcell_core::snapshot::{NodeLoad, ShardState, Shutdowns};
+use searchcell_core::snapshot::{NodeDisk, NodeLoad, ShardState, Shutdowns};
 use searchcell_operator::elastic::client::ElasticHttp;
 use searchcell_operator::ports::{SearchApi, SearchError};
 use searchcell_operator::security::access::AllPlain;
@@ -186,7 +186,7 @@ async fn details_of_7_ask_for_versions_and_a_silent_node_stays() {
 
 #[tokio::test]
 async fn sizes_are_those_of_primaries_and_of_disks() {
-    let copy = |primary: bool, count: i64| json!({"routing": {"primary": primary}, "docs": {"count": count, "deleted": 1}, "store": {"size_in_bytes": 10 * count}});
+    let copy = |primary: bool, count: i64| json!({"routing": {"primary": primary, "node": "id"}, "docs": {"count": count, "deleted": 1}, "store": {"size_in_bytes": 10 * count}});
     let stats =
         json!({"indices": {"m": {"shards": {"0": [copy(true, 5), copy(false, 5)], "1": [copy(true, 7)]}}}});
     let total = json!({"total_in_bytes": 100, "available_in_bytes": 40});
@@ -197,12 +197,29 @@ async fn sizes_are_those_of_primaries_and_of_disks() {
     let m = &sizes.counts["m"];
     assert_eq!((m.documents, m.largest_shard_documents, m.largest_shard_bytes), (12, 8, 70));
     assert_eq!(
-        (sizes.disks.len(), sizes.disks["data-a-0"].total, sizes.disks["data-a-0"].available),
-        (1, 100, 40)
+        (sizes.disks.len(), sizes.disks["data-a-0"]),
+        (1, NodeDisk { total: 100, available: 40, shards: 170 })
     );
     let load = NodeLoad { cpu_percent: 7, heap_percent: 40 };
     assert_eq!(sizes.loads, BTreeMap::from([("data-a-0".to_owned(), load)]));
     assert!(seen.lock().unwrap()[1].line.starts_with("GET /_nodes/stats/fs,process,jvm?"));
+}
+
+#[tokio::test]
+async fn a_master_loses_its_vote_by_name_and_all_get_theirs_back() {
+    let ok = || Answer::Json(200, json!({}));
+    let (elastic, seen) = server(vec![ok(), ok()]).await;
+    elastic.exclude_voter(&key(), "guilds-a-master-b-1").await.unwrap();
+    elastic.clear_voting_exclusions(&key()).await.unwrap();
+    let lines: Vec<String> = seen.lock().unwrap().iter().map(|request| request.line.clone()).collect();
+    assert!(
+        lines[0].starts_with("POST /_cluster/voting_config_exclusions?node_names=guilds-a-master-b-1&"),
+        "{lines:?}"
+    );
+    assert!(
+        lines[1].starts_with("DELETE /_cluster/voting_config_exclusions?wait_for_removal=false"),
+        "{lines:?}"
+    );
 }
 
 #[tokio::test]

@@ -133,6 +133,12 @@ impl SearchApi for Fake {
     async fn withdraw_restart(&self, _: &ClusterKey, _: &str) -> Result<(), SearchError> {
         Ok(())
     }
+    async fn exclude_voter(&self, _: &ClusterKey, _: &str) -> Result<(), SearchError> {
+        Ok(())
+    }
+    async fn clear_voting_exclusions(&self, _: &ClusterKey) -> Result<(), SearchError> {
+        Ok(())
+    }
     async fn put_settings(
         &self,
         _: &ClusterKey,

@@ -11,7 +11,7 @@ use searchcell_core::names::{
     ANNOTATION_CLUSTER_UUID, ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_COLLECTION, LABEL_ROLE,
 };
 use searchcell_core::snapshot::{annotation, label};
-use searchcell_crds::{DeletionPolicy, IndexPlacement, SearchCell, SearchCellStatus};
+use searchcell_crds::{DeletionPolicy, IndexPlacement, SearchCell, SearchCellSpec, SearchCellStatus};
 
 use crate::calls::Pass;
 use crate::objects::{K, Obj};
@@ -264,18 +264,25 @@ fn went(world: &mut World, gone: &Obj) {
         let owners = meta.owner_references.as_deref().unwrap_or_default();
         owners.iter().any(|owner| Some(&owner.uid) == found.metadata.uid.as_ref())
     });
+    let name = meta.name.clone().unwrap_or_default();
     let is_asked_for = |spec: &SearchCell| {
         let autoscaled = spec.spec.nodes.ingest.as_ref().is_some_and(|ingest| ingest.autoscaling.is_some());
         spec.metadata.deletion_timestamp.is_none()
             && spec.spec.clusters.iter().any(|named| named.name == cluster)
             && (gone.kind() != K::Autoscaler || autoscaled)
+            && (gone.kind() != K::Budget || !guards_one_node(&spec.spec, &name))
     };
     let is_other = matches!(gone.kind(), K::Claim | K::ConfigMap);
     if !is_other && is_of_living_cell && world.history.recent(world.ms, &cell).all(|cell| is_asked_for(cell))
     {
-        let name = meta.name.clone().unwrap_or_default();
         world.violated(NOTHING_UNASKED, format!("{} {name} was deleted", gone.kind()));
     }
+}
+
+/// A budget over a single node is only in the way.
+fn guards_one_node(spec: &SearchCellSpec, budget: &str) -> bool {
+    let data = spec.nodes.data.per_zone * spec.zones.len() as i32;
+    (budget.ends_with("-data") && data < 2) || (budget.ends_with("-master") && spec.nodes.master.count < 2)
 }
 
 fn claim_deleted(world: &mut World, claim: &PersistentVolumeClaim) {

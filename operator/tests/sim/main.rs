@@ -3,7 +3,7 @@
 //!
 //! It takes minutes, and only when it is optimised: `make test` and `make sim` run it in the cargo profile `simtest`,
 //! everybody else ignores it. `SEARCHCELL_SIM_SCHEDULES=N` runs more or fewer schedules (`make sim N=`),
-//! `SEARCHCELL_SIM_SEED=S` one of them again (`make sim SEED=`).
+//! `SEARCHCELL_SIM_SEED=S` one of them again (`make sim SEED=`), `SEARCHCELL_SIM_STORY=Rolling` those of one kind only.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -44,7 +44,7 @@ use std::time::Instant;
 
 use driver::Report;
 use mutants::{Bug, TABLE};
-use scenario::Kind;
+use scenario::{KINDS, Kind};
 
 /// Schedules of a default run.
 const SCHEDULES: u64 = 2_000;
@@ -61,6 +61,13 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
+/// The kind of story that was asked for, if one was.
+fn story() -> Option<Kind> {
+    let name = std::env::var("SEARCHCELL_SIM_STORY").ok()?;
+    let kind = KINDS.iter().map(|(kind, _)| *kind).find(|kind| format!("{kind:?}") == name);
+    Some(kind.unwrap_or_else(|| panic!("SEARCHCELL_SIM_STORY is {name}: there is no such story")))
+}
+
 /// Runs `work` for 0, 1, 2, … on all cores until it says stop.
 fn on_all_cores(work: impl Fn(u64) -> bool + Sync) {
     let next = AtomicU64::new(0);
@@ -75,12 +82,13 @@ fn on_all_cores(work: impl Fn(u64) -> bool + Sync) {
 fn describe(seed: u64, report: &Report) -> String {
     let Some(violation) = &report.violation else { return String::new() };
     format!(
-        "{}\n\nseed {seed} ({:?}) breaks `{}` at {:.3}s: {}\nrun it again: make sim SEED={seed}\n",
+        "{}\n\nseed {seed} ({:?}) breaks `{}` at {:.3}s: {}\nrun it again: make sim SEED={seed}{}\n",
         report.tail,
         report.kind,
         violation.invariant,
         (violation.ms - 3_600_000) as f64 / 1000.0,
-        violation.message
+        violation.message,
+        story().map(|kind| format!(" STORY={kind:?}")).unwrap_or_default(),
     )
 }
 
@@ -88,7 +96,7 @@ fn describe(seed: u64, report: &Report) -> String {
 #[ignore = "runs optimised: make test, make sim"]
 fn no_schedule_breaks_an_invariant() {
     if let Some(seed) = number("SEARCHCELL_SIM_SEED") {
-        let report = simulate(seed, None, None);
+        let report = simulate(seed, story(), None);
         assert!(report.violation.is_none(), "{}", describe(seed, &report));
         return;
     }
@@ -101,7 +109,7 @@ fn no_schedule_breaks_an_invariant() {
         if seed >= schedules || (!keep_going && !failures.lock().unwrap().is_empty()) {
             return false;
         }
-        let report = simulate(seed, None, None);
+        let report = simulate(seed, story(), None);
         simulated.fetch_add(report.seconds, Ordering::Relaxed);
         if let Some(violation) = &report.violation {
             println!("seed {seed} {:?}: {}: {}", report.kind, violation.invariant, violation.message);

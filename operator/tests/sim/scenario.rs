@@ -57,7 +57,7 @@ pub enum Kind {
     Scaling,
 }
 
-const KINDS: [(Kind, u64); 17] = [
+pub const KINDS: [(Kind, u64); 17] = [
     (Kind::Faults, 34),
     (Kind::Edits, 20),
     (Kind::Removal, 6),
@@ -419,7 +419,7 @@ impl<'a> Story<'a> {
         }
         let mut at = self.rng.range(90, 300);
         for _ in 0..self.rng.range(2, 6) {
-            let masters = if self.spec.zones.len() < 3 { 1 } else { 3 + 2 * self.rng.below(2) as i32 };
+            let masters = 3 + 2 * self.rng.below(2) as i32;
             let per_zone = self.rng.range(1, 3) as i32;
             self.edit(at, Edit::Nodes(per_zone, masters));
             if self.rng.chance(20) {

@@ -84,8 +84,9 @@ fn go_on(
             let claim = format!("data-{node}");
             scope.objects.claims.iter().any(|of| of.metadata.name.as_ref() == Some(&claim))
         };
-        let has_come_back = recorded.nodes.iter().any(|node| exists(scope, node));
-        let goes = scope.cell.deletion_policy == DeletionPolicy::Delete && !has_come_back;
+        let comes_back = |node: &String| exists(scope, node) || is_asked_for(scope, recorded, node);
+        let goes =
+            scope.cell.deletion_policy == DeletionPolicy::Delete && !recorded.nodes.iter().any(comes_back);
         let is_left = goes && recorded.nodes.iter().any(is_there);
         if is_left && scope.elastic.is_some_and(|facts| gates::serves_all(facts).is_ok()) {
             delete_claims(scope, recorded, draft);
@@ -152,6 +153,21 @@ fn delete_claims(scope: &Scope<'_>, recorded: &Operation, draft: &mut Draft) {
             let why = "its node is gone, and spec.deletionPolicy is Delete";
             draft.step(&scope.key.cluster, why, Action::Delete { target });
         }
+    }
+}
+
+/// Whether the spec asks for a node again that it once did not ask for.
+fn is_asked_for(scope: &Scope<'_>, recorded: &Operation, node: &str) -> bool {
+    let zone = recorded.zone.as_deref().unwrap_or_default();
+    let ordinal = |role: Role| -> Option<i32> {
+        node.strip_prefix(&format!("{}-", scope.key.stateful_set(role, zone)))?.parse().ok()
+    };
+    match (ordinal(Role::Data), ordinal(Role::Master)) {
+        (Some(ordinal), _) => scope.cell.is_active(zone) && ordinal < scope.cell.data_per_zone,
+        (_, Some(_)) => {
+            sets(scope, Role::Master).map(|(set, _)| replicas(set)).sum::<i32>() < scope.cell.master_count
+        }
+        _ => true,
     }
 }
 

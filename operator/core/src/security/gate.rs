@@ -1,6 +1,7 @@
 //! Keeps rotations of authorities and disruptions of nodes apart: neither begins, nor goes on, while the other is under
 //! way. Pure.
 
+use crate::plan::is_restart;
 use searchcell_crds::{Reason, SearchCellStatus};
 
 use super::{Authority, Layer, SecretFacts, Stage};
@@ -36,8 +37,9 @@ pub(crate) fn rotation_may_advance(
     status: Option<&SearchCellStatus>,
     clusters: &[&str],
 ) -> Result<(), String> {
-    let disturbed = (status.iter().flat_map(|status| &status.clusters))
-        .find(|cluster| cluster.operation.is_some() && clusters.contains(&cluster.name.as_str()));
+    let disturbed = (status.iter().flat_map(|status| &status.clusters)).find(|cluster| {
+        cluster.operation.as_ref().is_some_and(is_restart) && clusters.contains(&cluster.name.as_str())
+    });
     match disturbed {
         None => Ok(()),
         Some(cluster) => Err(format!("nodes of cluster {} are taken down", cluster.name)),

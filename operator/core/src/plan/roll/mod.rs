@@ -101,7 +101,7 @@ pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
 }
 
 /// True for an operation that takes nodes away for a while.
-pub(super) fn is_restart(operation: &Operation) -> bool {
+pub(crate) fn is_restart(operation: &Operation) -> bool {
     matches!(operation.kind, OperationKind::RestartNode | OperationKind::RestartZone)
 }
 
