@@ -104,6 +104,11 @@ impl SearchCellSpec {
         self.image.clone().unwrap_or_else(|| format!("{DEFAULT_IMAGE_REPOSITORY}:{}", self.version))
     }
 
+    /// Zones that are to have nodes.
+    pub fn active_zones(&self) -> impl Iterator<Item = &Zone> {
+        self.zones.iter().filter(|zone| !zone.is_retiring())
+    }
+
     /// Mode of security: the user's, or Managed.
     pub fn security_mode(&self) -> SecurityMode {
         self.security.as_ref().and_then(|security| security.mode).unwrap_or_default()

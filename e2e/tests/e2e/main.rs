@@ -29,6 +29,7 @@ mod router;
 mod router_clients;
 mod router_faults;
 mod security;
+mod shrinking;
 mod tenants;
 mod upgrades;
 mod users;

@@ -16,7 +16,7 @@ use searchcell_core::security::ANNOTATION_ROTATE;
 use searchcell_core::snapshot::{ShardState, label};
 use searchcell_crds::{
     Autoscaling, Cluster, ClusterPlacement, DeletionPolicy, IndexPlacement, IndexPlacementSpec, SearchCell,
-    SearchCellSpec,
+    SearchCellSpec, ZoneState,
 };
 use serde_json::json;
 
@@ -61,6 +61,10 @@ pub enum Edit {
     DataPerZone(i32),
     /// Data nodes in each zone, and masters: more or fewer.
     Nodes(i32, i32),
+    /// The state of a zone: true, it is to be emptied.
+    Retire(String, bool),
+    /// A zone that is being emptied leaves the list.
+    DropZone(String),
     IngestFixed(i32),
     IngestAutoscaled(i32, i32),
     ClusterSetting(i64),
@@ -377,6 +381,11 @@ pub fn edit(spec: &mut SearchCellSpec, change: &Edit) {
         Edit::Nodes(per_zone, masters) => {
             (spec.nodes.data.per_zone, spec.nodes.master.count) = (*per_zone, *masters);
         }
+        Edit::Retire(name, retires) => {
+            let state = retires.then_some(ZoneState::Retiring);
+            spec.zones.iter_mut().filter(|zone| zone.name == *name).for_each(|zone| zone.state = state);
+        }
+        Edit::DropZone(name) => spec.zones.retain(|zone| zone.name != *name || !zone.is_retiring()),
         Edit::IngestFixed(replicas) => {
             if let Some(ingest) = &mut spec.nodes.ingest {
                 (ingest.replicas, ingest.autoscaling) = (Some(*replicas), None);

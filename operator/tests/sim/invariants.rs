@@ -137,6 +137,7 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
                 );
             }
         }
+        (Some(Obj::StatefulSet(set)), None) if scaling::is_of_former_zone(world, set) => {}
         (Some(Obj::StatefulSet(set)), None) => workload_deleted(world, &set.metadata),
         (Some(Obj::StatefulSet(a)), Some(Obj::StatefulSet(b))) => {
             let replicas = |set: &StatefulSet| set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
@@ -272,7 +273,8 @@ fn went(world: &mut World, gone: &Obj) {
             && (gone.kind() != K::Autoscaler || autoscaled)
             && (gone.kind() != K::Budget || !guards_one_node(&spec.spec, &name))
     };
-    let is_other = matches!(gone.kind(), K::Claim | K::ConfigMap);
+    let is_former = matches!(gone, Obj::StatefulSet(set) if scaling::is_of_former_zone(world, set));
+    let is_other = matches!(gone.kind(), K::Claim | K::ConfigMap) || is_former;
     if !is_other && is_of_living_cell && world.history.recent(world.ms, &cell).all(|cell| is_asked_for(cell))
     {
         world.violated(NOTHING_UNASKED, format!("{} {name} was deleted", gone.kind()));
@@ -281,7 +283,7 @@ fn went(world: &mut World, gone: &Obj) {
 
 /// A budget over a single node is only in the way.
 fn guards_one_node(spec: &SearchCellSpec, budget: &str) -> bool {
-    let data = spec.nodes.data.per_zone * spec.zones.len() as i32;
+    let data = spec.nodes.data.per_zone * spec.active_zones().count() as i32;
     (budget.ends_with("-data") && data < 2) || (budget.ends_with("-master") && spec.nodes.master.count < 2)
 }
 

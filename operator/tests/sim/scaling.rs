@@ -35,7 +35,8 @@ pub fn on_shrink(world: &mut World, before: &StatefulSet, after: &StatefulSet) {
     let meta = &after.metadata;
     let of = |key| label(meta, key).unwrap_or_default().to_owned();
     let (cell, cluster, name) = (of(LABEL_CELL), of(LABEL_CLUSTER), meta.name.clone().unwrap_or_default());
-    let (role, _) = role_and_zone(meta);
+    let (role, zone) = role_and_zone(meta);
+    let zone = zone.unwrap_or_default().to_owned();
     let is_master = role == Some("master");
     let stay = if is_master { masters(world, &cell, &cluster) } else { replicas(after) };
     let asked = world

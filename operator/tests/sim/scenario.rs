@@ -148,6 +148,9 @@ impl<'a> Story<'a> {
         let needed = matches!(self.kind, Kind::Removal | Kind::Dedicating);
         if self.rng.chance(70) || needed {
             let mut placement = self.placement();
+            if self.kind == Kind::Scaling && self.rng.chance(50) {
+                placement.replicas = Some(1);
+            }
             if self.kind == Kind::Dedicating {
                 let indices = self.rng.range(1, 6) as i32;
                 (placement.pool, placement.dedicated) = (Some(Pool { indices }), None);
@@ -429,6 +432,19 @@ impl<'a> Story<'a> {
             }
             self.trouble(at);
             at += self.rng.range(5, 300);
+        }
+        // Two copies find places in two zones.
+        let is_scarce = self.placed.as_ref().is_none_or(|(_, placed)| placed.replicas == Some(1));
+        if is_scarce && self.rng.chance(60) {
+            let zone = self.spec.zones[self.rng.below(3) as usize].name.clone();
+            let first = self.rng.range(90, 600);
+            self.edit(first, Edit::Retire(zone.clone(), true));
+            let later = first + self.rng.range(5, 400);
+            match self.rng.below(3) {
+                0 => self.edit(later, Edit::Retire(zone, false)),
+                1 => self.edit(later, Edit::DropZone(zone)),
+                _ => {}
+            }
         }
     }
 

@@ -190,7 +190,8 @@ fn objects_are_whole(world: &World, cell: &SearchCell, key: &ClusterKey, live: &
     let spec = &cell.spec;
     let deployment = world.store.get::<Deployment>(&key.ingest());
     let replicas = deployment.and_then(|deployment| deployment.spec.as_ref()?.replicas).unwrap_or(0);
-    let wanted = spec.nodes.master.count + spec.nodes.data.per_zone * spec.zones.len() as i32 + replicas;
+    let wanted =
+        spec.nodes.master.count + spec.nodes.data.per_zone * spec.active_zones().count() as i32 + replicas;
     let members = live.members.len() as i32;
     if members != wanted {
         return Some((CONVERGES, format!("{}: {members} nodes, wanted are {wanted}", key.name())));
@@ -273,7 +274,7 @@ fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {
                 let zones: BTreeSet<_> = (copies.iter())
                     .filter_map(|copy| cluster.members.get(&copy.node.as_ref()?.0)?.zone.clone())
                     .collect();
-                if zones.len() < copies.len().min(cell.spec.zones.len()) {
+                if zones.len() < copies.len().min(cell.spec.active_zones().count()) {
                     return Some((
                         COPIES_APART,
                         format!("{index}/{shard}: {} copies in {zones:?}", copies.len()),

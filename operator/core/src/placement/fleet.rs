@@ -136,7 +136,7 @@ fn readiness(cell: &SearchCell, reading: Option<&Reading<ElasticFacts>>, copies:
         None => Readiness::Unreachable("it has not been read yet".to_owned()),
         Some(Reading::Unavailable(why)) => Readiness::Unreachable(why.clone()),
         Some(Reading::Known(facts)) => {
-            let zones: Vec<&str> = cell.spec.zones.iter().map(|zone| zone.name.as_str()).collect();
+            let zones: Vec<&str> = cell.spec.active_zones().map(|zone| zone.name.as_str()).collect();
             why_not_prepared(facts, &zones, copies).map_or(Readiness::Ready, Readiness::Unprepared)
         }
     }
@@ -201,7 +201,7 @@ fn limits(cell: &SearchCell, facts: Option<&ElasticFacts>, fleet: &Fleet, id: &C
     let Some(facts) = facts else { return Limits::default() };
     let settings = Effective::of(cell, facts);
     let data: Vec<(&String, &ElasticNode)> = facts.nodes.iter().filter(|(_, node)| node.is_data()).collect();
-    let zones: Vec<&str> = cell.spec.zones.iter().map(|zone| zone.name.as_str()).collect();
+    let zones: Vec<&str> = cell.spec.active_zones().map(|zone| zone.name.as_str()).collect();
     let of_zone =
         |zone: &str| data.iter().filter(move |(_, node)| node.zone.as_deref() == Some(zone)).count();
     let largest = zones.iter().map(|zone| of_zone(zone)).max().unwrap_or(0);

@@ -214,7 +214,7 @@ pub(super) fn wanted_replicas(
     let made_with = |found: &Found<'_>| found.mark().and_then(|mark| mark.replicas);
     let existing =
         || snapshot.owned_indices().first().map(|found| made_with(found).unwrap_or(found.facts.replicas));
-    let zones = i32::try_from(cell.spec.zones.len()).unwrap_or(1);
+    let zones = i32::try_from(cell.spec.active_zones().count()).unwrap_or(1);
     placement.replicas.or_else(existing).unwrap_or((zones - 1).clamp(0, 2))
 }
 

@@ -42,7 +42,7 @@ pub fn placement_status(
     let meta = &snapshot.placement.metadata;
     let generation = meta.generation;
     let owned = snapshot.owned_indices();
-    let zones = snapshot.cell.as_ref().map_or(1, |cell| cell.spec.zones.len());
+    let zones = snapshot.cell.as_ref().map_or(1, |cell| cell.spec.active_zones().count());
     let checked: Vec<(Found<'_>, Copies)> =
         owned.iter().map(|found| (*found, verify(found.facts, found.elastic, zones, now))).collect();
     let sum = checked.iter().fold(Copies::default(), |sum, (_, copies)| sum.plus(*copies));

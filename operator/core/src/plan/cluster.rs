@@ -97,6 +97,7 @@ pub(super) fn plan_cluster(
     let is_held = workloads::plan_workloads(cell, key, objects, elastic, &identity, restarts, draft);
     let is_known = matches!(identity, Identity::Known(_));
     let may_drain = !is_held && !roll::rolls(cell, key, objects);
+    drain::prune_empty(&scope, draft);
     let drains = is_known && drain::plan_drain(&scope, may_drain, draft);
     if restarts && !is_held && !drains {
         roll::plan_roll(&scope, draft);

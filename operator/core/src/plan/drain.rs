@@ -70,6 +70,20 @@ pub(super) fn plan_drain(scope: &Scope<'_>, may_begin: bool, draft: &mut Draft) 
     true
 }
 
+/// StatefulSets of zones that are to have no nodes, and have none.
+pub(super) fn prune_empty(scope: &Scope<'_>, draft: &mut Draft) {
+    let all = sets(scope, Role::Data).chain(sets(scope, Role::Master));
+    for (set, zone) in all.filter(|(set, zone)| !scope.cell.is_active(zone) && replicas(set) == 0) {
+        let uid = set.metadata.uid.as_deref().unwrap_or_default();
+        let is_left = scope.objects.pods.iter().any(|pod| is_owned_by(&pod.metadata, uid));
+        if !is_left && set.metadata.deletion_timestamp.is_none() {
+            let target = drift::exact_target(Kind::StatefulSet, &set.metadata);
+            let why = format!("zone {zone} is to have no nodes, and has none");
+            draft.step(&scope.key.cluster, why, Action::Delete { target });
+        }
+    }
+}
+
 /// What is waited for; `None`: it is over, or the spec asks for these nodes again.
 fn go_on(
     scope: &Scope<'_>,

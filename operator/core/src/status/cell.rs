@@ -106,7 +106,7 @@ impl Report {
         let wanted = Wanted::new(cell, key, &objects);
         let ready_pods: Vec<&Pod> = objects.pods.iter().filter(|pod| is_ready(pod)).collect();
         let missing_nodes = wanted.missing(&objects);
-        let zones = cell.map_or(snapshot.cell.spec.zones.len(), |cell| cell.zones.len());
+        let zones = cell.map_or(snapshot.cell.spec.active_zones().count(), |cell| cell.zones.len());
         let copies = facts.map_or_else(Copies::default, |facts| {
             facts
                 .indices

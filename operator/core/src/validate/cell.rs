@@ -89,12 +89,6 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
 
 /// Fields that the API has and this version of the operator does not act on.
 fn not_supported_yet(spec: &SearchCellSpec, problems: &mut Problems) {
-    for zone in spec.zones.iter().filter(|zone| zone.is_retiring()) {
-        problems.not_yet(
-            format!("spec.zones[{}].state", zone.name),
-            "Retiring is not supported yet: set it to Active or remove it",
-        );
-    }
     for cluster in &spec.clusters {
         if cluster.placement() == ClusterPlacement::Drain {
             problems.not_yet(
@@ -203,7 +197,11 @@ fn zones(spec: &SearchCellSpec, problems: &mut Problems) -> Vec<ValidZone> {
             );
         }
     }
-    let mut zones: Vec<ValidZone> = (spec.zones.iter())
+    if spec.active_zones().next().is_none() && !spec.zones.is_empty() {
+        problems.invalid("spec.zones", "must have one that is Active: keep a zone, or delete the cell");
+    }
+    // A zone that is retiring is one that has nodes, and is to have none.
+    let mut zones: Vec<ValidZone> = (spec.active_zones())
         .map(|zone| ValidZone { name: zone.name.clone(), value: zone.value().to_owned() })
         .collect();
     zones.sort_by(|a, b| a.name.cmp(&b.name));

@@ -18,7 +18,6 @@ macro_rules! refused {
 
 refused! {
     // Not in this version.
-    zone_retiring: "/spec/zones/0/state" = "Retiring" => NotSupportedYet at "spec.zones[c].state", "Active";
     cluster_drain: "/spec/clusters/1/placement" = "Drain" => NotSupportedYet at "spec.clusters[a].placement", "Closed";
     cluster_disposable: "/spec/clusters/1/disposable" = true => NotSupportedYet at "spec.clusters[a].disposable", "remove";
     rollout_canary: "/spec/rollout/canary" = "z" => InvalidSpec at "spec.rollout.canary", "name one";

@@ -194,7 +194,7 @@ fn refused_siblings(placement: &IndexPlacement, siblings: &[&IndexPlacement]) ->
 
 /// What the user states must fit; what is computed at creation always does.
 fn copies(replicas: Option<i32>, cell: &SearchCell, problems: &mut Problems) {
-    let zones = i64::try_from(cell.spec.zones.len()).unwrap_or(i64::MAX).max(1);
+    let zones = i64::try_from(cell.spec.active_zones().count()).unwrap_or(i64::MAX).max(1);
     let nodes = zones * i64::from(cell.spec.nodes.data.per_zone);
     let Some(copies) = replicas.map(|replicas| i64::from(replicas) + 1) else { return };
     if copies > nodes {

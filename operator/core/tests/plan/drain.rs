@@ -265,3 +265,52 @@ fn other_peoples_shutdown_records_are_left_alone() {
     assert_eq!(world.pass(), ["PutSettings"]);
     assert!(matches!(&world.facts().shutdowns, Shutdowns::Known(records) if records.len() == 1));
 }
+
+#[test]
+fn a_zone_retires_data_first_then_its_master_then_its_workloads() {
+    let mut world = at_rest(|cell| {
+        cell["spec"]["nodes"].as_object_mut().unwrap().remove("ingest");
+    });
+    world.index("two", &["guilds-a-data-a-0", "guilds-a-data-c-0"]);
+    world.facts().master = Some("guilds-a-master-a-0".to_owned());
+    world.edit(|cell| cell["spec"]["zones"][2]["state"] = json!("Retiring"));
+    // A third master elsewhere, and Elasticsearch does not count on the zone any more.
+    assert_eq!(world.pass(), ["Scale", "PutSettings"]);
+    let forced = "cluster.routing.allocation.awareness.force.zone.values";
+    assert_eq!(world.facts().settings.get(forced), Some(&json!("a,b")));
+    assert_eq!(nodes(&world), ["guilds-a-data-c-0"]);
+    assert_eq!(world.status().clusters[0].operation.as_ref().unwrap().kind, OperationKind::DrainZone);
+    world.controllers();
+    world.form(crate::world::UUID);
+    world.facts().voting.insert("guilds-a-master-a-1".to_owned());
+    world.pass();
+    moved(&mut world, "guilds-a-data-c-0", "guilds-a-data-b-0");
+    assert_eq!(world.pass(), ["Scale"]);
+    gone(&mut world, "guilds-a-data-c-0");
+    world.pass();
+    world.pass();
+    assert_eq!(nodes(&world), ["guilds-a-master-c-0"]);
+    assert_eq!(world.pass(), ["ExcludeVoter"]);
+    assert_eq!(world.pass(), ["Scale"]);
+    gone(&mut world, "guilds-a-master-c-0");
+    world.pass();
+    world.pass();
+    let left: Vec<_> =
+        world.snapshot.objects.stateful_sets.iter().filter_map(|set| set.metadata.name.clone()).collect();
+    assert!(!left.iter().any(|name| name.ends_with("-c")), "{left:?}");
+    assert_eq!(world.status().nodes_ready.as_deref(), Some("5/5"));
+}
+
+#[test]
+fn a_zone_stays_while_copies_need_it() {
+    let mut world = at_rest(|cell| {
+        cell["spec"]["nodes"].as_object_mut().unwrap().remove("ingest");
+    });
+    world.index("three", &["guilds-a-data-a-0", "guilds-a-data-b-0", "guilds-a-data-c-0"]);
+    world.edit(|cell| {
+        cell["spec"]["zones"][2]["state"] = json!("Retiring");
+        cell["spec"]["nodes"]["master"]["count"] = json!(1);
+    });
+    world.pass();
+    assert!(world.gates().contains(&Reason::TooManyCopies), "{:?}", world.plan().holds);
+}

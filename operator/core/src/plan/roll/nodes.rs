@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{NodeSelectorRequirement, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::build;
@@ -86,7 +86,8 @@ fn of_set<'a>(
 fn of_deployment<'a>(cell: &'a ValidCell, deployment: &'a Deployment) -> Option<Work<'a>> {
     let hash = build::input_hash(cell, Role::Ingest, None);
     let meta = &deployment.metadata;
-    let is_current = annotation(meta, ANNOTATION_INPUT_HASH) == Some(&hash);
+    let is_current =
+        annotation(meta, ANNOTATION_INPUT_HASH) == Some(&hash) && !is_in_former_zones(cell, deployment);
     let status = deployment.status.as_ref();
     let is_seen = status.and_then(|status| status.observed_generation) >= meta.generation;
     let (pods, new) = status.map_or((0, 0), |status| {
@@ -97,6 +98,19 @@ fn of_deployment<'a>(cell: &'a ValidCell, deployment: &'a Deployment) -> Option<
     }
     let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     Some(Work { role: Role::Ingest, zone: None, meta, replicas, is_current, pods: Vec::new() })
+}
+
+/// Whether its nodes may run in zones that are to have none. In zones that came later, new ones do not run: that restarts nobody.
+fn is_in_former_zones(cell: &ValidCell, deployment: &Deployment) -> bool {
+    let of_template = || {
+        let template = deployment.spec.as_ref()?.template.spec.as_ref()?;
+        let required = template.affinity.as_ref()?.node_affinity.as_ref()?;
+        let terms = required.required_during_scheduling_ignored_during_execution.as_ref()?;
+        let of_zones = |of: &&NodeSelectorRequirement| of.key == cell.topology_key;
+        terms.node_selector_terms.first()?.match_expressions.iter().flatten().find(of_zones)?.values.as_ref()
+    };
+    let is_former = |value: &String| !cell.zones.iter().any(|zone| zone.value == *value);
+    of_template().into_iter().flatten().any(is_former)
 }
 
 /// It was never changed: whatever it has made so far is of this template.
