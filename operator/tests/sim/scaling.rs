@@ -39,10 +39,14 @@ pub fn on_shrink(world: &mut World, before: &StatefulSet, after: &StatefulSet) {
     let zone = zone.unwrap_or_default().to_owned();
     let is_master = role == Some("master");
     let stay = if is_master { masters(world, &cell, &cluster) } else { replicas(after) };
-    let asked = world
-        .history
-        .recent(world.ms, &cell)
-        .map(|cell| if is_master { cell.spec.nodes.master.count } else { cell.spec.nodes.data.per_zone });
+    let asked = world.history.recent(world.ms, &cell).map(|cell| {
+        let is_former = !cell.spec.active_zones().any(|of| of.name == zone);
+        match (is_master, is_former) {
+            (true, _) => cell.spec.nodes.master.count,
+            (false, true) => 0,
+            (false, false) => cell.spec.nodes.data.per_zone,
+        }
+    });
     if asked.min().is_some_and(|least| stay < least) {
         world.violated(ENOUGH_STAY, format!("{name}: {stay} stay"));
     }
@@ -61,6 +65,15 @@ pub fn on_shrink(world: &mut World, before: &StatefulSet, after: &StatefulSet) {
     for (invariant, what) in faults {
         world.violated(invariant, what);
     }
+}
+
+/// Whether a StatefulSet has no nodes, in a zone that is to have none.
+pub fn is_of_former_zone(world: &World, set: &StatefulSet) -> bool {
+    let (_, zone) = role_and_zone(&set.metadata);
+    let cell = label(&set.metadata, LABEL_CELL).unwrap_or_default();
+    let mut recent = world.history.recent(world.ms, cell);
+    replicas(set) == 0
+        && recent.any(|cell| !cell.spec.active_zones().any(|of| Some(of.name.as_str()) == zone))
 }
 
 fn masters(world: &World, cell: &str, cluster: &str) -> i32 {
@@ -104,8 +117,8 @@ pub fn may_delete(world: &mut World, claim: &PersistentVolumeClaim) -> bool {
         world.violated(VOLUME_NOT_NEEDED, format!("{name} has the only copy of a shard of {index}"));
     }
     let Some((set, ordinal)) = node.rsplit_once('-') else { return false };
-    let asks = world.store.get::<StatefulSet>(set).map(replicas);
-    asks.zip(ordinal.parse::<i32>().ok()).is_some_and(|(asks, ordinal)| ordinal >= asks)
+    let asks = world.store.get::<StatefulSet>(set).map_or(0, replicas);
+    ordinal.parse::<i32>().is_ok_and(|ordinal| ordinal >= asks)
 }
 
 /// What is left of drains, at rest.
