@@ -4,7 +4,7 @@
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, PersistentVolumeClaim, Pod, PodSpec, PodTemplateSpec, Secret, Service,
+    Affinity, ConfigMap, PersistentVolumeClaim, Pod, PodSpec, PodTemplateSpec, Secret, Service,
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -62,7 +62,8 @@ impl Trim for StatefulSet {
 }
 
 impl Trim for Deployment {
-    /// Keeps of the managed fields whether *we* own `spec.replicas`: while an autoscaler is asked for, we must not.
+    /// Keeps of the managed fields whether *we* own `spec.replicas`: while an autoscaler is asked for, we must not. Of the template,
+    /// on which Kubernetes nodes its pods may run: a zone may have to be left.
     fn trim(&mut self) {
         let owned = drift::owns_replicas(self);
         self.metadata.managed_fields = owned.then(|| {
@@ -73,7 +74,10 @@ impl Trim for Deployment {
             }]
         });
         if let Some(spec) = &mut self.spec {
-            spec.template = PodTemplateSpec::default();
+            let affinity = spec.template.spec.take().and_then(|pod| pod.affinity?.node_affinity);
+            let affinity = affinity.map(|node| Affinity { node_affinity: Some(node), ..Affinity::default() });
+            let pod = affinity.map(|affinity| PodSpec { affinity: Some(affinity), ..PodSpec::default() });
+            spec.template = PodTemplateSpec { spec: pod, ..PodTemplateSpec::default() };
         }
     }
 }
@@ -160,6 +164,22 @@ mod tests {
         assert!(!drift::owns_replicas(&other));
         assert!(other.metadata.managed_fields.is_none());
         assert_eq!(other.spec.unwrap().template, PodTemplateSpec::default());
+    }
+
+    #[test]
+    fn a_deployment_keeps_on_which_nodes_its_pods_may_run() {
+        let affinity = serde_json::json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]}]}});
+        let mut deployment: Deployment = serde_json::from_value(serde_json::json!({
+            "spec": {"selector": {}, "template": {"spec": {"containers": [{"name": "elasticsearch"}],
+                "affinity": {"nodeAffinity": affinity, "podAntiAffinity": {}}}}}
+        }))
+        .unwrap();
+        deployment.trim();
+        let kept = deployment.spec.unwrap().template.spec.unwrap();
+        assert!(kept.containers.is_empty());
+        let kept = serde_json::to_value(kept.affinity.unwrap()).unwrap();
+        assert_eq!(kept, serde_json::json!({"nodeAffinity": affinity}));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_crds::{DeletionPolicy, Operation, OperationKind, Reason};
@@ -14,13 +15,16 @@ use super::roll::{Scope, gates};
 use super::settings::{is_owned, setting_text};
 use crate::drift;
 use crate::names::Role;
-use crate::snapshot::{ElasticFacts, IndexFacts, is_owned_by, role_and_zone};
+use crate::snapshot::{ElasticFacts, IndexFacts, ShardState, is_owned_by, role_and_zone};
 use crate::status::some_of;
 use crate::step::{Action, Kind};
 use crate::watermark::Watermark;
 
 /// Nodes of these names keep no shards.
 pub const ALLOCATION_EXCLUDE: &str = "cluster.routing.allocation.exclude._name";
+
+/// Shards that have not moved for so long need a person, if none is on its way.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
 /// Nodes of one StatefulSet that the spec does not ask for.
 struct Surplus<'a> {
@@ -115,7 +119,7 @@ fn go_on(
     if replicas(of_record.set) <= of_record.keep {
         return Some(format!("{names} is removed: waiting until it is gone"));
     }
-    if let Some(wait) = what_is_left(scope, of_record, draft) {
+    if let Some(wait) = what_is_left(scope, recorded, of_record, draft) {
         return Some(wait);
     }
     if let Err((_, message)) = gates::others(scope, &of_record.nodes) {
@@ -128,7 +132,12 @@ fn go_on(
 }
 
 /// What nodes still have that others are to have first.
-fn what_is_left(scope: &Scope<'_>, of: &Surplus<'_>, draft: &mut Draft) -> Option<String> {
+fn what_is_left(
+    scope: &Scope<'_>,
+    recorded: &Operation,
+    of: &Surplus<'_>,
+    draft: &mut Draft,
+) -> Option<String> {
     let names = some_of(&of.nodes);
     let Some(facts) = scope.elastic else {
         return Some(format!("the cluster cannot be read: {names} stays"));
@@ -154,6 +163,14 @@ fn what_is_left(scope: &Scope<'_>, of: &Surplus<'_>, draft: &mut Draft) -> Optio
     let holds = |index: &IndexFacts| {
         index.copies.iter().any(|copy| copy.node.as_ref().is_some_and(|node| of.nodes.contains(node)))
     };
+    let moves = facts
+        .indices
+        .values()
+        .flat_map(|index| &index.copies)
+        .any(|copy| copy.state == ShardState::Relocating);
+    let is_stuck = !moves && scope.now.duration_since(recorded.started_at.0) > PATIENCE;
+    let wait =
+        if is_stuck { format!("{wait}; none moves: GET _cluster/allocation/explain says why") } else { wait };
     facts.indices.values().any(holds).then_some(wait)
 }
 
@@ -176,10 +193,15 @@ fn is_asked_for(scope: &Scope<'_>, recorded: &Operation, node: &str) -> bool {
     let ordinal = |role: Role| -> Option<i32> {
         node.strip_prefix(&format!("{}-", scope.key.stateful_set(role, zone)))?.parse().ok()
     };
+    let has =
+        |role: Role, ordinal: i32| sets(scope, role).any(|(set, of)| of == zone && ordinal < replicas(set));
     match (ordinal(Role::Data), ordinal(Role::Master)) {
-        (Some(ordinal), _) => scope.cell.is_active(zone) && ordinal < scope.cell.data_per_zone,
-        (_, Some(_)) => {
-            sets(scope, Role::Master).map(|(set, _)| replicas(set)).sum::<i32>() < scope.cell.master_count
+        (Some(ordinal), _) => {
+            has(Role::Data, ordinal) || (scope.cell.is_active(zone) && ordinal < scope.cell.data_per_zone)
+        }
+        (_, Some(ordinal)) => {
+            let masters: i32 = sets(scope, Role::Master).map(|(set, _)| replicas(set)).sum();
+            has(Role::Master, ordinal) || masters < scope.cell.master_count
         }
         _ => true,
     }

@@ -70,6 +70,13 @@ fn a_node_is_recorded_emptied_removed_and_forgotten() {
     assert_eq!(excluded(&mut world), Some(json!("guilds-a-data-a-1")));
     assert_eq!(world.pass(), [""; 0]);
     assert_eq!(world.gates(), [Reason::Draining]);
+    assert!(!world.plan().holds[0].message.contains("explain"));
+    world.now += jiff::SignedDuration::from_mins(11);
+    assert!(
+        world.plan().holds[0].message.contains("_cluster/allocation/explain"),
+        "{:?}",
+        world.plan().holds
+    );
     moved(&mut world, "guilds-a-data-a-1", "guilds-a-data-a-0");
     assert_eq!(world.pass(), ["Scale"]);
     // Its pod ends: it is waited for, and stays excluded.
@@ -313,4 +320,26 @@ fn a_zone_stays_while_copies_need_it() {
     });
     world.pass();
     assert!(world.gates().contains(&Reason::TooManyCopies), "{:?}", world.plan().holds);
+}
+
+#[test]
+fn the_volume_of_a_master_that_comes_back_stays() {
+    let mut world = at_rest(|cell| {
+        cell["spec"]["nodes"]["master"]["count"] = json!(5);
+        cell["spec"]["nodes"].as_object_mut().unwrap().remove("ingest");
+        cell["spec"]["deletionPolicy"] = json!("Delete");
+    });
+    world.edit(|cell| cell["spec"]["nodes"]["master"]["count"] = json!(3));
+    world.pass();
+    world.pass();
+    assert_eq!(world.pass(), ["Scale"]);
+    let node = nodes(&world)[0].clone();
+    gone(&mut world, &node);
+    claim(&mut world, &node);
+    world.edit(|cell| cell["spec"]["nodes"]["master"]["count"] = json!(5));
+    // Its StatefulSet asks for it again, and its pod is not there yet.
+    let did = [world.pass(), world.pass()].concat();
+    assert!(did.contains(&"Scale".to_owned()) && !did.contains(&"Delete".to_owned()), "{did:?}");
+    let kept = format!("data-{node}");
+    assert!(world.snapshot.objects.claims.iter().any(|claim| claim.metadata.name.as_ref() == Some(&kept)));
 }
