@@ -6,7 +6,7 @@ use searchcell_e2e::cells::placement;
 use searchcell_e2e::objects::{items, text};
 use searchcell_e2e::traffic::Traffic;
 use searchcell_e2e::wait::{LIMIT, ensure};
-use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
+use searchcell_e2e::{Cell, Ingest, Level, Scenario, run, say, shell, wait_for};
 use serde_json::json;
 
 use crate::rolling::Watcher;
@@ -115,5 +115,49 @@ fn masters_come_and_go_and_volumes_with_them() {
             ensure(names.len() == 3, || format!("{names:?}"))
         })
         .await;
+    });
+}
+
+/// A zone retires under load: its nodes are gone, ingest nodes and masters are elsewhere, and it leaves the list.
+#[test]
+fn a_zone_retires_and_leaves_the_list() {
+    run("a_zone_retires_and_leaves_the_list", Level::Full, async |t| {
+        let _operator = t.start_operator().await;
+        let cell = Cell { ingest: Ingest::Fixed(3), masters: 3, ..Cell::small("cell") };
+        t.apply(&cell.object()).await;
+        t.apply(&placement("pool", "cell", json!({"pool": {"indices": 4}}), 1)).await;
+        settled(t, &cell).await;
+        let traffic = Traffic::start(&t.elastic("cell", "a"), "messages.p000.g1").await;
+
+        let selector = "topology.kubernetes.io/zone=zone-c";
+        let hosts = shell::kubectl(&["get", "nodes", "-l", selector, "-o", "name"], None, LIMIT).await;
+        let hosts = hosts.ok("kubectl");
+        let hosts: Vec<&str> = hosts.lines().filter_map(|line| line.strip_prefix("node/")).collect();
+        assert!(!hosts.is_empty());
+
+        let began = Instant::now();
+        let mut retiring = cell.object();
+        retiring["spec"]["zones"][2]["state"] = json!("Retiring");
+        t.apply(&retiring).await;
+        let two = Cell { zones: vec!["a".to_owned(), "b".to_owned()], ..cell.clone() };
+        wait_for("nothing is left in the zone", LIMIT, async || {
+            let pods = t.objects.list("pods", "searchcell.dev/cell=cell").await?;
+            let in_zone: Vec<&str> = (pods.iter())
+                .filter(|pod| hosts.contains(&text(pod, "/spec/nodeName")))
+                .map(|pod| text(pod, "/metadata/name"))
+                .collect();
+            ensure(in_zone.is_empty(), || format!("{in_zone:?}"))?;
+            let sets = t.objects.list("statefulsets", "searchcell.dev/zone=c").await?;
+            ensure(sets.is_empty(), || format!("{} StatefulSets", sets.len()))
+        })
+        .await;
+        settled(t, &two).await;
+        say(format!("zone c is empty after {:.0} s", began.elapsed().as_secs_f64()));
+        t.apply(&two.object()).await;
+        settled(t, &two).await;
+
+        let seen = traffic.stop().await;
+        say(seen.to_string());
+        seen.assert_unnoticed();
     });
 }
