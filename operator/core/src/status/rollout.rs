@@ -8,7 +8,7 @@ use super::waits_for_a_person;
 use crate::build;
 use crate::domain::ValidCell;
 use crate::names::{ANNOTATION_KEYSTORE, ANNOTATION_RESTARTED_AT, LABEL_ROLE};
-use crate::plan::rolls;
+use crate::plan::{is_restart, rolls};
 use crate::snapshot::{CellSnapshot, annotation, label};
 
 /// The change that restarts nodes now, or the last one.
@@ -24,7 +24,8 @@ pub(super) fn rollout(
     let count = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
     let total = count(cell.clusters.len());
     let is_done = |name: &str| {
-        let operates = clusters.iter().any(|of| of.name == name && of.operation.is_some());
+        let restarts = |of: &ClusterStatus| of.operation.as_ref().is_some_and(is_restart);
+        let operates = clusters.iter().any(|of| of.name == name && restarts(of));
         !operates && !rolls(cell, &cell.key(name), &snapshot.objects.of_cluster(name))
     };
     let done = count(cell.clusters.iter().filter(|cluster| is_done(&cluster.name)).count());

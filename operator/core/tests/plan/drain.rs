@@ -66,6 +66,7 @@ fn a_node_is_recorded_emptied_removed_and_forgotten() {
     assert_eq!(nodes(&world), ["guilds-a-data-a-1"]);
     let status = world.status();
     assert_eq!(status.clusters[0].phase, ClusterPhase::Scaling);
+    assert_eq!(status.rollout, None, "nothing restarts");
     assert_eq!(status.clusters[0].operation.as_ref().unwrap().kind, OperationKind::DrainNode);
     assert_eq!(excluded(&mut world), Some(json!("guilds-a-data-a-1")));
     assert_eq!(world.pass(), [""; 0]);
