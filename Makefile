@@ -76,9 +76,9 @@ test: ## everything, the simulation included, up to the smoke level of e2e; brin
 unit: ## unit, golden, property and wire tests, without the simulation: needs nothing but cargo
 	@cargo test --workspace --no-fail-fast
 
-sim: ## the simulation alone: N= schedules (10000), or one of them again, SEED=
-	@SEARCHCELL_SIM_SCHEDULES=$(N) $(if $(SEED),SEARCHCELL_SIM_SEED=$(SEED)) $(if $(STORY),SEARCHCELL_SIM_STORY=$(STORY)) cargo test --profile simtest -p searchcell-operator --test sim -- \
-		--include-ignored --nocapture $(if $(SEED),no_schedule_breaks_an_invariant)
+sim: ## the simulation alone: N= schedules (10000) from seed FIRST= (0) of STORY= (all), or one of them again, SEED=
+	@SEARCHCELL_SIM_SCHEDULES=$(N) $(if $(SEED),SEARCHCELL_SIM_SEED=$(SEED)) $(if $(FIRST),SEARCHCELL_SIM_FIRST=$(FIRST)) $(if $(STORY),SEARCHCELL_SIM_STORY=$(STORY)) cargo test --profile simtest -p searchcell-operator --test sim -- \
+		--include-ignored --nocapture --skip ninety_data_nodes $(if $(SEED),no_schedule_breaks_an_invariant)
 
 fuzz-router: N = 10000000
 fuzz-router: ## the router's parser of bulks against another one: N= inputs (10000000)

@@ -207,7 +207,7 @@ pub async fn play(
 ) -> Report {
     let mut world = World::new(rng.next());
     for zone in &scenario.zones {
-        for number in 0..3 {
+        for number in 0..scenario.machines_per_zone {
             let node = Node { zone: zone.clone(), on: true, cordoned: false, since: 0, capacity: 8 };
             world.nodes.insert(format!("{zone}{number}"), node);
         }

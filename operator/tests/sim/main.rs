@@ -3,6 +3,7 @@
 //!
 //! It takes minutes, and only when it is optimised: `make test` and `make sim` run it in the cargo profile `simtest`,
 //! everybody else ignores it. `SEARCHCELL_SIM_SCHEDULES=N` runs more or fewer schedules (`make sim N=`),
+//! from the seed `SEARCHCELL_SIM_FIRST` on (`make sim FIRST=`),
 //! `SEARCHCELL_SIM_SEED=S` one of them again (`make sim SEED=`), `SEARCHCELL_SIM_STORY=Rolling` those of one kind only.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -14,6 +15,7 @@ mod defaults;
 mod driver;
 mod elastic;
 mod fields;
+mod fleet;
 mod invariants;
 mod keystore;
 mod kubernetes;
@@ -45,6 +47,10 @@ use std::time::Instant;
 use driver::Report;
 use mutants::{Bug, TABLE};
 use scenario::{KINDS, Kind};
+
+/// A simulation makes and drops small objects all the time, on every core.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Schedules of a default run.
 const SCHEDULES: u64 = 2_000;
@@ -101,12 +107,14 @@ fn no_schedule_breaks_an_invariant() {
         return;
     }
     let schedules = number("SEARCHCELL_SIM_SCHEDULES").unwrap_or(SCHEDULES);
+    let first = number("SEARCHCELL_SIM_FIRST").unwrap_or(0);
     let keep_going = number("SEARCHCELL_SIM_KEEP_GOING").is_some();
     let started = Instant::now();
     let failures: Mutex<BTreeMap<u64, Report>> = Mutex::default();
     let simulated = AtomicU64::new(0);
-    on_all_cores(|seed| {
-        if seed >= schedules || (!keep_going && !failures.lock().unwrap().is_empty()) {
+    on_all_cores(|nth| {
+        let seed = first + nth;
+        if nth >= schedules || (!keep_going && !failures.lock().unwrap().is_empty()) {
             return false;
         }
         let report = simulate(seed, story(), None);
@@ -190,6 +198,12 @@ fn a_steady_growth_is_forecast_within_a_tenth_of_the_truth() {
         let worst = pressure::a_steady_growth_is_forecast(from, a_day, limit, reason);
         println!("{reason}: forecast to within {:.1} % of the time that was left", worst * 100.0);
     }
+}
+
+#[test]
+#[ignore = "runs optimised, for minutes: make bench-upgrades"]
+fn ninety_data_nodes_by_zone_and_one_at_a_time() {
+    fleet::compare();
 }
 
 #[test]

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::acts::Act;
 use crate::driver::{self, Report};
 use crate::rng::Rng;
-use crate::scenario::{Expect, Kind, Scenario};
+use crate::scenario::{Expect, Kind, MACHINES_PER_ZONE, Scenario};
 use crate::specs::{plain_cell, plain_pool};
 
 /// Sizes are read every minute, and a placement is looked at twice in it.
@@ -95,6 +95,7 @@ fn growth(documents: i64, later: Vec<(u64, Act)>) -> Scenario {
     Scenario {
         kind: Kind::Placing,
         zones: vec!["a".to_owned()],
+        machines_per_zone: MACHINES_PER_ZONE,
         acts,
         expect: Expect::Ready,
         elastic_stays_down: false,

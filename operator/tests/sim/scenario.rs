@@ -7,6 +7,9 @@ use crate::rng::Rng;
 use crate::specs::{cell_spec, dedicated_tenants};
 use crate::tenants::{COLLECTION, TENANTS};
 
+/// Where nothing else is said.
+pub const MACHINES_PER_ZONE: u64 = 3;
+
 /// What must come of it in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expect {
@@ -82,6 +85,7 @@ pub const KINDS: [(Kind, u64); 17] = [
 pub struct Scenario {
     pub kind: Kind,
     pub zones: Vec<String>,
+    pub machines_per_zone: u64,
     /// Acts by second, in order.
     pub acts: Vec<(u64, Act)>,
     pub expect: Expect,
@@ -636,6 +640,7 @@ impl<'a> Story<'a> {
         acts.sort_by_key(|(second, _)| *second);
         let rest = if rng.chance(4) { 7_200 } else { 300 };
         let zones = spec.zones.iter().map(|zone| zone.name.clone()).collect();
-        Scenario { kind, zones, acts, expect, elastic_stays_down, rest, later: Vec::new() }
+        let machines_per_zone = MACHINES_PER_ZONE;
+        Scenario { kind, zones, machines_per_zone, acts, expect, elastic_stays_down, rest, later: Vec::new() }
     }
 }

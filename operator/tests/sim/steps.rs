@@ -11,7 +11,7 @@ use searchcell_operator::engine::Silent;
 use crate::acts::Act;
 use crate::driver::{self, Report};
 use crate::rng::Rng;
-use crate::scenario::{Expect, Kind, Scenario};
+use crate::scenario::{Expect, Kind, MACHINES_PER_ZONE, Scenario};
 use crate::specs::{plain_cell, plain_pool};
 use crate::world::World;
 
@@ -29,6 +29,7 @@ fn creation(writes: u64, with_effect: bool) -> Scenario {
     Scenario {
         kind: Kind::Placing,
         zones,
+        machines_per_zone: MACHINES_PER_ZONE,
         acts: vec![
             (1, Act::CreateCell(Box::new(cell))),
             (SETTLED_S, Act::CreatePlacement("messages".to_owned(), Box::new(placement))),

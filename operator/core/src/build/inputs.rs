@@ -16,6 +16,10 @@ use crate::validate::quantity::Amount;
 
 /// Hash of the user's inputs of one workload: the nodes of `role`, of `zone` where the role has zones.
 pub fn input_hash(cell: &ValidCell, role: Role, zone: Option<&ValidZone>) -> String {
+    cell.hashes.get(role, zone, || hash_inputs(cell, role, zone))
+}
+
+fn hash_inputs(cell: &ValidCell, role: Role, zone: Option<&ValidZone>) -> String {
     let nobody = ValidRole::default();
     let valid = cell.role(role).unwrap_or(&nobody);
     let mut inputs = json!({

@@ -8,6 +8,7 @@ pub mod upgrade;
 mod version;
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -72,6 +73,33 @@ pub struct ValidCell {
     pub is_secure: bool,
     /// The keystore of its nodes; absent: they have the one that Elasticsearch makes.
     pub keystore: Option<ValidKeystore>,
+    /// Hashes of it that are asked for again and again in a pass.
+    pub(crate) hashes: Memo,
+}
+
+/// What was made of a value before, by what it was made for. A copy of it is empty: the copy of the value may be changed.
+#[derive(Debug, Default)]
+pub(crate) struct Memo(Mutex<BTreeMap<(Role, Option<String>), String>>);
+
+impl Memo {
+    /// Made at the first call.
+    pub(crate) fn get(&self, role: Role, zone: Option<&ValidZone>, make: impl FnOnce() -> String) -> String {
+        let key = (role, zone.map(|zone| zone.value.clone()));
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        made.entry(key).or_insert_with(make).clone()
+    }
+}
+
+impl Clone for Memo {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl PartialEq for Memo {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// The keystore of a cell's nodes.

@@ -31,10 +31,10 @@ pub use security::{NodeToAsk, Upkeep, nodes_to_ask, plan_security, supplied_secr
 pub use settings::{setting_text, wanted_settings};
 pub use workloads::master_layout;
 
-use crate::domain::ValidCell;
+use crate::domain::{ValidCell, ValidCluster};
 use crate::names::FINALIZER;
 use crate::security::keystore::resolve;
-use crate::snapshot::CellSnapshot;
+use crate::snapshot::{CellObjects, CellSnapshot};
 use crate::step::{Action, Hold, Plan, Step};
 
 /// At rest: how often Elasticsearch is asked for its state.
@@ -97,13 +97,14 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
     keystore::plan_keystore(cell, snapshot, now, &mut upkeep);
     let mut plan = Plan { steps: std::mem::take(&mut upkeep.steps), ..Plan::default() };
     let mut any_pod_ready = false;
-    let order = roll::Order::new(cell, snapshot);
-    for cluster in &cell.clusters {
-        let objects = snapshot.objects.of_cluster(&cluster.name);
+    let clusters: Vec<(&ValidCluster, CellObjects)> =
+        (cell.clusters.iter()).map(|cluster| (cluster, snapshot.objects.of_cluster(&cluster.name))).collect();
+    let order = roll::Order::new(cell, snapshot, &clusters);
+    for (cluster, objects) in &clusters {
         any_pod_ready |= objects.pods.iter().any(crate::snapshot::is_ready);
         let mut draft = Draft::default();
         let turn = Turn { order: &order, now };
-        cluster::plan_cluster(cell, &cell.key(&cluster.name), &objects, snapshot, turn, &mut draft);
+        cluster::plan_cluster(cell, &cell.key(&cluster.name), objects, snapshot, turn, &mut draft);
         plan.steps.extend(draft.steps);
         plan.holds.extend(draft.holds);
         plan.operations.extend(draft.operation.map(|operation| (cluster.name.clone(), operation)));

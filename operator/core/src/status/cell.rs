@@ -1,5 +1,7 @@
 //! The status of a SearchCell. Pure.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::conditions::{DEGRADED, READY};
@@ -64,8 +66,10 @@ pub fn cell_status(
     let total: i32 = reports.iter().map(|report| report.total()).sum();
     let nodes_ready: i32 = reports.iter().map(|report| report.ready()).sum();
     let clusters: Vec<&ClusterStatus> = reports.iter().map(|report| &report.status).collect();
+    let behind: BTreeSet<&str> =
+        (reports.iter().filter(|of| of.is_behind)).map(|of| of.status.name.as_str()).collect();
     let rollout = valid.map_or(previous.rollout.clone(), |cell| {
-        rollout(cell, snapshot, &clusters, previous.rollout.clone())
+        rollout(cell, snapshot, &clusters, &behind, previous.rollout.clone())
     });
     SearchCellStatus {
         observed_generation: generation,
@@ -85,6 +89,8 @@ struct Report {
     missing_nodes: Vec<String>,
     trouble: Option<(Reason, String)>,
     copies: Copies,
+    /// Not all of its nodes run what the spec asks for.
+    is_behind: bool,
 }
 
 impl Report {
@@ -186,7 +192,7 @@ impl Report {
             operation,
             holds,
         };
-        Self { status, why_not_serving, missing_nodes, trouble, copies }
+        Self { status, why_not_serving, missing_nodes, trouble, copies, is_behind }
     }
 
     /// True before everything was there for the first time.

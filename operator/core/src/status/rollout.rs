@@ -1,5 +1,7 @@
 //! What status says of restarts over the whole cell. Pure.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::{ClusterStatus, Reason, RolloutPhase, RolloutReason, RolloutStatus};
 
@@ -8,14 +10,15 @@ use super::waits_for_a_person;
 use crate::build;
 use crate::domain::ValidCell;
 use crate::names::{ANNOTATION_KEYSTORE, ANNOTATION_RESTARTED_AT, LABEL_ROLE};
-use crate::plan::{is_restart, rolls};
+use crate::plan::is_restart;
 use crate::snapshot::{CellSnapshot, annotation, label};
 
-/// The change that restarts nodes now, or the last one.
+/// The change that restarts nodes now, or the last one. `behind`: clusters of which not all nodes run what the spec asks for.
 pub(super) fn rollout(
     cell: &ValidCell,
     snapshot: &CellSnapshot,
     clusters: &[&ClusterStatus],
+    behind: &BTreeSet<&str>,
     previous: Option<RolloutStatus>,
 ) -> Option<RolloutStatus> {
     if !snapshot.restarts_nodes {
@@ -26,7 +29,7 @@ pub(super) fn rollout(
     let is_done = |name: &str| {
         let restarts = |of: &ClusterStatus| of.operation.as_ref().is_some_and(is_restart);
         let operates = clusters.iter().any(|of| of.name == name && restarts(of));
-        !operates && !rolls(cell, &cell.key(name), &snapshot.objects.of_cluster(name))
+        !operates && !behind.contains(name)
     };
     let done = count(cell.clusters.iter().filter(|cluster| is_done(&cluster.name)).count());
     if done == total {

@@ -84,6 +84,7 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
         suspend: spec.suspend,
         is_secure: spec.security_mode() == SecurityMode::Managed,
         keystore: security::keystore(spec),
+        hashes: Default::default(),
     })
 }
 

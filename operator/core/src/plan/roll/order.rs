@@ -9,9 +9,9 @@ use super::gates::{self, Members};
 use super::is_restart;
 use super::nodes::rolls;
 use crate::build;
-use crate::domain::ValidCell;
+use crate::domain::{ValidCell, ValidCluster};
 use crate::names::ANNOTATION_APPROVE;
-use crate::snapshot::{CellSnapshot, annotation};
+use crate::snapshot::{CellObjects, CellSnapshot, annotation};
 use crate::status::some_of;
 
 /// The clusters of a cell, in the order in which they change.
@@ -39,16 +39,21 @@ struct Standing<'a> {
 pub(super) type Shut = (Reason, String);
 
 impl<'a> Order<'a> {
-    pub(crate) fn new(cell: &'a ValidCell, snapshot: &CellSnapshot) -> Self {
+    /// `clusters`: those of the spec, each with its objects.
+    pub(crate) fn new(
+        cell: &'a ValidCell,
+        snapshot: &CellSnapshot,
+        clusters: &[(&'a ValidCluster, CellObjects)],
+    ) -> Self {
         let is_approved = !cell.is_approved_by_hand || {
             let id = build::cell_hash(cell);
             annotation(&snapshot.cell.metadata, ANNOTATION_APPROVE) == Some(id.as_str())
         };
-        let mut names: Vec<&str> = cell.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+        let all = clusters.iter().filter(|_| snapshot.restarts_nodes);
+        let mut standings: Vec<Standing<'_>> =
+            all.map(|(cluster, objects)| standing(cell, snapshot, &cluster.name, objects)).collect();
         // A stable sort: the others stay as the spec has them.
-        names.sort_by_key(|name| cell.canary.as_deref() != Some(*name));
-        let standings = names.into_iter().filter(|_| snapshot.restarts_nodes);
-        let standings = standings.map(|name| standing(cell, snapshot, name)).collect();
+        standings.sort_by_key(|of| cell.canary.as_deref() != Some(of.name));
         Self { cell, is_approved, standings }
     }
 
@@ -124,13 +129,17 @@ impl Standing<'_> {
     }
 }
 
-fn standing<'a>(cell: &ValidCell, snapshot: &CellSnapshot, name: &'a str) -> Standing<'a> {
-    let objects = snapshot.objects.of_cluster(name);
+fn standing<'a>(
+    cell: &ValidCell,
+    snapshot: &CellSnapshot,
+    name: &'a str,
+    objects: &CellObjects,
+) -> Standing<'a> {
     let of_cluster = snapshot.cell.status.iter().flat_map(|status| &status.clusters);
     let is_under_way =
         of_cluster.filter(|of| of.name == name).any(|of| of.operation.as_ref().is_some_and(is_restart));
-    let is_behind = rolls(cell, &cell.key(name), &objects);
-    let members = Members { objects: &objects, elastic: snapshot.elastic(name) };
+    let is_behind = rolls(cell, &cell.key(name), objects);
+    let members = Members { objects, elastic: snapshot.elastic(name) };
     let trouble = (!is_behind && !is_under_way).then(|| gates::trouble(&members)).flatten();
     let ready_since = objects.pods.iter().filter_map(ready_since).max();
     Standing { name, is_behind, is_under_way, trouble, ready_since }
