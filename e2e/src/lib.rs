@@ -13,6 +13,7 @@
 mod access;
 pub mod artifacts;
 pub mod audit;
+pub mod bad_network;
 pub mod cells;
 pub mod certificates;
 pub mod elastic;

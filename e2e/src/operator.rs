@@ -78,10 +78,17 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts the binary for one namespace; its rights are installed there already.
-    pub async fn start(binary: &Path, namespace: &str, flags: &[&str], log: PathBuf) -> Operator {
+    /// Starts the binary for one namespace; its rights are installed there already. It reaches the API server as
+    /// [`kubeconfig_of`] says.
+    pub async fn start(
+        binary: &Path,
+        namespace: &str,
+        flags: &[&str],
+        log: PathBuf,
+        config: &Value,
+    ) -> Operator {
         let kubeconfig = log.with_extension("kubeconfig");
-        std::fs::write(&kubeconfig, kubeconfig_of(namespace).await).expect("the kubeconfig");
+        std::fs::write(&kubeconfig, config.to_string()).expect("the kubeconfig");
         // processes of one test follow each other quickly: each gets a port of its own
         static PORT: AtomicU16 = AtomicU16::new(18080);
         let address = format!("127.0.0.1:{}", PORT.fetch_add(1, Ordering::Relaxed));
@@ -243,7 +250,8 @@ impl Drop for Operator {
 }
 
 /// A kubeconfig like the tests' own, with the rights of the operator's ServiceAccount of a namespace.
-async fn kubeconfig_of(namespace: &str) -> String {
+/// The kubeconfig of the operator's account in a namespace.
+pub async fn kubeconfig_of(namespace: &str) -> Value {
     let limit = Duration::from_secs(30);
     let arguments = ["create", "token", OPERATOR, "-n", namespace, "--duration=12h"];
     let token = shell::kubectl(&arguments, None, limit).await.ok("kubectl create token");
@@ -252,7 +260,7 @@ async fn kubeconfig_of(namespace: &str) -> String {
     let mut config: Value = serde_json::from_str(&own).expect("a kubeconfig");
     config["users"] = json!([{"name": "operator", "user": {"token": token.trim()}}]);
     config["contexts"][0]["context"]["user"] = json!("operator");
-    config.to_string()
+    config
 }
 
 /// Installs the shipped manifests whole and waits until the Deployment is available.

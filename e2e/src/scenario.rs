@@ -11,6 +11,7 @@ use futures::FutureExt;
 use serde_json::{Value, json};
 
 use crate::audit::AuditLog;
+use crate::bad_network::{BadNetwork, Faults};
 use crate::leaks::Material;
 use crate::objects::{Objects, conditions_line, items, text};
 use crate::wait::{LIMIT, ensure};
@@ -266,11 +267,27 @@ impl Scenario {
         operator
     }
 
+    /// Starts a process of the operator without a lease behind a bad network, and does not wait.
+    pub async fn spawn_operator_behind(&self, network: &BadNetwork) -> Operator {
+        let mut config = operator::kubeconfig_of(&self.namespace).await;
+        config["clusters"][0]["cluster"] = json!({"server": network.url()});
+        self.spawn_with(&["--leader-elect=false"], &config).await
+    }
+
+    /// A bad network between this namespace's operators and the API server.
+    pub async fn bad_network(&self, faults: Faults) -> BadNetwork {
+        BadNetwork::before(&operator::kubeconfig_of(&self.namespace).await, faults).await
+    }
+
     async fn spawn(&self, flags: &[&str]) -> Operator {
+        self.spawn_with(flags, &operator::kubeconfig_of(&self.namespace).await).await
+    }
+
+    async fn spawn_with(&self, flags: &[&str], config: &Value) -> Operator {
         let number = self.operators.fetch_add(1, Ordering::Relaxed) + 1;
         let binary = self.binary.lock().unwrap().clone();
-        Operator::start(&binary, &self.namespace, flags, self.folder.join(format!("operator-{number}.log")))
-            .await
+        let log = self.folder.join(format!("operator-{number}.log"));
+        Operator::start(&binary, &self.namespace, flags, log, config).await
     }
 
     /// Processes that start from now on run this binary.

@@ -5,6 +5,7 @@
 // Helpers of tests are tests, too; clippy knows only functions marked #[test].
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod bad_network;
 mod crashes;
 mod deletion;
 mod drains;
