@@ -69,7 +69,7 @@ clean: ## remove what cargo built (not the caches of the test cluster)
 
 ##@ Test
 
-.PHONY: test unit sim fuzz-router bench-router api-test e2e e2e-keep
+.PHONY: test unit sim fuzz-router bench bench-router bench-upgrades api-test e2e e2e-keep
 test: ## everything, the simulation included, up to the smoke level of e2e; brings up and removes its own cluster (KEEP=1 keeps it)
 	@e2e/test all
 
@@ -84,8 +84,13 @@ fuzz-router: N = 10000000
 fuzz-router: ## the router's parser of bulks against another one: N= inputs (10000000)
 	@SEARCHCELL_FUZZ=$(N) cargo test --release -p searchcell-router --test fuzz -- --nocapture
 
-bench-router: ## the router beside its peers, in turns: RUNS= rounds (5), COUNT= documents, ONLY=, PEERS=; writes docs/benchmarks.md
+bench: bench-router bench-upgrades ## all benchmarks; each writes its part of docs/benchmarks.md
+
+bench-router: ## the router beside its peers, in turns: RUNS= rounds (5), COUNT= documents, ONLY=, PEERS=
 	@e2e/bench-router
+
+bench-upgrades: ## ninety simulated data nodes, upgraded by zone and one pod at a time
+	@e2e/bench-upgrades
 
 api-test: ## CRDs and the webhook against a real API server
 	@e2e/test api

@@ -1,22 +1,27 @@
 //! Volumes grow under running nodes where their class allows it, and say so where it does not.
 
+use searchcell_e2e::cells::placement;
 use searchcell_e2e::objects::{number, text};
+use searchcell_e2e::traffic::Traffic;
 use searchcell_e2e::wait::{LIMIT, ensure};
-use searchcell_e2e::{Cell, Level, run, wait_for};
+use searchcell_e2e::{Cell, Level, run, say, wait_for};
 use serde_json::json;
 
 const SELECTOR: &str = "searchcell.dev/cell=cell,searchcell.dev/role=data";
 
-/// `storage.size` raised: claims and volumes grow, the StatefulSets are made anew around their pods, nothing
-/// restarts, and a pod that is deleted afterwards comes back on its volume.
+/// `storage.size` raised while clients write and read: claims and volumes grow, the StatefulSets are made anew around their
+/// pods, nothing restarts, no request fails, and a pod that is deleted afterwards comes back on its volume.
 #[test]
 fn volumes_grow_in_place_and_nothing_restarts() {
     run("volumes_grow_in_place_and_nothing_restarts", Level::Full, async |t| {
         let _operator = t.start_operator().await;
         let mut cell = Cell::small("cell");
         t.apply(&cell.object()).await;
+        t.apply(&placement("pool", "cell", json!({"pool": {"indices": 3}}), 2)).await;
         t.cell_ready(&cell).await;
+        t.placement_ready("pool").await;
         let before = t.pods("searchcell.dev/cell=cell").await;
+        let traffic = Traffic::start(&t.elastic("cell", "a"), "messages.p000.g1").await;
         let uuid = t.elastic("cell", "a").uuid().await.unwrap();
 
         cell.extra = json!({"nodes": {"data": {"storage": {"size": "2Gi"}}}});
@@ -41,6 +46,9 @@ fn volumes_grow_in_place_and_nothing_restarts() {
         .await;
         t.cell_ready(&cell).await;
         assert_eq!(t.pods("searchcell.dev/cell=cell").await, before, "a pod has restarted");
+        let seen = traffic.stop().await;
+        say(seen.to_string());
+        seen.assert_unnoticed();
 
         t.objects.delete("pods", "cell-a-data-b-0").await.unwrap();
         t.cell_ready(&cell).await;
