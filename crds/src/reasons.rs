@@ -39,6 +39,7 @@ reasons! {
     RollingOut => "Nodes restart, one step at a time; the status of the rollout says how far.",
     Soaking => "A cluster that has changed stays settled for spec.rollout.soak before the next one follows. Wait.",
     AnotherCluster => "Nodes of another cluster of the cell restart first. Wait.",
+    AnotherCell => "Nodes of other cells restart first: as many clusters as the operator's --max-disrupted-clusters allows. Wait; if one does not go on, look at the cell that the message names.",
     Regressed => "A cluster that has changed already is not well: the others do not follow. Look at what the message names, or correct the spec.",
     ZoneNotSpared => "With spec.rollout.unit Zone the data nodes of a zone restart together, and the message says why they may not now. Wait, or set it to Auto.",
     ShardsSettled => "A node goes only while no copy of a shard is made or moved, and all that were there are back. Wait.",

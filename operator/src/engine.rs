@@ -71,6 +71,8 @@ pub struct Tuning {
     pub lifetimes: Lifetimes,
     /// Whether nodes are restarted that do not run what the spec asks for.
     pub restarts_nodes: bool,
+    /// Clusters of all cells whose nodes restart at a time.
+    pub most_disruptions: usize,
 }
 
 impl Default for Tuning {
@@ -88,6 +90,7 @@ impl Default for Tuning {
             limits: ShardLimits::default(),
             lifetimes: Lifetimes::default(),
             restarts_nodes: false,
+            most_disruptions: 5,
         }
     }
 }

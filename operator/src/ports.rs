@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use searchcell_core::names::ClusterKey;
+use searchcell_core::plan::Disruption;
 use searchcell_core::routing::Published;
 use searchcell_core::security::Served;
 use searchcell_core::snapshot::{
@@ -57,6 +58,8 @@ pub trait KubeApi: Send + Sync {
     fn placements(&self, namespace: &str) -> Vec<IndexPlacement>;
     /// Where the operator's own pods run.
     fn operator_namespace(&self) -> &str;
+    /// Clusters of all cells whose nodes restart, from the cache.
+    fn disruptions(&self) -> Vec<Disruption>;
     /// All objects labelled with the cell, from the caches.
     fn cell_objects(&self, namespace: &str, cell: &str) -> CellObjects;
 
@@ -67,6 +70,8 @@ pub trait KubeApi: Send + Sync {
     async fn table_live(&self, namespace: &str, collection: &str) -> Result<Option<Published>, KubeError>;
     /// The object, from the API server itself.
     async fn search_cell_live(&self, namespace: &str, name: &str) -> Result<Option<SearchCell>, KubeError>;
+    /// Clusters of all cells whose nodes restart, from the API server itself.
+    async fn disruptions_live(&self) -> Result<Vec<Disruption>, KubeError>;
     /// The volume claims of a cluster, from the API server itself.
     async fn claims_live(&self, cluster: &ClusterKey) -> Result<Vec<PersistentVolumeClaim>, KubeError>;
 

@@ -127,12 +127,9 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let elastic = ElasticHttp::new(accesses, on_request)?;
     let kube_metrics = Arc::clone(&metrics);
     let on_request: Arc<OnRequest> = Arc::new(move |verb, outcome| kube_metrics.kube_request(verb, outcome));
-    let kube = Arc::new(KubeIo::new(
-        client.clone(),
-        Arc::clone(&caches),
-        own_namespace.clone(),
-        Arc::clone(&on_request),
-    ));
+    let kube =
+        KubeIo::new(client.clone(), Arc::clone(&caches), own_namespace.clone(), Arc::clone(&on_request));
+    let kube = Arc::new(kube.of_namespaces(&settings.namespaces));
     let mut keeper = match settings.webhook_address {
         None => None,
         Some(address) => {
@@ -181,6 +178,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
             lifetimes: settings.lifetimes(),
             limits: settings.limits(),
             restarts_nodes: settings.restart_nodes,
+            most_disruptions: usize::from(settings.max_disrupted_clusters),
             ..Tuning::default()
         },
     );

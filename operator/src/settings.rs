@@ -68,6 +68,10 @@ pub struct Settings {
     /// cells, and nothing restarts.
     #[arg(long, env = "SEARCHCELL_RESTART_NODES", default_value_t = true, action = clap::ArgAction::Set)]
     pub restart_nodes: bool,
+    /// Clusters of all cells together whose nodes restart at a time. A cluster counts until all of its nodes have restarted.
+    #[arg(long, env = "SEARCHCELL_MAX_DISRUPTED_CLUSTERS", default_value_t = 5,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub max_disrupted_clusters: u16,
     /// Address of /metrics, /livez and /readyz.
     #[arg(long, env = "SEARCHCELL_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_address: SocketAddr,

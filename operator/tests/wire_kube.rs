@@ -318,6 +318,36 @@ async fn live_reads_ask_the_api_server() {
 }
 
 #[tokio::test]
+async fn restarts_are_looked_for_where_the_operator_watches() {
+    let unreadable = json!({"metadata": {"namespace": "ns", "name": "odd", "uid": "u"}, "spec": 7});
+    let cell = json!({"apiVersion": "searchcell.dev/v1alpha1", "kind": "SearchCell",
+        "metadata": {"namespace": "ns", "name": "guilds", "uid": "v"},
+        "spec": {"version": "9.5.3", "zones": [{"name": "a"}], "clusters": [{"name": "a"}],
+            "nodes": {"master": {"count": 1, "storage": {"size": "1Gi"}}, "data": {"perZone": 1, "storage": {"size": "1Gi"}}}},
+        "status": {"clusters": [{"name": "a", "operation":
+            {"kind": "RestartNode", "nodes": ["n"], "uids": ["u"], "startedAt": "2026-01-01T00:00:00Z"}}]}});
+    let list = |items: &[&Value]| {
+        (
+            200,
+            json!({"apiVersion": "searchcell.dev/v1alpha1", "kind": "SearchCellList", "metadata": {}, "items": items}),
+        )
+    };
+    let (kube, seen) = kubernetes(vec![list(&[&unreadable, &cell])]);
+    let found = kube.disruptions_live().await.unwrap();
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!(*found[0].cluster(), ClusterKey::new("ns", "guilds", "a"));
+    assert_eq!(seen.lock().unwrap()[0].path, "/apis/searchcell.dev/v1alpha1/searchcells");
+
+    let (kube, seen) = kubernetes(vec![list(&[&cell]), failure(503, "ServiceUnavailable", "later")]);
+    let kube = kube.of_namespaces(&["ns".to_owned(), "other".to_owned()]);
+    let why = kube.disruptions_live().await.unwrap_err();
+    assert!(matches!(why, KubeError::Unreachable(_)), "part of the truth is none: {why}");
+    let paths: Vec<String> = seen.lock().unwrap().iter().map(|seen| seen.path.clone()).collect();
+    let of = |namespace: &str| format!("/apis/searchcell.dev/v1alpha1/namespaces/{namespace}/searchcells");
+    assert_eq!(paths, [of("ns"), of("other")]);
+}
+
+#[tokio::test]
 async fn failures_have_classes() {
     let map = || Object::ConfigMap(Box::<ConfigMap>::default());
     let (kube, _) = kubernetes(vec![

@@ -219,6 +219,53 @@ fn the_canary_goes_first_and_a_bad_change_stops_at_its_first_pod() {
     });
 }
 
+/// One commit changes two cells, and keeps nodes from starting: with room for one cluster, one pod of one of them has it, and
+/// the other cell waits, until the commit is corrected.
+#[test]
+fn one_commit_restarts_few_clusters_of_all_cells() {
+    run("one_commit_restarts_few_clusters_of_all_cells", Level::Full, async |t| {
+        let _operator = t.start_operator_with(&["--max-disrupted-clusters", "1"]).await;
+        let mut cells = [Cell::mini("one"), Cell::mini("two")];
+        for cell in &cells {
+            t.apply(&cell.object()).await;
+        }
+        for cell in &cells {
+            t.cell_ready(cell).await;
+        }
+        let watcher = Watcher::start(&t.objects);
+        let began = Instant::now();
+        let mut commit = async |option: &str| {
+            for cell in &mut cells {
+                cell.extra =
+                    json!({"nodes": {"data": {"jvmOptions": [option]}, "master": {"jvmOptions": [option]}}});
+                t.apply(&cell.object()).await;
+            }
+        };
+        commit("-XX:+NoSuchOptionAnywhere").await;
+        wait_for("one cell fails and the other one waits for it", ROLL, async || {
+            let cells = t.objects.list("searchcells", "").await?;
+            let fails =
+                |cell: &&Value| condition(cell, "Degraded").is_some_and(|(_, why, _)| why == "PodsFailing");
+            let waits = |cell: &&Value| gates(cell).contains(&"AnotherCell");
+            let (failing, waiting) = (cells.iter().filter(fails).count(), cells.iter().filter(waits).count());
+            ensure((failing, waiting) == (1, 1), || format!("{failing} fail, {waiting} wait"))
+        })
+        .await;
+        // Long enough for the next one to follow, if it were to.
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        let first = watcher.seen().restarted();
+        assert_eq!(first.len(), 1, "{first:?}");
+
+        commit("-XX:+UseStringDeduplication").await;
+        for cell in &cells {
+            rolled(t, cell, began).await;
+        }
+        let course = watcher.stop().await;
+        assert_eq!(course.restarted().len(), 4, "{course:#?}");
+        assert_eq!(course.most_away, 1, "{course:#?}");
+    });
+}
+
 /// A dynamic look at holds: whatever waits says so.
 fn gates(object: &Value) -> Vec<&str> {
     let clusters = items(object, "/status/clusters");

@@ -1,5 +1,7 @@
 //! Volumes grow under running nodes where their class allows it, and say so where it does not.
 
+use std::time::Duration;
+
 use searchcell_e2e::cells::placement;
 use searchcell_e2e::objects::{number, text};
 use searchcell_e2e::traffic::Traffic;
@@ -24,27 +26,31 @@ fn volumes_grow_in_place_and_nothing_restarts() {
         let traffic = Traffic::start(&t.elastic("cell", "a"), "messages.p000.g1").await;
         let uuid = t.elastic("cell", "a").uuid().await.unwrap();
 
-        cell.extra = json!({"nodes": {"data": {"storage": {"size": "2Gi"}}}});
-        t.apply(&cell.object()).await;
-        wait_for("volumes of 2Gi and StatefulSets that ask for them", LIMIT, async || {
-            for claim in t.objects.list("persistentvolumeclaims", SELECTOR).await? {
-                let capacity = text(&claim, "/status/capacity/storage").to_owned();
-                ensure(capacity == "2Gi", || format!("{}: {capacity}", text(&claim, "/metadata/name")))?;
-            }
-            let sets = t.objects.list("statefulsets", SELECTOR).await?;
-            ensure(sets.len() == 3, || format!("{} StatefulSets", sets.len()))?;
-            for set in sets {
-                let size =
-                    text(&set, "/spec/volumeClaimTemplates/0/spec/resources/requests/storage").to_owned();
-                ensure(size == "2Gi", || format!("{}: {size}", text(&set, "/metadata/name")))?;
-                ensure(number(&set, "/status/readyReplicas") == 1, || {
-                    "its pod is not adopted yet".to_owned()
-                })?;
-            }
-            Ok(())
-        })
-        .await;
-        t.cell_ready(&cell).await;
+        for size in ["2Gi", "3Gi", "4Gi"] {
+            cell.extra = json!({"nodes": {"data": {"storage": {"size": size}}}});
+            t.apply(&cell.object()).await;
+            wait_for(&format!("volumes of {size} and StatefulSets that ask for them"), LIMIT, async || {
+                for claim in t.objects.list("persistentvolumeclaims", SELECTOR).await? {
+                    let capacity = text(&claim, "/status/capacity/storage").to_owned();
+                    ensure(capacity == size, || format!("{}: {capacity}", text(&claim, "/metadata/name")))?;
+                }
+                let sets = t.objects.list("statefulsets", SELECTOR).await?;
+                ensure(sets.len() == 3, || format!("{} StatefulSets", sets.len()))?;
+                for set in sets {
+                    let asked =
+                        text(&set, "/spec/volumeClaimTemplates/0/spec/resources/requests/storage").to_owned();
+                    ensure(asked == size, || format!("{}: {asked}", text(&set, "/metadata/name")))?;
+                    ensure(number(&set, "/status/readyReplicas") == 1, || {
+                        "its pod is not adopted yet".to_owned()
+                    })?;
+                }
+                Ok(())
+            })
+            .await;
+            t.cell_ready(&cell).await;
+            // Time for requests on what has grown.
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
         assert_eq!(t.pods("searchcell.dev/cell=cell").await, before, "a pod has restarted");
         let seen = traffic.stop().await;
         say(seen.to_string());

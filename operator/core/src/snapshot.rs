@@ -15,7 +15,7 @@ use searchcell_crds::{IndexPlacement, SearchCell};
 use serde_json::Value;
 
 use crate::names::{LABEL_CLUSTER, LABEL_ROLE, LABEL_ZONE};
-use crate::plan::setting_text;
+use crate::plan::{Disruption, setting_text};
 use crate::security::keystore::SecureSource;
 use crate::security::{Layer, Lifetimes, SecretFacts, Served, Supplied};
 
@@ -57,6 +57,10 @@ pub struct CellSnapshot {
     pub secure_settings: BTreeMap<String, SecureSource>,
     /// Whether this operator restarts nodes that do not run what the spec asks for.
     pub restarts_nodes: bool,
+    /// Clusters of all cells whose nodes restart, this one's included.
+    pub disruptions: Vec<Disruption>,
+    /// How many of them there may be at a time.
+    pub most_disruptions: usize,
     /// How this operator was told to rotate.
     pub lifetimes: Lifetimes,
     /// Where the operator's own pods run: they have to be let in to the cluster's nodes.

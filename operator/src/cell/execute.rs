@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey};
+use searchcell_core::plan::Disruption;
 use searchcell_core::snapshot::{CellSnapshot, annotation};
 use searchcell_core::step::{Action, Object, Step};
 use searchcell_crds::SearchCell;
+use tokio::sync::OnceCell;
 
 use crate::engine::Engine;
 use crate::execute::{Owner, Perform, common};
@@ -19,6 +21,8 @@ use crate::security::reload::Reloads;
 pub(crate) struct CellSteps<'a, K, E> {
     pub(crate) engine: &'a Engine<K, E>,
     pub(crate) snapshot: &'a CellSnapshot,
+    /// Clusters of all cells whose nodes restart, asked for at most once in a pass.
+    disruptions: OnceCell<Vec<Disruption>>,
 }
 
 impl<K: KubeApi, E: SearchApi> Perform for CellSteps<'_, K, E> {
@@ -56,13 +60,38 @@ impl<K: KubeApi, E: SearchApi> Perform for CellSteps<'_, K, E> {
                 };
                 reloads.carry_out(&ClusterKey::new(owner.namespace, owner.cell, cluster), reload).await?;
             }
+            Action::AnnounceRestart { .. } | Action::RestartNode { .. } => {
+                let cluster = step.cluster.as_deref().ok_or(StepError::Misplanned("no cluster is named"))?;
+                self.take_place(&ClusterKey::new(owner.namespace, owner.cell, cluster)).await?;
+                common(kube.as_ref(), elastic.as_ref(), reader, &owner, step).await?;
+            }
             _ => common(kube.as_ref(), elastic.as_ref(), reader, &owner, step).await?,
         }
         Ok(())
     }
 }
 
-impl<K: KubeApi, E: SearchApi> CellSteps<'_, K, E> {
+impl<'a, K: KubeApi, E: SearchApi> CellSteps<'a, K, E> {
+    pub(crate) fn new(engine: &'a Engine<K, E>, snapshot: &'a CellSnapshot) -> Self {
+        Self { engine, snapshot, disruptions: OnceCell::new() }
+    }
+
+    /// Before the first node of a cluster goes: asks the API server itself which others have recorded a restart. It is
+    /// called after the cluster has recorded its own, so that of two at least one sees the other.
+    async fn take_place(&self, key: &ClusterKey) -> Result<(), StepError> {
+        let has_begun = |known: &[Disruption]| Disruption::has_begun(known, key);
+        if has_begun(&self.snapshot.disruptions) {
+            return Ok(());
+        }
+        let live = self.disruptions.get_or_try_init(|| self.engine.kube.disruptions_live()).await?;
+        // The answer took time.
+        if !self.engine.leadership.holds() {
+            return Err(StepError::NotLeading);
+        }
+        Disruption::room(live, key, self.snapshot.most_disruptions)
+            .map_err(|why| KubeError::Conflict(why.to_owned()).into())
+    }
+
     /// Creates the map that lets a cluster form, after asking the API server itself whether it ever formed.
     async fn bootstrap(&self, key: &ClusterKey, owner: &Owner<'_>, map: &ConfigMap) -> Result<(), StepError> {
         let kube = &self.engine.kube;

@@ -36,7 +36,7 @@ impl<K: KubeApi, E: SearchApi> Engine<K, E> {
             Err(_) => self.decide.plan_invalid_cell(&snapshot, now, self.tuning.invalid_every),
         };
 
-        let steps = CellSteps { engine: self, snapshot: &snapshot };
+        let steps = CellSteps::new(self, &snapshot);
         let Executed { outcomes, worst: mut failed, released } =
             run(&plan.steps, &self.leadership, self.tuning.parallel_clusters, &steps).await;
 

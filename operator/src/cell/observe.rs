@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use jiff::Timestamp;
 use searchcell_core::names::{ClusterKey, LABEL_CLUSTER, LABEL_ROLE};
-use searchcell_core::plan::{NodeToAsk, nodes_to_ask, supplied_secrets};
+use searchcell_core::plan::{Disruption, NodeToAsk, nodes_to_ask, supplied_secrets};
 use searchcell_core::security::keystore::{MOST_SECRETS, SecureSource};
 use searchcell_core::security::{Served, Supplied};
 use searchcell_core::snapshot::{CellObjects, CellSnapshot, Reading, is_ready, label};
@@ -37,6 +37,11 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
     // Whoever lets a node restart has to know of everything that the pods, as they are known, have done before.
     let max_age = if restarts(&cell) { Duration::ZERO } else { engine.tuning.max_reading_age };
     let readings = engine.reader.read_all(asks, max_age).await;
+    // Of this cell, as this pass sees it.
+    let is_other =
+        |of: &Disruption| (of.cluster().namespace.as_str(), of.cluster().cell.as_str()) != (namespace, name);
+    let mut disruptions: Vec<Disruption> = kube.disruptions().into_iter().filter(is_other).collect();
+    disruptions.extend(Disruption::of_cell(&cell));
     let mut snapshot = CellSnapshot {
         cell,
         objects,
@@ -47,6 +52,8 @@ pub(crate) async fn observe<K: KubeApi, E: SearchApi>(
         secure_settings: BTreeMap::new(),
         lifetimes: engine.tuning.lifetimes,
         restarts_nodes: engine.tuning.restarts_nodes,
+        disruptions,
+        most_disruptions: engine.tuning.most_disruptions,
         operator_namespace: kube.operator_namespace().to_owned(),
     };
     for (layer, secret) in supplied_secrets(&snapshot.cell) {

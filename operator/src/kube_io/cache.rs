@@ -46,6 +46,12 @@ impl<T: Resource + Clone> Cache<T> {
         slot.into_iter().flat_map(BTreeMap::values).map(Arc::clone).collect()
     }
 
+    /// What is asked of every object, in the order of namespaces and names.
+    pub fn map<R>(&self, ask: impl FnMut(&T) -> R) -> Vec<R> {
+        let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);
+        objects.values().flat_map(BTreeMap::values).map(Arc::as_ref).map(ask).collect()
+    }
+
     /// One object.
     pub fn get(&self, namespace: &str, group: &str, name: &str) -> Option<T> {
         let objects = self.objects.read().unwrap_or_else(PoisonError::into_inner);

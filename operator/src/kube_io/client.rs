@@ -13,13 +13,14 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Client, Config, Resource};
 use searchcell_core::names::{ClusterKey, FINALIZER, routing_table};
+use searchcell_core::plan::Disruption;
 use searchcell_core::routing::Published;
 use searchcell_core::snapshot::CellObjects;
 use searchcell_core::step::{Kind, Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
 use serde_json::json;
 
-use crate::kube_io::fanout::Caches;
+use crate::kube_io::fanout::{Caches, scopes};
 use crate::kube_io::recreate::recreate_around_pods;
 use crate::kube_io::requests::{self, Kindly};
 use crate::kube_io::tables::Tables;
@@ -38,6 +39,8 @@ pub struct KubeIo {
     parsed: Parsed,
     tables: Tables,
     own_namespace: String,
+    /// Namespaces whose cells it looks at; `None`: all.
+    scopes: Vec<Option<String>>,
     on_request: Arc<OnRequest>,
 }
 
@@ -76,8 +79,14 @@ impl KubeIo {
             parsed: Parsed::default(),
             tables: Tables::default(),
             own_namespace,
+            scopes: vec![None],
             on_request,
         }
+    }
+
+    /// Looks at cells of these namespaces only; none: of all.
+    pub fn of_namespaces(self, namespaces: &[String]) -> Self {
+        Self { scopes: scopes(namespaces), ..self }
     }
 
     fn count<T, E: Into<KubeError>>(&self, verb: &'static str, result: Result<T, E>) -> Result<T, KubeError> {
@@ -221,6 +230,10 @@ impl KubeApi for KubeIo {
         &self.own_namespace
     }
 
+    fn disruptions(&self) -> Vec<Disruption> {
+        self.caches.cells.map(Disruption::of_cell).concat()
+    }
+
     fn cell_objects(&self, namespace: &str, cell: &str) -> CellObjects {
         let caches = &self.caches;
         CellObjects {
@@ -248,6 +261,15 @@ impl KubeApi for KubeIo {
 
     async fn search_cell_live(&self, namespace: &str, name: &str) -> Result<Option<SearchCell>, KubeError> {
         self.count("get", requests::get(&self.client, namespace, name).await)
+    }
+
+    async fn disruptions_live(&self) -> Result<Vec<Disruption>, KubeError> {
+        let mut all = Vec::new();
+        for namespace in &self.scopes {
+            let cells = requests::cells(&self.client, namespace.as_deref()).await;
+            all.extend(self.count("list", cells)?.iter().flat_map(Disruption::of_cell));
+        }
+        Ok(all)
     }
 
     async fn claims_live(&self, cluster: &ClusterKey) -> Result<Vec<PersistentVolumeClaim>, KubeError> {

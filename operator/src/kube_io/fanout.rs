@@ -107,6 +107,14 @@ pub(super) fn tables() -> String {
 /// Hears of objects that cannot be read: which, and why.
 pub type OnUnreadable = dyn Fn(&ObjectReference, &str) + Send + Sync;
 
+/// What is asked of the API server, one by one: everything, or each namespace.
+pub fn scopes(namespaces: &[String]) -> Vec<Option<String>> {
+    match namespaces {
+        [] => vec![None],
+        some => some.iter().cloned().map(Some).collect(),
+    }
+}
+
 /// Runs all watches until dropped. `synced` becomes true when every cache has had its first list.
 pub struct Watches {
     tasks: JoinSet<()>,
@@ -122,10 +130,7 @@ impl Watches {
         queue: &Arc<Queue<Key>>,
         on_unreadable: &Arc<OnUnreadable>,
     ) -> Self {
-        let scopes: Vec<Option<String>> = match namespaces {
-            [] => vec![None],
-            some => some.iter().cloned().map(Some).collect(),
-        };
+        let scopes = scopes(namespaces);
         let (ready, synced) = watch::channel(false);
         // How many caches wait for their first list: `spawn` itself counts them.
         let pending = Arc::new(AtomicUsize::new(0));

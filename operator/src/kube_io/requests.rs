@@ -12,11 +12,13 @@ use kube::{Api, Client, Resource};
 use searchcell_core::names::FIELD_MANAGER;
 use searchcell_core::snapshot::is_owned_by;
 use searchcell_core::step::Target;
+use searchcell_crds::SearchCell;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::kube_io::tolerant::Tolerant;
 use crate::ports::KubeError;
 
 /// Longest time that a request may take.
@@ -148,6 +150,16 @@ pub async fn get<T: Kindly>(client: &Client, namespace: &str, name: &str) -> Res
 pub async fn list<T: Kindly>(client: &Client, namespace: &str, selector: &str) -> Result<Vec<T>, Failed> {
     let params = ListParams::default().labels(selector);
     Ok(call(api::<T>(client, namespace).list(&params)).await?.items)
+}
+
+/// All cells of a namespace, or of all of them. One that cannot be read is left out.
+pub async fn cells(client: &Client, namespace: Option<&str>) -> Result<Vec<SearchCell>, Failed> {
+    let api: Api<Tolerant<SearchCell>> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let all = call(api.list(&ListParams::default())).await?.items;
+    Ok(all.into_iter().filter_map(Tolerant::readable).collect())
 }
 
 /// POST; a taken name is looked at: ours or somebody else's.

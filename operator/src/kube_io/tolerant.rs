@@ -59,6 +59,13 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Tolerant<T> {
     }
 }
 
+impl<T> Tolerant<T> {
+    /// The object, if it can be read.
+    pub fn readable(self) -> Option<T> {
+        self.object.ok()
+    }
+}
+
 impl<T: Resource> Resource for Tolerant<T> {
     type DynamicType = T::DynamicType;
     type Scope = T::Scope;

@@ -378,6 +378,8 @@ impl Decide for Mutant {
                     secure_settings: Default::default(),
                     lifetimes: Default::default(),
                     restarts_nodes: true,
+                    disruptions: Vec::new(),
+                    most_disruptions: snapshot.most_disruptions,
                     operator_namespace: snapshot.operator_namespace.clone(),
                 };
                 let lost =

@@ -14,6 +14,7 @@ use searchcell_core::names::{
     ClusterKey, FIELD_MANAGER, FINALIZER, LABEL_CELL, LABEL_CLUSTER, LABEL_COLLECTION, LABEL_ROLE,
     routing_table,
 };
+use searchcell_core::plan::Disruption;
 use searchcell_core::routing::Published;
 use searchcell_core::snapshot::{CellObjects, is_owned_by, label};
 use searchcell_core::step::{Kind, Object, Target};
@@ -178,6 +179,12 @@ impl KubeApi for SimKube {
         OPERATOR_NAMESPACE
     }
 
+    fn disruptions(&self) -> Vec<Disruption> {
+        let cache = self.cache.lock().unwrap();
+        let all = cache.objects.get(&K::Cell).into_iter().flatten();
+        all.filter_map(|(_, object)| SearchCell::of(object)).flat_map(Disruption::of_cell).collect()
+    }
+
     fn cell_objects(&self, _namespace: &str, cell: &str) -> CellObjects {
         let cache = self.cache.lock().unwrap();
         CellObjects {
@@ -219,6 +226,13 @@ impl KubeApi for SimKube {
         let read = read?;
         self.line.pass.lock().unwrap().cell_read_live = true;
         Ok(read)
+    }
+
+    async fn disruptions_live(&self) -> Result<Vec<Disruption>, KubeError> {
+        let read = self.line.call(Peer::ApiServer, false, |world| {
+            world.store.all::<SearchCell>().flat_map(Disruption::of_cell).collect()
+        });
+        Ok(read.await?)
     }
 
     async fn claims_live(&self, cluster: &ClusterKey) -> Result<Vec<PersistentVolumeClaim>, KubeError> {

@@ -26,7 +26,7 @@ use searchcell_crds::{Operation, Reason};
 pub use drain::{ALLOCATION_EXCLUDE, is_drain};
 pub use removal::{has_workloads, plan_deletion};
 pub(crate) use roll::is_restart;
-pub use roll::{ALLOCATION_ENABLE, SHUTDOWN_REASON, outdated, rolls};
+pub use roll::{ALLOCATION_ENABLE, Disruption, SHUTDOWN_REASON, outdated, rolls};
 pub use security::{NodeToAsk, Upkeep, nodes_to_ask, plan_security, supplied_secrets};
 pub use settings::{setting_text, wanted_settings};
 pub use workloads::master_layout;
@@ -41,6 +41,8 @@ use crate::step::{Action, Hold, Plan, Step};
 pub const WAKE_AT_REST: Duration = Duration::from_secs(30);
 /// While something is under way. Changes of objects wake the operator at once; this is for Elasticsearch's.
 pub const WAKE_WHILE_BUSY: Duration = Duration::from_secs(2);
+/// While clusters of other cells go first.
+const WAKE_WHILE_OTHERS_RESTART: Duration = Duration::from_secs(10);
 /// While nothing can go on before a pod becomes ready, which wakes the operator by itself.
 pub const WAKE_WHILE_WAITING_FOR_PODS: Duration = Duration::from_secs(60);
 
@@ -126,6 +128,12 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
         (false, true) => WAKE_WHILE_BUSY,
         (false, false) => WAKE_WHILE_WAITING_FOR_PODS,
     };
+    if plan.steps.is_empty()
+        && plan.operations.values().all(Option::is_none)
+        && plan.holds.iter().any(|hold| hold.reason == Reason::AnotherCell)
+    {
+        plan.wake_after = plan.wake_after.max(WAKE_WHILE_OTHERS_RESTART);
+    }
     plan.wake_after = upkeep.wake_after(now, plan.wake_after);
     plan
 }

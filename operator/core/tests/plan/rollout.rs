@@ -1,6 +1,7 @@
 //! Rollouts over the clusters of a cell: the canary, the brake, soaking, approvals; and other versions.
 
 use jiff::SignedDuration;
+use searchcell_core::plan::Disruption;
 use searchcell_core::snapshot::{Reading, ShardState};
 use searchcell_crds::{Reason, RolloutPhase, RolloutReason};
 use serde_json::json;
@@ -52,6 +53,46 @@ fn with_room_for_two_both_go_at_once() {
     let mut world = two(json!({"maxUnavailableClusters": 2, "canary": "b"}));
     assert_eq!(clusters_of(&world.pass()), ["b"]);
     assert_eq!(world.status().rollout.unwrap().phase, RolloutPhase::Canary);
+}
+
+/// Another cell, with a cluster of which this many of two nodes are updated, and whose next restart is recorded.
+fn other_cell(name: &str, updated: i32, recorded: jiff::Timestamp) -> Vec<Disruption> {
+    let other = json!({
+        "metadata": {"namespace": "search", "name": name},
+        "spec": {"version": "9.5.3", "zones": [{"name": "a"}], "clusters": [{"name": "a"}],
+            "nodes": {"master": {"count": 1, "storage": {"size": "1Gi"}}, "data": {"perZone": 1, "storage": {"size": "1Gi"}}}},
+        "status": {"rollout": {"id": "1", "phase": "Rolling", "reason": "SpecChange", "clustersDone": 0, "clustersTotal": 1},
+            "clusters": [{"name": "a", "phase": "Rolling", "nodes": {"ready": 2, "total": 2, "updated": updated},
+                "operation": {"kind": "RestartNode", "nodes": ["n"], "uids": ["u"], "startedAt": recorded.to_string()}}]},
+    });
+    Disruption::of_cell(&serde_json::from_value(other).unwrap())
+}
+
+#[test]
+fn of_all_cells_few_clusters_change_at_a_time() {
+    let mut world = two(json!({"maxUnavailableClusters": 2}));
+    world.snapshot.most_disruptions = 2;
+    let (now, soon) = (world.now, world.now + SignedDuration::from_secs(1));
+    world.snapshot.disruptions = [other_cell("x", 1, now), other_cell("y", 0, now)].concat();
+    world.now = soon;
+    assert_eq!(world.pass(), Vec::<String>::new());
+    assert_eq!(world.gates(), [Reason::AnotherCell; 2]);
+    let plan = world.plan();
+    let message = &plan.holds[0].message;
+    assert!(message.contains("is 2: nodes of search/x-a, search/y-a restart first"), "{message}");
+    assert_eq!(plan.wake_after.as_secs(), 10);
+    assert!(plan.operations.values().all(Option::is_none));
+
+    world.snapshot.disruptions.pop();
+    assert_eq!(clusters_of(&world.pass()), ["a", "b"], "templates are no disruption");
+    world.controllers();
+    world.pass();
+    // Both have recorded their first restart, as this operator knows; one of them is one too many.
+    world.snapshot.disruptions.extend(Disruption::of_cell(&world.snapshot.cell));
+    assert_eq!(world.snapshot.disruptions.len(), 3);
+    assert_eq!(world.gates(), [Reason::AnotherCell]);
+    let operations = world.plan().operations;
+    assert!(operations["a"].is_some() && operations["b"].is_none(), "{operations:#?}");
 }
 
 /// Everything of the first cluster is done.

@@ -61,6 +61,8 @@ impl World {
             supplied: BTreeMap::new(),
             secure_settings: BTreeMap::new(),
             restarts_nodes: false,
+            disruptions: Vec::new(),
+            most_disruptions: 5,
             lifetimes: Lifetimes::default(),
             operator_namespace: "searchcell-system".to_owned(),
         };

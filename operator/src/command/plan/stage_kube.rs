@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntr
 use kube::runtime::watcher::Event;
 use kube::{Client, Resource};
 use searchcell_core::names::{ClusterKey, FIELD_MANAGER, FINALIZER, LABEL_CELL};
+use searchcell_core::plan::Disruption;
 use searchcell_core::routing::Published;
 use searchcell_core::snapshot::{CellObjects, is_owned_by, label};
 use searchcell_core::step::{Kind, Object, Target};
@@ -215,6 +216,10 @@ impl KubeApi for StageKube {
         self.real.operator_namespace()
     }
 
+    fn disruptions(&self) -> Vec<Disruption> {
+        self.real.disruptions()
+    }
+
     fn cell_objects(&self, namespace: &str, cell: &str) -> CellObjects {
         self.real.cell_objects(namespace, cell)
     }
@@ -232,6 +237,10 @@ impl KubeApi for StageKube {
 
     async fn search_cell_live(&self, namespace: &str, name: &str) -> Result<Option<SearchCell>, KubeError> {
         Ok(self.real.search_cell(namespace, name))
+    }
+
+    async fn disruptions_live(&self) -> Result<Vec<Disruption>, KubeError> {
+        Ok(self.real.disruptions())
     }
 
     async fn claims_live(&self, cluster: &ClusterKey) -> Result<Vec<PersistentVolumeClaim>, KubeError> {

@@ -6,6 +6,7 @@
 //! in between leaves behind what the next one finishes.
 
 mod announce;
+mod disruption;
 pub(super) mod gates;
 mod nodes;
 mod order;
@@ -18,6 +19,7 @@ use searchcell_crds::{Operation, OperationKind, Reason};
 
 pub use announce::{ALLOCATION_ENABLE, SHUTDOWN_REASON};
 pub(super) use announce::{wanted_allocation, withdraw};
+pub use disruption::Disruption;
 use nodes::{Work, work};
 pub use nodes::{outdated, rolls};
 pub(super) use order::Order;

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::Reason;
 
+use super::disruption::Disruption;
 use super::gates::{self, Members};
 use super::is_restart;
 use super::nodes::rolls;
@@ -20,6 +21,9 @@ pub(crate) struct Order<'a> {
     cell: &'a ValidCell,
     is_approved: bool,
     standings: Vec<Standing<'a>>,
+    /// Of all cells, and how many there may be at a time.
+    disruptions: Vec<Disruption>,
+    most_disruptions: usize,
 }
 
 #[derive(Debug)]
@@ -54,7 +58,8 @@ impl<'a> Order<'a> {
             all.map(|(cluster, objects)| standing(cell, snapshot, &cluster.name, objects)).collect();
         // A stable sort: the others stay as the spec has them.
         standings.sort_by_key(|of| cell.canary.as_deref() != Some(of.name));
-        Self { cell, is_approved, standings }
+        let (disruptions, most_disruptions) = (snapshot.disruptions.clone(), snapshot.most_disruptions);
+        Self { cell, is_approved, standings, disruptions, most_disruptions }
     }
 
     /// Whether any cluster has nodes that do not run what the spec asks for.
@@ -94,7 +99,21 @@ impl<'a> Order<'a> {
             );
             return Err((Reason::Soaking, message));
         }
-        Ok(())
+        self.has_place(cluster, now)
+    }
+
+    /// Of all cells, few clusters at a time.
+    fn has_place(&self, cluster: &str, now: Timestamp) -> Result<(), Shut> {
+        let (key, most) = (self.cell.key(cluster), self.most_disruptions);
+        Disruption::ahead(&self.disruptions, &key, now, most).map_err(|others| {
+            let others: Vec<String> =
+                others.iter().map(|other| format!("{}/{}", other.namespace, other.name())).collect();
+            let message = format!(
+                "--max-disrupted-clusters of the operator is {most}: nodes of {} restart first",
+                some_of(&others)
+            );
+            (Reason::AnotherCell, message)
+        })
     }
 
     fn is_canary(&self, standing: &Standing<'_>) -> bool {
