@@ -324,7 +324,7 @@ async fn restarts_are_looked_for_where_the_operator_watches() {
         "metadata": {"namespace": "ns", "name": "guilds", "uid": "v"},
         "spec": {"version": "9.5.3", "zones": [{"name": "a"}], "clusters": [{"name": "a"}],
             "nodes": {"master": {"count": 1, "storage": {"size": "1Gi"}}, "data": {"perZone": 1, "storage": {"size": "1Gi"}}}},
-        "status": {"clusters": [{"name": "a", "operation":
+        "status": {"clusters": [{"name": "a", "phase": "Rolling", "operation":
             {"kind": "RestartNode", "nodes": ["n"], "uids": ["u"], "startedAt": "2026-01-01T00:00:00Z"}}]}});
     let list = |items: &[&Value]| {
         (

@@ -29,6 +29,8 @@ use crate::world::{Network, Node, Shared, World, lock};
 const PATIENCE_S: u64 = 3_600;
 /// The same where every node of two clusters may have to restart, one after the other, with a soak after each.
 const PATIENCE_ROLLING_S: u64 = 9_000;
+/// How far a clock goes ahead or back.
+pub const FARTHEST_JUMP_S: u64 = 3_600;
 /// Sizes are refreshed now and then: rest is asked for only after that.
 const SIZES_EVERY: Duration = Duration::from_secs(60);
 const QUIET_S: u64 = 130;
@@ -359,7 +361,11 @@ impl Run {
     async fn rest(&mut self) {
         let (mut settled_for, mut logged) = (0, 0);
         let is_long = matches!(self.scenario.kind, Kind::Rolling | Kind::Scaling);
-        let patience = if is_long { PATIENCE_ROLLING_S } else { PATIENCE_S };
+        let mut patience = if is_long { PATIENCE_ROLLING_S } else { PATIENCE_S };
+        if lock(&self.world).clock_jumped {
+            // What was noted by a clock that went ahead is due when the right one has caught up.
+            patience += FARTHEST_JUMP_S;
+        }
         let calm_at = {
             let mut world = lock(&self.world);
             world.network = Network::default();

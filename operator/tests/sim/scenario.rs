@@ -3,6 +3,7 @@
 use searchcell_crds::{Dedicated, DeletionPolicy, IndexPlacementSpec, Pool, SearchCellSpec, Tenant};
 
 use crate::acts::{Act, CELL, Change, Edit, Meddling};
+use crate::driver::FARTHEST_JUMP_S;
 use crate::rng::Rng;
 use crate::specs::{cell_spec, dedicated_tenants};
 use crate::tenants::{COLLECTION, TENANTS};
@@ -251,7 +252,7 @@ impl<'a> Story<'a> {
                     self.at(until, Act::EndSecondLeader);
                 }
                 13 => {
-                    let jump = self.rng.range(0, 7200) as i64 - 3600;
+                    let jump = self.rng.range(0, 2 * FARTHEST_JUMP_S) as i64 - FARTHEST_JUMP_S as i64;
                     self.at(at, Act::ClockJump(jump));
                 }
                 14 => self.at(at, Act::WipeStatus),
