@@ -74,10 +74,12 @@ impl Disruption {
     }
 }
 
-/// Some of its nodes run what the spec asks for, and others do not.
+/// Some of its nodes run what the spec asks for and others do not, or some do not run at all.
 fn is_in_part(of: &ClusterStatus) -> bool {
     let is_new = matches!(of.phase, ClusterPhase::Pending | ClusterPhase::Forming | ClusterPhase::Deleting);
-    !is_new && of.nodes.as_ref().is_some_and(|nodes| (1..nodes.total).contains(&nodes.updated))
+    !is_new
+        && (of.nodes.as_ref())
+            .is_some_and(|nodes| (1..nodes.total).contains(&nodes.updated) || nodes.ready < nodes.total)
 }
 
 #[cfg(test)]
@@ -125,6 +127,8 @@ mod tests {
         let clusters = || {
             let mut forms = cluster("forms", 3, None);
             forms.phase = ClusterPhase::Forming;
+            let mut crashes = cluster("crashes", 0, None);
+            crashes.nodes.as_mut().unwrap().ready = 5;
             let mut drains = cluster("drains", 0, Some(1));
             drains.operation.as_mut().unwrap().kind = OperationKind::DrainNode;
             vec![
@@ -132,13 +136,13 @@ mod tests {
                 cluster("waits", 0, None),
                 cluster("begun", 1, None),
                 cluster("recorded", 0, Some(1)),
+                crashes,
                 forms,
                 drains,
             ]
         };
-        assert_eq!(names(cell("x", RolloutPhase::Rolling, clusters())), ["begun", "recorded"]);
-        // A pod that crashes after a bad change keeps its place.
-        assert_eq!(names(cell("x", RolloutPhase::Paused, clusters())), ["begun", "recorded"]);
+        assert_eq!(names(cell("x", RolloutPhase::Rolling, clusters())), ["begun", "recorded", "crashes"]);
+        assert_eq!(names(cell("x", RolloutPhase::Paused, clusters())), ["begun", "recorded", "crashes"]);
         assert_eq!(names(cell("x", RolloutPhase::Complete, clusters())), ["recorded"]);
     }
 
