@@ -225,7 +225,7 @@ fn the_canary_goes_first_and_a_bad_change_stops_at_its_first_pod() {
 fn one_commit_restarts_few_clusters_of_all_cells() {
     run("one_commit_restarts_few_clusters_of_all_cells", Level::Full, async |t| {
         let _operator = t.start_operator_with(&["--max-disrupted-clusters", "1"]).await;
-        let mut cells = [Cell::mini("one"), Cell::mini("two")];
+        let mut cells = [Cell::small("one"), Cell::small("two")];
         for cell in &cells {
             t.apply(&cell.object()).await;
         }
@@ -261,7 +261,7 @@ fn one_commit_restarts_few_clusters_of_all_cells() {
             rolled(t, cell, began).await;
         }
         let course = watcher.stop().await;
-        assert_eq!(course.restarted().len(), 4, "{course:#?}");
+        assert_eq!(course.restarted().len(), 8, "{course:#?}");
         assert_eq!(course.most_away, 1, "{course:#?}");
     });
 }
