@@ -24,7 +24,7 @@ const LEAST: u64 = 10;
 fn two_leaders_behind_a_bad_network_do_as_one_behind_a_good_one() {
     run("two_leaders_behind_a_bad_network_do_as_one_behind_a_good_one", Level::Full, async |t| {
         let network = t.bad_network(FAULTS).await;
-        let (first, mut second) =
+        let (mut first, second) =
             (t.spawn_operator_behind(&network).await, t.spawn_operator_behind(&network).await);
         let mut cell = created_by(t, "9.1.0", "Managed").await;
         let uuid = t.elastic("cell", "a").uuid().await.unwrap();
