@@ -278,6 +278,23 @@ fn an_index_that_the_next_major_does_not_open_is_named_before_any_pod_is_touched
     assert_eq!(with_index_of("8536000", json!({})).gates(), []);
 }
 
+/// A version is corrected halfway: one node has it already, and what it holds has no other node to go to.
+#[test]
+fn nodes_of_the_lowest_version_go_first() {
+    let mut world = of_version("9.5.2");
+    // The elected master is in zone a.
+    world.facts().nodes.get_mut("guilds-a-data-b-0").unwrap().version = "9.5.3".to_owned();
+    world.index("new", &["guilds-a-data-b-0", "guilds-a-data-c-0"]);
+    let indices = std::sync::Arc::make_mut(&mut world.facts().indices);
+    let copy = &mut indices.get_mut("new").unwrap().copies[1];
+    (copy.state, copy.node) = (ShardState::Unassigned, None);
+    ask_for(&mut world, "9.5.4");
+    assert_eq!(world.pass().last().unwrap(), "template guilds-a-data-c");
+    world.controllers();
+    world.pass();
+    assert_eq!(world.pass().last().unwrap(), "restart guilds-a-data-c-0");
+}
+
 /// While versions differ a replica waits for nodes of the newer one: that is no reason to stop, and nothing else is.
 #[test]
 fn a_replica_that_only_its_version_keeps_waiting_holds_nothing() {

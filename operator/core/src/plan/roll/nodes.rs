@@ -1,13 +1,13 @@
 //! Which nodes run what the spec asks for: workloads that are behind, in the order in which they follow. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use crate::build;
-use crate::domain::{ValidCell, ValidZone};
+use crate::domain::{EsVersion, ValidCell, ValidZone};
 use crate::drift;
 use crate::names::{ANNOTATION_INPUT_HASH, ClusterKey, LABEL_REVISION, Role};
 use crate::snapshot::{CellObjects, ElasticFacts, annotation, is_owned_by, is_ready, label};
@@ -23,6 +23,8 @@ pub(super) struct Work<'a> {
     pub(super) is_current: bool,
     /// Pods of a StatefulSet that run another one, the elected master last; empty where nobody can say yet.
     pub(super) pods: Vec<&'a Pod>,
+    /// Lowest version of its members, whether they are behind or not.
+    lowest: Option<EsVersion>,
 }
 
 impl<'a> Work<'a> {
@@ -33,6 +35,9 @@ impl<'a> Work<'a> {
 }
 
 /// Workloads that are behind: data nodes zone by zone, the zone of the elected master last, then ingest nodes, then masters.
+///
+/// Of data nodes of several versions, those of the lowest first. A change of version that is corrected halfway leaves nodes
+/// whose replicas only nodes of the same version or a newer one can take: there is none before others have restarted.
 pub(super) fn work<'a>(
     cell: &'a ValidCell,
     key: &ClusterKey,
@@ -46,17 +51,26 @@ pub(super) fn work<'a>(
     };
     let mut zones: Vec<&ValidZone> = cell.zones.iter().collect();
     zones.sort_by_key(|zone| leads(zone));
+    let versions = &versions(elastic);
     let sets = |role: Role| {
         let zones = zones.clone();
         zones.into_iter().filter_map(move |zone| {
             let name = key.stateful_set(role, &zone.name);
             let set = drift::find(&objects.stateful_sets, |o| &o.metadata, &name, &cell.uid).ours()?;
-            of_set(cell, objects, role, zone, set, elected)
+            of_set(cell, objects, role, zone, set, (elected, versions))
         })
     };
     let ingest = drift::find(&objects.deployments, |o| &o.metadata, &key.ingest(), &cell.uid);
     let ingest = ingest.ours().and_then(|deployment| of_deployment(cell, deployment));
-    sets(Role::Data).chain(ingest).chain(sets(Role::Master)).collect()
+    let mut data: Vec<Work<'a>> = sets(Role::Data).collect();
+    data.sort_by_key(|work| work.lowest);
+    data.into_iter().chain(ingest).chain(sets(Role::Master)).collect()
+}
+
+/// Versions of the members, by name.
+fn versions(elastic: Option<&ElasticFacts>) -> BTreeMap<&str, EsVersion> {
+    let nodes = elastic.into_iter().flat_map(|facts| &facts.nodes);
+    nodes.filter_map(|(name, node)| Some((name.as_str(), node.version.parse().ok()?))).collect()
 }
 
 fn of_set<'a>(
@@ -65,13 +79,18 @@ fn of_set<'a>(
     role: Role,
     zone: &'a ValidZone,
     set: &'a StatefulSet,
-    elected: Option<&str>,
+    (elected, versions): (Option<&str>, &BTreeMap<&str, EsVersion>),
 ) -> Option<Work<'a>> {
     let hash = build::input_hash(cell, role, Some(zone));
     let is_current = annotation(&set.metadata, ANNOTATION_INPUT_HASH) == Some(&hash);
+    let version = |pod: &&Pod| versions.get(pod.metadata.name.as_deref()?).copied();
+    let lowest = pods_of(objects, set).filter_map(|pod| version(&pod)).min();
     let mut pods: Vec<&Pod> = pods_of(objects, set).filter(|pod| !(is_current && runs(set, pod))).collect();
     // The highest ordinal first, as Kubernetes does it.
     pods.sort_by_key(|pod| std::cmp::Reverse(ordinal(pod)));
+    if role == Role::Data {
+        pods.sort_by_key(version);
+    }
     pods.sort_by_key(|pod| elected.is_some() && pod.metadata.name.as_deref() == elected);
     let is_seen = is_seen(set);
     if is_current && pods.is_empty() && (is_seen || is_new(&set.metadata)) {
@@ -80,7 +99,7 @@ fn of_set<'a>(
     // Of a template that Kubernetes has not seen yet, the revision is not known.
     let pods = if is_current && !is_seen { Vec::new() } else { pods };
     let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    Some(Work { role, zone: Some(zone), meta: &set.metadata, replicas, is_current, pods })
+    Some(Work { role, zone: Some(zone), meta: &set.metadata, replicas, is_current, pods, lowest })
 }
 
 fn of_deployment<'a>(cell: &'a ValidCell, deployment: &'a Deployment) -> Option<Work<'a>> {
@@ -97,7 +116,7 @@ fn of_deployment<'a>(cell: &'a ValidCell, deployment: &'a Deployment) -> Option<
         return None;
     }
     let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    Some(Work { role: Role::Ingest, zone: None, meta, replicas, is_current, pods: Vec::new() })
+    Some(Work { role: Role::Ingest, zone: None, meta, replicas, is_current, pods: Vec::new(), lowest: None })
 }
 
 /// Whether its nodes may run in zones that are to have none. In zones that came later, new ones do not run: that restarts nobody.
