@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use searchcell_operator::command::{plan, table};
+use searchcell_operator::command::{plan, status, table};
 use searchcell_operator::settings::{Cli, Command};
 use searchcell_operator::{run, telemetry};
 
@@ -11,7 +11,7 @@ use searchcell_operator::{run, telemetry};
 const THREADS: usize = 2;
 
 /// Of `table`: 0: there is an answer, 1: there is none, 2: it was not to be had. Of `plan`: 0: there is nothing to do, 1:
-/// there is something, 2: nobody can tell.
+/// there is something, 2: nobody can tell. Of `status`: 0: all is well, 1: it is not, 2: it cannot be read.
 fn answer<E: std::fmt::Display>(result: Result<bool, E>) -> ExitCode {
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         // Answers go to standard output, and nothing else does.
-        Some(Command::Table(_) | Command::Plan(_)) => {}
+        Some(Command::Table(_) | Command::Plan(_) | Command::Status(_)) => {}
         None => telemetry::start(cli.settings.log_format, &cli.settings.log),
     }
     // Before any client is built: none of them chooses one by itself.
@@ -46,6 +46,7 @@ fn main() -> ExitCode {
                 Some(Command::Plan(args)) => {
                     return answer(runtime.block_on(plan::run(args, cli.settings.lifetimes())));
                 }
+                Some(Command::Status(args)) => return answer(runtime.block_on(status::run(args))),
                 Some(Command::Version) | None => {}
             }
             let result = runtime.block_on(run::run(cli.settings));

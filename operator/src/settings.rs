@@ -9,6 +9,7 @@ use searchcell_core::security::Lifetimes;
 use searchcell_crds::index_placement::{MANY_BYTES, MANY_DOCUMENTS, VERY_MANY_DOCUMENTS};
 
 use crate::command::plan::PlanArgs;
+use crate::command::status::StatusArgs;
 use crate::command::table::TableArgs;
 
 /// SearchCell: a Kubernetes operator for cells of small Elasticsearch clusters.
@@ -30,6 +31,8 @@ pub enum Command {
     Version,
     /// Print what the operator would create, change, hold and refuse, without changing anything.
     Plan(PlanArgs),
+    /// Show what happens in a cell, what is waited for and why.
+    Status(StatusArgs),
     /// Ask a routing table.
     Table(TableArgs),
 }

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use searchcell_e2e::cells::placement;
 use searchcell_e2e::objects::{Objects, condition, items, number, pod_ready, text};
 use searchcell_e2e::traffic::Traffic;
-use searchcell_e2e::wait::ensure;
-use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
+use searchcell_e2e::wait::{LIMIT, ensure};
+use searchcell_e2e::{Cell, Level, Scenario, run, say, shell, wait_for};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
@@ -28,6 +28,19 @@ pub async fn rolled(t: &Scenario, cell: &Cell, began: Instant) -> Duration {
     })
     .await;
     began.elapsed()
+}
+
+/// Exit code and output of `kubectl searchcell status`, as a person has it who has made the link.
+async fn status(t: &Scenario, cell: &str) -> (i32, String) {
+    let links = std::env::temp_dir().join(format!("{}-{cell}-links", t.namespace));
+    std::fs::create_dir(&links).unwrap();
+    std::os::unix::fs::symlink(&t.env.operator_binary, links.join("kubectl-searchcell")).unwrap();
+    let path = format!("PATH={}:{}", links.display(), std::env::var("PATH").unwrap());
+    let arguments = [path.as_str(), "kubectl", "searchcell", "status", cell, "--namespace", &t.namespace];
+    let output = shell::run("env", &arguments, None, Duration::from_secs(60)).await;
+    std::fs::remove_dir_all(&links).unwrap();
+    let output = output.unwrap();
+    (output.code, output.stdout + &output.stderr)
 }
 
 /// An option of the JVM for all nodes: data nodes, ingest nodes, masters; nobody who writes or reads notices. A setting of
@@ -49,7 +62,23 @@ fn an_option_of_the_jvm_rolls_over_the_cell() {
         let roles = ["master", "data", "ingest"].map(|role| (role.to_owned(), json!({"jvmOptions": option})));
         cell.extra = json!({"nodes": serde_json::Map::from_iter(roles)});
         t.apply(&cell.object()).await;
+        wait_for("status shows what restarts", LIMIT, async || {
+            let (code, screen) = status(t, "cell").await;
+            let shows = code == 0
+                && screen.contains("\n  now    cell-a-")
+                && screen.contains("Reconciling  RollingOut");
+            ensure(shows, || format!("exit {code}\n{screen}"))
+        })
+        .await;
         let took = rolled(t, &cell, began).await;
+        let (code, screen) = status(t, "cell").await;
+        say(screen.clone());
+        assert!(
+            code == 0
+                && screen.contains(&format!("nodes {0}/{0}", cell.nodes()))
+                && !screen.contains("  now  "),
+            "exit {code}: {screen}"
+        );
         let seen = traffic.stop().await;
         say(format!("rolled over {} nodes in {:.0} s: {seen}", cell.nodes(), took.as_secs_f64()));
         seen.assert_unnoticed();
