@@ -173,7 +173,9 @@ fn restart(scope: &Scope<'_>, recorded: &Operation, pods: &[&Pod], draft: &mut D
     }
     for pod in pods {
         let why = format!("{} runs an earlier template", name(pod));
-        let target = drift::target(Kind::Pod, &pod.metadata);
+        // What ran nothing may run by now: then it goes like others, and not by what was seen of it before.
+        let target = if is_stopped { drift::exact_target } else { drift::target };
+        let target = target(Kind::Pod, &pod.metadata);
         draft.step(&scope.key.cluster, why, Action::RestartNode { target });
     }
 }
