@@ -35,6 +35,20 @@ fn records(world: &mut World) -> &mut BTreeMap<String, Shutdown> {
 }
 
 #[test]
+fn the_only_data_node_is_not_announced() {
+    let mut world = at_rest(|cell| {
+        cell["spec"]["zones"] = json!([{"name": "a"}]);
+        cell["spec"]["nodes"]["master"]["count"] = json!(1);
+        cell["spec"]["nodes"]["ingest"] = json!(null);
+    });
+    set_all(&mut world, 1);
+    world.pass();
+    world.controllers();
+    assert_eq!(pass(&mut world), Vec::<&str>::new(), "recorded");
+    assert_eq!(pass(&mut world), ["RestartNode"]);
+}
+
+#[test]
 fn a_data_node_is_announced_before_its_pod_goes_and_taken_back_when_it_has_returned() {
     let mut world = about_to_restart();
     assert_eq!(pass(&mut world), Vec::<&str>::new(), "recorded");

@@ -24,6 +24,11 @@ pub(super) fn announce(scope: &Scope<'_>, pod: &Pod, draft: &mut Draft) -> Resul
     let is_data = label(&pod.metadata, LABEL_ROLE) == Some(Role::Data.as_str());
     let node = scope.elastic.and_then(|facts| Some((facts, facts.nodes.get(name(pod))?)));
     let (Some((facts, node)), true) = (node, is_data) else { return Ok(()) };
+    if !facts.nodes.values().any(|other| other.is_data() && other.id != node.id) {
+        // There is no other node to make its copies on. And with its record it would not be ready again, so that nobody
+        // could reach the cluster to take the record back.
+        return Ok(());
+    }
     match &facts.shutdowns {
         Shutdowns::Unknown => {
             let message = "nodes restart only when it is known what Elasticsearch was told of restarts";
