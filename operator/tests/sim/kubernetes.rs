@@ -244,7 +244,8 @@ fn deployments(world: &mut World) {
         let ready_new = pods.iter().filter(|pod| is_new(pod) && is_ready(pod)).count() as i32;
         let mut doomed: Vec<&Pod> = pods.iter().collect();
         doomed.sort_by_key(|pod| (is_new(pod), is_ready(pod)));
-        let excess = if new < count { (count - replicas).min(ready_new) } else { count - replicas };
+        // Old ones that are too many go as soon as those that stay are enough, be they new or not.
+        let excess = if new < count { count - replicas - (new - ready_new) } else { count - replicas };
         for pod in doomed.iter().take(excess.max(0) as usize) {
             let pod = pod.metadata.name.clone().unwrap();
             world.write_log("deployment-controller", "delete", K::Pod, &pod, "");
