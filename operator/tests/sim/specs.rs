@@ -59,7 +59,7 @@ pub fn dedicated_tenants() -> Vec<DedicatedTenant> {
 /// A cell by chance, as its story needs it.
 pub fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
     let whole = matches!(kind, Kind::Rolling | Kind::Scaling);
-    let zones = if whole || rng.chance(85) { 3 } else { 1 };
+    let zones = if kind == Kind::Scaling || rng.chance(if whole { 93 } else { 85 }) { 3 } else { 1 };
     let clusters = match kind {
         Kind::Placing => 2 + usize::from(rng.chance(40)),
         Kind::Removal => 2,
