@@ -336,7 +336,8 @@ fn plan_services(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draf
     }
 }
 
-fn selected_role(service: &Service) -> Option<&str> {
+/// The role of the nodes that a Service leads to; absent where it leads to all of them.
+pub(super) fn selected_role(service: &Service) -> Option<&str> {
     service.spec.as_ref()?.selector.as_ref()?.get(LABEL_ROLE).map(String::as_str)
 }
 

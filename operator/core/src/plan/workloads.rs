@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_crds::Reason;
 
 use super::certificates::is_equipped;
-use super::cluster::{bootstrap_names, name_conflict, plan_simple, terminating};
+use super::cluster::{bootstrap_names, name_conflict, plan_simple, selected_role, terminating};
 use super::volumes::{self, Volumes};
 use super::{Draft, roll, upgrade};
 use crate::build;
@@ -75,7 +76,11 @@ pub(super) fn plan_workloads(
         }
     }
     // Before data nodes hand their work over, those who take it have to be there.
-    plan_ingest(cell, key, objects, is_held, draft);
+    match &cell.ingest {
+        Some((scale, _)) => plan_ingest(cell, key, objects, *scale, is_held, draft),
+        None if !held => remove_ingest(cell, key, objects, draft),
+        None => {}
+    }
     is_held
 }
 
@@ -225,12 +230,12 @@ fn hold_ingest_change(
     else {
         return false;
     };
-    if cell.ingest.is_none() {
+    if cell.ingest.is_none() && !restarts {
         draft.hold(
             &key.cluster,
             Reason::NotSupportedYet,
-            "spec.nodes.ingest is gone, but the ingest nodes are there: taking them away comes with a later version of the \
-             operator; set it back",
+            "spec.nodes.ingest is gone: before the ingest nodes go, data nodes restart to take over, and this operator restarts no \
+             nodes (--restart-nodes=false); set it back",
         );
         return true;
     }
@@ -278,16 +283,43 @@ fn plan_stateful_set(
     }
 }
 
-fn plan_ingest(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, held: bool, draft: &mut Draft) {
-    let Some((scale, _)) = &cell.ingest else { return };
+/// Ingest nodes go when data nodes do their work: all of those have restarted for it, and the Services lead there.
+fn remove_ingest(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, draft: &mut Draft) {
+    let Live::Ours(live) = drift::find(&objects.deployments, |o| &o.metadata, &key.ingest(), &cell.uid)
+    else {
+        return;
+    };
+    let leads_there = |service: &Service| selected_role(service) == Some(Role::Ingest.as_str());
+    if objects.services.iter().any(leads_there) {
+        return;
+    }
+    let why = "data nodes do the work of the ingest nodes now";
+    if let Live::Ours(autoscaler) =
+        drift::find(&objects.autoscalers, |o| &o.metadata, &key.ingest(), &cell.uid)
+    {
+        let target = drift::target(Kind::HorizontalPodAutoscaler, &autoscaler.metadata);
+        draft.step(&key.cluster, why, Action::Delete { target });
+    }
+    let target = drift::target(Kind::Deployment, &live.metadata);
+    draft.step(&key.cluster, why, Action::Delete { target });
+}
+
+fn plan_ingest(
+    cell: &ValidCell,
+    key: &ClusterKey,
+    objects: &CellObjects,
+    scale: IngestScale,
+    held: bool,
+    draft: &mut Draft,
+) {
     let deployment = drift::find(&objects.deployments, |o| &o.metadata, &key.ingest(), &cell.uid);
     match &deployment {
         Live::Missing if held || !is_equipped(cell, objects, &key.ingest(), &[SHARED.to_owned()]) => {}
         Live::Missing => {
             let replicas = match scale {
-                IngestScale::Fixed(replicas) => *replicas,
+                IngestScale::Fixed(replicas) => replicas,
                 // The autoscaler would start from one node, and take its time.
-                IngestScale::Autoscaled { min, .. } => *min,
+                IngestScale::Autoscaled { min, .. } => min,
             };
             if let Some(object) = build::ingest_deployment(cell, key, Some(replicas)) {
                 draft.step(
@@ -297,7 +329,7 @@ fn plan_ingest(cell: &ValidCell, key: &ClusterKey, objects: &CellObjects, held: 
                 );
             }
         }
-        Live::Ours(live) => plan_ingest_scale(cell, key, objects, *scale, live, draft),
+        Live::Ours(live) => plan_ingest_scale(cell, key, objects, scale, live, draft),
         Live::NotOurs => return name_conflict(key, Kind::Deployment, &key.ingest(), draft),
         Live::Terminating => return terminating(key, Kind::Deployment, &key.ingest(), draft),
     }

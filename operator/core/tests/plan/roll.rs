@@ -254,6 +254,23 @@ fn an_unavailable_reading_satisfies_no_gate() {
     is_held(&mut world, Reason::Unreachable);
 }
 
+/// Without ingest nodes in the spec, data nodes restart to take over; the ingest nodes go when all have, and Services lead there.
+#[test]
+fn ingest_nodes_go_when_data_nodes_have_taken_over() {
+    let mut world = at_rest(|_| {});
+    world.edit(|cell| drop(cell["spec"]["nodes"].as_object_mut().unwrap().remove("ingest")));
+    let did = world.roll();
+    let place = |what: &str| did.iter().rposition(|step| step.contains(what));
+    let deletions: Vec<usize> = (0..did.len()).filter(|at| did[*at] == "Delete").collect();
+    let (first, last) = (deletions[0], *deletions.last().unwrap());
+    // Its budget goes at once, the Deployment at the end.
+    assert!(first == 0 && last > place("restart guilds-a-data-").unwrap(), "{did:#?}");
+    assert_eq!(did.iter().filter(|step| step.starts_with("restart guilds-a-data-")).count(), 3, "{did:#?}");
+    assert_eq!(place("restart guilds-a-master"), None, "{did:#?}");
+    assert!(world.snapshot.objects.deployments.is_empty() && world.snapshot.objects.autoscalers.is_empty());
+    assert!(world.plan().steps.is_empty() && world.plan().holds.is_empty());
+}
+
 #[test]
 fn without_a_master_nothing_restarts() {
     let mut world = about_to_restart();

@@ -61,7 +61,9 @@ pub(super) fn work<'a>(
         })
     };
     let ingest = drift::find(&objects.deployments, |o| &o.metadata, &key.ingest(), &cell.uid);
-    let ingest = ingest.ours().and_then(|deployment| of_deployment(cell, deployment));
+    // Where the spec has none, they are not made anew: they go.
+    let ingest =
+        cell.ingest.as_ref().and(ingest.ours()).and_then(|deployment| of_deployment(cell, deployment));
     let mut data: Vec<Work<'a>> = sets(Role::Data).collect();
     data.sort_by_key(|work| work.lowest);
     data.into_iter().chain(ingest).chain(sets(Role::Master)).collect()
