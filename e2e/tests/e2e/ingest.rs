@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use searchcell_e2e::cells::placement;
 use searchcell_e2e::objects::{Objects, items, number};
 use searchcell_e2e::probe::Load;
+use searchcell_e2e::traffic::Traffic;
 use searchcell_e2e::wait::{LIMIT, ensure};
 use searchcell_e2e::{Cell, Ingest, Level, Scenario, run, say, wait_for};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::rolling::{Watcher, rolled};
 
 const DEPLOYMENT: &str = "cell-a-ingest";
 
@@ -39,6 +43,46 @@ fn ingest_is_scaled_out_and_in_by_the_autoscaler() {
         replicas(t, "scaled in", |spec, ready| spec == 1 && ready == 1).await;
         operator_owns_no_replicas(t).await;
         t.cell_ready(&cell).await;
+    });
+}
+
+/// Ingest nodes leave the spec while clients write and read: data nodes restart to take over, one at a time, then the ingest
+/// nodes go; and they come back. No request fails.
+#[test]
+fn ingest_nodes_go_and_come_back() {
+    run("ingest_nodes_go_and_come_back", Level::Full, async |t| {
+        let _operator = t.start_operator().await;
+        let mut cell = Cell { ingest: Ingest::Fixed(2), ..Cell::small("cell") };
+        t.apply(&cell.object()).await;
+        t.apply(&placement("pool", "cell", json!({"pool": {"indices": 3}}), 2)).await;
+        t.cell_ready(&cell).await;
+        t.placement_ready("pool").await;
+        let masters = t.pods("searchcell.dev/role=master").await;
+        let traffic = Traffic::start(&t.elastic("cell", "a"), "messages.p000.g1").await;
+        let watcher = Watcher::start(&t.objects);
+        for ingest in [Ingest::None, Ingest::Fixed(2)] {
+            let began = Instant::now();
+            cell.ingest = ingest;
+            t.apply(&cell.object()).await;
+            rolled(t, &cell, began).await;
+            t.cell_ready(&cell).await;
+            wait_for("as many nodes as the spec has", LIMIT, async || {
+                let nodes = t.elastic("cell", "a").nodes().await?;
+                let pods = t.pods("searchcell.dev/role=ingest").await;
+                let are_all = nodes.len() == usize::try_from(cell.nodes()).unwrap();
+                ensure(are_all && pods.is_empty() == matches!(ingest, Ingest::None), || {
+                    format!("{:?}, pods {:?}", nodes.keys(), pods.keys())
+                })
+            })
+            .await;
+            say(format!("{ingest:?} after {:.0} s", began.elapsed().as_secs_f64()));
+        }
+        let seen = traffic.stop().await;
+        say(seen.to_string());
+        seen.assert_unnoticed();
+        let course = watcher.stop().await;
+        assert_eq!(course.most_away, 1, "{course:#?}");
+        assert_eq!(t.pods("searchcell.dev/role=master").await, masters, "a master has restarted");
     });
 }
 

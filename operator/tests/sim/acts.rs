@@ -66,6 +66,8 @@ pub enum Edit {
     /// A zone that is being emptied leaves the list.
     DropZone(String),
     IngestFixed(i32),
+    /// No ingest nodes any more.
+    IngestGone,
     IngestAutoscaled(i32, i32),
     ClusterSetting(i64),
     /// Nodes of all roles have to restart for it.
@@ -387,10 +389,10 @@ pub fn edit(spec: &mut SearchCellSpec, change: &Edit) {
         }
         Edit::DropZone(name) => spec.zones.retain(|zone| zone.name != *name || !zone.is_retiring()),
         Edit::IngestFixed(replicas) => {
-            if let Some(ingest) = &mut spec.nodes.ingest {
-                (ingest.replicas, ingest.autoscaling) = (Some(*replicas), None);
-            }
+            let ingest = spec.nodes.ingest.get_or_insert_default();
+            (ingest.replicas, ingest.autoscaling) = (Some(*replicas), None);
         }
+        Edit::IngestGone => spec.nodes.ingest = None,
         Edit::IngestAutoscaled(min_replicas, max_replicas) => {
             if let Some(ingest) = &mut spec.nodes.ingest {
                 ingest.replicas = None;

@@ -360,7 +360,7 @@ impl Run {
     /// Faults are over: the world must come to rest, and stay there.
     async fn rest(&mut self) {
         let (mut settled_for, mut logged) = (0, 0);
-        let is_long = matches!(self.scenario.kind, Kind::Rolling | Kind::Scaling);
+        let is_long = matches!(self.scenario.kind, Kind::Rolling | Kind::Scaling | Kind::Ingest);
         let mut patience = if is_long { PATIENCE_ROLLING_S } else { PATIENCE_S };
         if lock(&self.world).clock_jumped {
             // What was noted by a clock that went ahead is due when the right one has caught up.

@@ -267,10 +267,13 @@ fn went(world: &mut World, gone: &Obj) {
     });
     let name = meta.name.clone().unwrap_or_default();
     let is_asked_for = |spec: &SearchCell| {
-        let autoscaled = spec.spec.nodes.ingest.as_ref().is_some_and(|ingest| ingest.autoscaling.is_some());
+        let ingest = spec.spec.nodes.ingest.as_ref();
+        let autoscaled = ingest.is_some_and(|ingest| ingest.autoscaling.is_some());
+        let is_of_ingest = gone.kind() == K::Deployment || name.ends_with("-ingest");
         spec.metadata.deletion_timestamp.is_none()
             && spec.spec.clusters.iter().any(|named| named.name == cluster)
             && (gone.kind() != K::Autoscaler || autoscaled)
+            && (!is_of_ingest || ingest.is_some())
             && (gone.kind() != K::Budget || !guards_one_node(&spec.spec, &name))
     };
     let is_former = matches!(gone, Obj::StatefulSet(set) if scaling::is_of_former_zone(world, set));

@@ -559,6 +559,15 @@ impl<'a> Story<'a> {
             let load = self.rng.range(0, 6) as i32;
             self.at(at + 12, Act::Load(load));
         }
+        if self.rng.chance(50) {
+            at += self.rng.range(20, 200);
+            self.edit(at, Edit::IngestGone);
+            if self.rng.chance(50) {
+                // Before data nodes have taken over, or after.
+                at += self.rng.range(5, 300);
+                self.edit(at, Edit::IngestFixed(2));
+            }
+        }
     }
 
     fn stuck(&mut self) {

@@ -207,6 +207,8 @@ fn objects_are_whole(world: &World, cell: &SearchCell, key: &ClusterKey, live: &
         if ingest.autoscaling.is_some() && owners.iter().any(|owner| owner == FIELD_MANAGER) {
             return Some((REPLICAS_RELEASED, format!("{} is still owned by us", key.ingest())));
         }
+    } else if deployment.is_some() {
+        return Some((CONVERGES, format!("{} is there, and nobody asks for it", key.ingest())));
     }
     None
 }
