@@ -114,6 +114,10 @@ pub fn on_restart(world: &mut World, pod: &Pod) {
 fn is_told(world: &World, uuid: &str, name: &str) -> bool {
     let Some(cluster) = world.elastic.clusters.get(uuid) else { return true };
     let Some(member) = cluster.members.get(name) else { return true };
+    // Of the only data node no copy can be made elsewhere.
+    if !cluster.members.keys().any(|other| other != name && other.contains("-data-")) {
+        return true;
+    }
     match &cluster.shutdowns {
         Some(records) => records.contains_key(&member.id),
         None => cluster.settings.get(plan::ALLOCATION_ENABLE).is_some_and(|value| value == "primaries"),

@@ -200,8 +200,7 @@ fn is_asked_for(scope: &Scope<'_>, recorded: &Operation, node: &str) -> bool {
             has(Role::Data, ordinal) || (scope.cell.is_active(zone) && ordinal < scope.cell.data_per_zone)
         }
         (_, Some(ordinal)) => {
-            let masters: i32 = sets(scope, Role::Master).map(|(set, _)| replicas(set)).sum();
-            has(Role::Master, ordinal) || masters < scope.cell.master_count
+            has(Role::Master, ordinal) || masters_that_stay(scope) < scope.cell.master_count
         }
         _ => true,
     }
@@ -244,12 +243,23 @@ fn surplus_master<'a>(scope: &Scope<'a>) -> Option<Surplus<'a>> {
     let leads = |set: &StatefulSet, zone: &str| {
         Some(scope.key.pod(Role::Master, zone, replicas(set) - 1).as_str()) == elected
     };
-    let (set, zone) =
-        masters.into_iter().filter(|(set, _)| replicas(set) > 0).max_by_key(|(set, zone)| {
+    // While a zone is emptied, the others have none too many.
+    let may_go =
+        |zone: &str| !scope.cell.is_active(zone) || masters_that_stay(scope) > scope.cell.master_count;
+    let (set, zone) = masters
+        .into_iter()
+        .filter(|(set, zone)| replicas(set) > 0 && may_go(zone))
+        .max_by_key(|(set, zone)| {
             let is_retired = !scope.cell.is_active(zone);
             (of_record(set, zone), is_retired, replicas(set), !leads(set, zone), (*zone).to_owned())
         })?;
     beyond(scope, set, Role::Master, zone, replicas(set) - 1)
+}
+
+/// Masters that zones have which are not being emptied.
+fn masters_that_stay(scope: &Scope<'_>) -> i32 {
+    let of_active = sets(scope, Role::Master).filter(|(_, zone)| scope.cell.is_active(zone));
+    of_active.map(|(set, _)| replicas(set)).sum()
 }
 
 /// StatefulSets of a role, with their zones.

@@ -257,6 +257,33 @@ fn a_master_gives_up_its_vote_first() {
     assert_eq!(nodes(&world), [""; 0]);
 }
 
+/// A zone retires just when the last master too many has gone: that one is needed again, with its volume.
+#[test]
+fn a_master_that_is_needed_again_keeps_its_volume_and_stays() {
+    let mut world = at_rest(|cell| {
+        cell["spec"]["nodes"]["master"]["count"] = json!(5);
+        cell["spec"]["nodes"].as_object_mut().unwrap().remove("ingest");
+    });
+    world.edit(|cell| cell["spec"]["nodes"]["master"]["count"] = json!(3));
+    for _ in 0..2 {
+        while !world.pass().contains(&"Scale".to_owned()) {}
+        let node = nodes(&world)[0].clone();
+        gone(&mut world, &node);
+        claim(&mut world, &node);
+    }
+    world.edit(|cell| {
+        cell["spec"]["deletionPolicy"] = json!("Delete");
+        cell["spec"]["zones"][2]["state"] = json!("Retiring");
+    });
+    let mut did = Vec::new();
+    for _ in 0..6 {
+        did.extend(world.pass());
+    }
+    let scaled = did.iter().filter(|step| *step == "Scale").count();
+    assert_eq!(scaled, 1, "it comes back and does not go again: {did:?}");
+    assert!(!did.contains(&"Delete".to_owned()), "{did:?}");
+}
+
 #[test]
 fn claims_of_masters_that_went_do_not_bring_them_back() {
     let mut world = at_rest(|cell| cell["spec"]["nodes"]["master"]["count"] = json!(3));
