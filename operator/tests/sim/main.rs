@@ -55,7 +55,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Schedules of a default run.
 const SCHEDULES: u64 = 2_000;
 /// A bug has to show within so many schedules of its kind.
-const SCHEDULES_PER_BUG: u64 = 4_000;
+const SCHEDULES_PER_BUG: u64 = 400;
 
 fn simulate(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
     let runtime =

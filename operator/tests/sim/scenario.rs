@@ -1,12 +1,14 @@
 //! From a seed to a schedule: a cell, what its users do with it, and what goes wrong meanwhile.
 
+mod day_two;
+mod placements;
+
 use searchcell_crds::{Dedicated, DeletionPolicy, IndexPlacementSpec, Pool, SearchCellSpec, Tenant};
 
-use crate::acts::{Act, CELL, Change, Edit, Meddling};
+use crate::acts::{Act, CELL, Edit};
 use crate::driver::FARTHEST_JUMP_S;
 use crate::rng::Rng;
 use crate::specs::{cell_spec, dedicated_tenants};
-use crate::tenants::{COLLECTION, TENANTS};
 
 /// Where nothing else is said.
 pub const MACHINES_PER_ZONE: u64 = 3;
@@ -153,7 +155,9 @@ impl<'a> Story<'a> {
         let needed = matches!(self.kind, Kind::Removal | Kind::Dedicating);
         if self.rng.chance(70) || needed {
             let mut placement = self.placement();
-            if self.kind == Kind::Scaling && self.rng.chance(50) {
+            // With one copy besides the primary no zone may be spared: its nodes restart one by one.
+            let has_zones = self.spec.zones.len() > 1;
+            if has_zones && matches!(self.kind, Kind::Rolling | Kind::Scaling) && self.rng.chance(50) {
                 placement.replicas = Some(1);
             }
             if self.kind == Kind::Dedicating {
@@ -314,145 +318,6 @@ impl<'a> Story<'a> {
         self.at(at.max(400) + 200, Act::PutBack);
     }
 
-    fn edits(&mut self) {
-        self.faults(0, 3);
-        // Made again in another shape it would ask for a migration, and be held.
-        let direct = IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
-        for _ in 0..self.rng.range(1, 4) {
-            let at = self.second();
-            match self.rng.below(10) {
-                0 => self.edit(at, Edit::AddCluster("x".to_owned())),
-                1 => self.edit(at, Edit::DataPerZone(2)),
-                2 => {
-                    let value = self.rng.range(1000, 3000) as i64;
-                    self.edit(at, Edit::ClusterSetting(value));
-                }
-                3 => {
-                    self.edit(at, Edit::Invalid(true));
-                    let until = at + self.rng.range(1, 60);
-                    self.edit(until, Edit::Invalid(false));
-                }
-                4 => {
-                    self.at(at, Act::CreatePlacement("direct".to_owned(), Box::new(direct.clone())));
-                    if self.rng.chance(30) {
-                        let later = at + self.rng.range(1, 90);
-                        self.at(later, Act::DeletePlacement("direct".to_owned()));
-                    }
-                }
-                5 => {
-                    let cluster = self.spec.clusters[0].name.clone();
-                    let remove = self.rng.chance(50);
-                    self.at(at, Act::OpenUp { cluster, remove });
-                }
-                6 | 7 => self.change_in_place(at),
-                8 => {
-                    let meddling = match self.rng.below(3) {
-                        0 if self.spec.zones.len() > 1 => Meddling::Replicas(self.rng.range(1, 2) as i32),
-                        1 => Meddling::Filter,
-                        _ => Meddling::Setting,
-                    };
-                    self.at(at + 60, Act::Meddle(meddling));
-                }
-                _ => {
-                    let name = self.spec.clusters[0].name.clone();
-                    self.edit(at, Edit::AddCluster("y".to_owned()));
-                    self.edit(at + 10, Edit::CloseCluster(name));
-                }
-            }
-        }
-    }
-
-    /// Copies, a setting and a field, which existing indices take over.
-    fn change_in_place(&mut self, at: u64) {
-        let name = || "messages".to_owned();
-        for later in 0..self.rng.range(1, 3) {
-            let change = match self.rng.below(4) {
-                // Never without a copy: nodes lose their disks in these stories.
-                0 | 1 if self.spec.zones.len() > 1 => Change::Replicas(self.rng.range(1, 2) as i32),
-                2 => Change::Field(format!("field{}", self.rng.below(3))),
-                _ => {
-                    let seconds = self.rng.range(0, 30);
-                    Change::Refresh((seconds > 5).then_some(seconds))
-                }
-            };
-            self.at(at + 20 * later, Act::EditPlacement(name(), change));
-        }
-    }
-
-    /// Settings change once or several times, in the middle of everything else; some are set back.
-    fn rolling(&mut self) {
-        self.faults(0, 5);
-        let mut at = self.rng.range(90, 300);
-        for _ in 0..self.rng.range(1, 4) {
-            let value = self.rng.range(1, 3) as i64;
-            let version = ["9.5.4", "9.5.5", "9.6.0"][self.rng.below(3) as usize];
-            let edit = match self.rng.below(6) {
-                4 | 5 => Edit::Version(version.to_owned()),
-                0 => Edit::RoleSetting("master".to_owned(), value),
-                1 => Edit::RoleSetting("data".to_owned(), value),
-                2 => Edit::RoleSetting("ingest".to_owned(), value),
-                _ => Edit::NodeSetting(value),
-            };
-            self.edit(at, edit);
-            self.trouble(at);
-            at += self.rng.range(5, 300);
-        }
-    }
-
-    /// A few faults after something was asked for, each with its end.
-    fn trouble(&mut self, at: u64) {
-        for _ in 0..self.rng.range(0, 3) {
-            let fault = at + self.rng.range(1, 200);
-            let act = match self.rng.below(6) {
-                0 => Act::Evict,
-                1 => Act::KillContainer,
-                2 => Act::Crash { after: self.rng.below(6), with_effect: self.rng.chance(50) },
-                3 => Act::Flaky { refuse: 20, lose: 20, slow: 20, stale: 60 },
-                4 => Act::SecondLeader,
-                _ => Act::NodeOff,
-            };
-            self.at(fault, act);
-            let end = fault + self.rng.range(10, 90);
-            self.at(end, Act::AllOn);
-            self.at(end, Act::Steady);
-            self.at(end, Act::EndSecondLeader);
-        }
-    }
-
-    /// More nodes and fewer, sometimes taken back halfway, sometimes while nodes restart.
-    fn scaling(&mut self) {
-        self.faults(0, 4);
-        if self.rng.chance(50) {
-            self.edit(2, Edit::Policy(DeletionPolicy::Delete));
-        }
-        let mut at = self.rng.range(90, 300);
-        for _ in 0..self.rng.range(2, 6) {
-            let masters = 3 + 2 * self.rng.below(2) as i32;
-            let per_zone = self.rng.range(1, 3) as i32;
-            self.edit(at, Edit::Nodes(per_zone, masters));
-            if self.rng.chance(20) {
-                let value = self.rng.range(1, 3) as i64;
-                let soon = at + self.rng.range(1, 100);
-                self.edit(soon, Edit::RoleSetting("data".to_owned(), value));
-            }
-            self.trouble(at);
-            at += self.rng.range(5, 300);
-        }
-        // Two copies find places in two zones.
-        let is_scarce = self.placed.as_ref().is_none_or(|(_, placed)| placed.replicas == Some(1));
-        if is_scarce && self.rng.chance(60) {
-            let zone = self.spec.zones[self.rng.below(3) as usize].name.clone();
-            let first = self.rng.range(90, 600);
-            self.edit(first, Edit::Retire(zone.clone(), true));
-            let later = first + self.rng.range(5, 400);
-            match self.rng.below(3) {
-                0 => self.edit(later, Edit::Retire(zone, false)),
-                1 => self.edit(later, Edit::DropZone(zone)),
-                _ => {}
-            }
-        }
-    }
-
     fn removal(&mut self) {
         self.faults(0, 2);
         let at = self.rng.range(60, 320);
@@ -545,31 +410,6 @@ impl<'a> Story<'a> {
         self.expect = Expect::Held;
     }
 
-    fn ingest(&mut self) {
-        self.faults(0, 3);
-        let mut at = 30;
-        for turn in 0..self.rng.range(2, 4) {
-            at += self.rng.range(10, 80);
-            let replicas = self.rng.range(2, 3) as i32;
-            if turn % 2 == 0 {
-                self.edit(at, Edit::IngestAutoscaled(replicas, 5));
-            } else {
-                self.edit(at, Edit::IngestFixed(replicas));
-            }
-            let load = self.rng.range(0, 6) as i32;
-            self.at(at + 12, Act::Load(load));
-        }
-        if self.rng.chance(50) {
-            at += self.rng.range(20, 200);
-            self.edit(at, Edit::IngestGone);
-            if self.rng.chance(50) {
-                // Before data nodes have taken over, or after.
-                at += self.rng.range(5, 300);
-                self.edit(at, Edit::IngestFixed(2));
-            }
-        }
-    }
-
     fn stuck(&mut self) {
         self.faults(0, 3);
         let role = if self.rng.chance(50) { "master" } else { "data" }.to_owned();
@@ -577,72 +417,6 @@ impl<'a> Story<'a> {
         let at = if self.rng.chance(70) { 0 } else { self.rng.range(20, 120) };
         self.at(at, Act::NeverStart { role, zone });
         self.expect = Expect::Held;
-    }
-
-    fn placing(&mut self) {
-        self.faults(0, 3);
-        let others: Vec<String> = self.spec.clusters.iter().skip(1).map(|c| c.name.clone()).collect();
-        let at = self.rng.range(60, 200);
-        for _ in 0..self.rng.range(1, 3) {
-            let one = self.rng.pick(&others).cloned().unwrap_or_default();
-            let when = self.rng.range(at - 30, at + 30);
-            let until = when + self.rng.range(5, 90);
-            match self.rng.below(5) {
-                // The first stays open, so that there is a place for everything in the end.
-                0 => self.edit(when, Edit::CloseCluster(one)),
-                1 => {
-                    self.edit(when, Edit::DrainCluster(one.clone()));
-                    self.edit(until, Edit::OpenCluster(one));
-                }
-                2 => {
-                    self.at(when, Act::CutElastic(one));
-                    self.at(until, Act::Steady);
-                }
-                3 => self.edit(when, Edit::AddCluster("x".to_owned())),
-                _ => {
-                    self.at(when, Act::SecondLeader);
-                    self.at(until, Act::EndSecondLeader);
-                }
-            }
-        }
-        let direct = IndexPlacementSpec { collection: "direct".to_owned(), ..self.placement() };
-        self.at(at, Act::CreatePlacement("direct".to_owned(), Box::new(direct)));
-        for _ in 0..self.rng.range(0, 2) {
-            let when = self.rng.range(at, at + 200);
-            let collection = if self.rng.chance(50) { "messages" } else { "direct" }.to_owned();
-            let delete = self.rng.chance(50);
-            self.at(when, if delete { Act::DeleteTable(collection) } else { Act::EditTable(collection) });
-        }
-        if self.rng.chance(30) {
-            // Nothing is on its way by then.
-            self.at(700, Act::WipePlacement("direct".to_owned()));
-        }
-    }
-
-    /// A client writes before, while and after an index of their own is asked for two tenants.
-    fn dedicating(&mut self) {
-        self.faults(0, 3);
-        let at = self.rng.range(120, 300);
-        let dedicated = Dedicated { tenants: dedicated_tenants(), ..Dedicated::default() };
-        let spec = IndexPlacementSpec { pool: None, dedicated: Some(dedicated), ..self.placement() };
-        self.at(at, Act::CreatePlacement("big".to_owned(), Box::new(spec)));
-        for tenant in TENANTS {
-            if self.rng.chance(40) {
-                self.at(at - 10, Act::Write(tenant.to_owned()));
-            }
-            for _ in 0..self.rng.below(12) {
-                let when = self.rng.range(at - 5, at + 40);
-                self.at(when, Act::Write(tenant.to_owned()));
-            }
-        }
-        if self.rng.chance(20) {
-            let when = self.rng.range(at, at + 60);
-            self.at(when, Act::DeleteTable(COLLECTION.to_owned()));
-        }
-        if self.rng.chance(20) {
-            let when = self.rng.range(at, at + 60);
-            self.at(when, Act::WipePlacement("big".to_owned()));
-        }
     }
 
     fn finish(self) -> Scenario {
