@@ -10,6 +10,7 @@ use kube::{Api, Config};
 use searchcell_core::names::{TABLE_KEY, routing_table};
 use searchcell_core::routing::{Table, Traffic, decode, slot_of};
 
+use crate::command::ReadError;
 use crate::kube_io::client::client;
 
 /// Largest file that is read.
@@ -57,19 +58,9 @@ pub enum TableCommandError {
         /// Why.
         source: searchcell_core::routing::CodecError,
     },
-    /// There is no cluster to ask.
-    #[error("no configuration for Kubernetes: {0}")]
-    Config(#[from] kube::config::InferConfigError),
-    /// The API server says no.
-    #[error("ConfigMap {name} of namespace {namespace}: {source}")]
-    Kube {
-        /// Of the table.
-        name: String,
-        /// Its namespace.
-        namespace: String,
-        /// Why.
-        source: Box<kube::Error>,
-    },
+    /// It cannot be read from the API server.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The ConfigMap has no table.
     #[error("ConfigMap {0} has no {TABLE_KEY}: is it the operator's?")]
     NoTable(String),
@@ -101,12 +92,8 @@ async fn read(source: &str) -> Result<Table, TableCommandError> {
     });
     let (namespace, collection) = parts.ok_or_else(|| TableCommandError::Source(source.to_owned()))?;
     let name = routing_table(collection);
-    let failed = |error| TableCommandError::Kube {
-        name: name.clone(),
-        namespace: namespace.to_owned(),
-        source: Box::new(error),
-    };
-    let client = client(Config::infer().await?).map_err(failed)?;
+    let failed = |error| ReadError::new(&format!("ConfigMap {name}"), namespace, error);
+    let client = client(Config::infer().await.map_err(ReadError::from)?).map_err(failed)?;
     let map = Api::<ConfigMap>::namespaced(client, namespace).get(&name).await.map_err(failed)?;
     let bytes = map.binary_data.as_ref().and_then(|data| data.get(TABLE_KEY));
     of(source, &bytes.ok_or_else(|| TableCommandError::NoTable(name.clone()))?.0)

@@ -345,7 +345,10 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
                 (*refuse, *lose, *slow, *stale);
         }
         Act::Steady => world.network = Network::default(),
-        Act::ClockJump(_) => world.clock_jumped = true,
+        Act::ClockJump(seconds) => {
+            world.clock_jumped = true;
+            world.clock_ahead_s = world.clock_ahead_s.max(u64::try_from(*seconds).unwrap_or_default());
+        }
         Act::CutApi | Act::Crash { .. } | Act::SecondLeader | Act::EndSecondLeader => {}
     }
     true

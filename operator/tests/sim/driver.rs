@@ -29,8 +29,6 @@ use crate::world::{Network, Node, Shared, World, lock};
 const PATIENCE_S: u64 = 3_600;
 /// The same where every node of two clusters may have to restart, one after the other, with a soak after each.
 const PATIENCE_ROLLING_S: u64 = 9_000;
-/// How far a clock goes ahead or back.
-pub const FARTHEST_JUMP_S: u64 = 3_600;
 /// Sizes are refreshed now and then: rest is asked for only after that.
 const SIZES_EVERY: Duration = Duration::from_secs(60);
 const QUIET_S: u64 = 130;
@@ -362,10 +360,9 @@ impl Run {
         let (mut settled_for, mut logged) = (0, 0);
         let is_long = matches!(self.scenario.kind, Kind::Rolling | Kind::Scaling | Kind::Ingest);
         let mut patience = if is_long { PATIENCE_ROLLING_S } else { PATIENCE_S };
-        if lock(&self.world).clock_jumped {
-            // What was noted by a clock that went ahead is due when the right one has caught up.
-            patience += FARTHEST_JUMP_S;
-        }
+        // What was noted by a clock that went ahead is due when the right one has caught up: sooner nobody could know that a
+        // moment ahead of a clock is not that of a right one.
+        patience += lock(&self.world).clock_ahead_s;
         let calm_at = {
             let mut world = lock(&self.world);
             world.network = Network::default();

@@ -6,7 +6,6 @@ mod placements;
 use searchcell_crds::{Dedicated, DeletionPolicy, IndexPlacementSpec, Pool, SearchCellSpec, Tenant};
 
 use crate::acts::{Act, CELL, Edit};
-use crate::driver::FARTHEST_JUMP_S;
 use crate::rng::Rng;
 use crate::specs::{cell_spec, dedicated_tenants};
 
@@ -256,7 +255,7 @@ impl<'a> Story<'a> {
                     self.at(until, Act::EndSecondLeader);
                 }
                 13 => {
-                    let jump = self.rng.range(0, 2 * FARTHEST_JUMP_S) as i64 - FARTHEST_JUMP_S as i64;
+                    let jump = self.rng.range(0, 7_200) as i64 - 3_600;
                     self.at(at, Act::ClockJump(jump));
                 }
                 14 => self.at(at, Act::WipeStatus),

@@ -114,6 +114,8 @@ pub struct World {
     pub next_autoscale: u64,
     /// The clock of an operator process has jumped.
     pub clock_jumped: bool,
+    /// Seconds that it was ahead at the most.
+    pub clock_ahead_s: u64,
     pub serial: u64,
     /// Controllers are prompt: nothing is left to chance any more.
     pub calm: bool,
@@ -148,6 +150,7 @@ impl World {
             revisions: BTreeMap::new(),
             next_autoscale: 0,
             clock_jumped: false,
+            clock_ahead_s: 0,
             serial: 0,
             calm: false,
             recovery_ms: 15_000,

@@ -12,6 +12,7 @@ use searchcell_crds::{IndexPlacement, SearchCell};
 
 use self::screen::Screen;
 use crate::clock::{Clock, SystemClock};
+use crate::command::ReadError;
 use crate::kube_io::client::client;
 
 /// Whose status is shown.
@@ -31,19 +32,9 @@ pub struct StatusArgs {
 /// Why nothing is shown.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// There is no cluster to ask.
-    #[error("no configuration for Kubernetes: {0}")]
-    Config(#[from] kube::config::InferConfigError),
-    /// The API server says no.
-    #[error("{what} of namespace {namespace}: {source}")]
-    Kube {
-        /// What was asked for.
-        what: String,
-        /// Its namespace.
-        namespace: String,
-        /// Why.
-        source: Box<kube::Error>,
-    },
+    /// It cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// There is none.
     #[error("namespace {namespace} has no SearchCell{}: kubectl get searchcells --all-namespaces lists all", name.as_ref().map(|name| format!(" {name}")).unwrap_or_default())]
     None {
@@ -56,13 +47,9 @@ pub enum StatusError {
 
 /// Prints it. True: all is well.
 pub async fn run(args: &StatusArgs) -> Result<bool, StatusError> {
-    let config = Config::infer().await?;
+    let config = Config::infer().await.map_err(ReadError::from)?;
     let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
-    let failed = |what: &str, error: kube::Error| StatusError::Kube {
-        what: what.to_owned(),
-        namespace: namespace.clone(),
-        source: Box::new(error),
-    };
+    let failed = |what: &str, error| ReadError::new(what, &namespace, error);
     let client = client(config).map_err(|error| failed("the client", error))?;
     let cells = cells(&client, &namespace, args.cell.as_deref())
         .await
