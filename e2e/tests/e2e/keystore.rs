@@ -1,13 +1,19 @@
-//! Secure settings reach nodes without a restart where Elasticsearch can load them, and wait for one where it cannot.
+//! Secure settings reach nodes without a restart where Elasticsearch can load them, and with one where it cannot.
+
+use std::time::Instant;
 
 use http::Method;
-use searchcell_e2e::objects::{annotation, condition, items};
+use searchcell_e2e::objects::{annotation, condition, items, text};
 use searchcell_e2e::wait::{LIMIT, ensure};
-use searchcell_e2e::{Cell, Level, Scenario, run, wait_for};
+use searchcell_e2e::{Cell, Level, Scenario, run, say, wait_for};
 use serde_json::{Value, json};
+
+use crate::rolling::rolled;
 
 /// Known by every distribution since 8.14; nothing connects to that cluster.
 const ENTRY: &str = "cluster.remote.other.credentials";
+/// Known by every distribution; only a restart loads it.
+const FIXED: &str = "reindex.ssl.truststore.secure_password";
 const LOADED: &str = "searchcell.dev/keystore-loaded-a";
 
 fn secret(entries: &Value) -> Value {
@@ -29,7 +35,7 @@ async fn entries(t: &Scenario) -> Vec<Vec<String>> {
 }
 
 /// An entry is there when nodes start; another value reaches them without a restart, and they are told once. What only a
-/// restart would load, and what cannot be used, is named, and nodes keep what they have.
+/// restart loads comes with one; what cannot be used is named, and nodes keep what they have.
 #[test]
 fn secure_settings_reach_running_nodes() {
     run("secure_settings_reach_running_nodes", Level::Full, async |t| {
@@ -61,27 +67,28 @@ fn secure_settings_reach_running_nodes() {
         let object = t.cell_ready(&cell).await;
         assert!(!object.to_string().contains("-value"), "{object:#}");
 
-        // a restart would load it: it waits, and the message names it
-        t.apply(&secret(
-            &json!({ENTRY: "another-secret-value", "xpack.watcher.encryption_key": "the-key-value"}),
-        ))
-        .await;
-        let stalled = t.condition("searchcells", "cell", "Stalled", "True", "NotSupportedYet").await;
-        let (_, _, message) = condition(&stalled, "Stalled").unwrap();
-        assert!(message.contains("xpack.watcher.encryption_key"), "{message}");
+        // only a restart loads it: the nodes restart, one after the other
+        let began = Instant::now();
+        t.apply(&secret(&json!({ENTRY: "another-secret-value", FIXED: "the-key-value"}))).await;
+        t.condition("searchcells", "cell", "Reconciling", "True", "RollingOut").await;
+        let took = rolled(t, &cell, began).await;
+        let object = t.cell_ready(&cell).await;
+        assert_eq!(text(&object, "/status/rollout/reason"), "SecretChange");
+        let restarted = t.pods("searchcell.dev/cell=cell").await;
+        let stayed = pods.iter().filter(|(name, uid)| restarted.get(*name) == Some(*uid)).count();
+        say(format!("{} nodes have it after {:.0} s", restarted.len(), took.as_secs_f64()));
+        assert_eq!(stayed, 0, "{restarted:?}");
         for names in entries(t).await {
-            assert_eq!(names, [ENTRY, "keystore.seed"]);
+            assert_eq!(names, [ENTRY, "keystore.seed", FIXED]);
         }
-        // what cannot be an entry is named as well; taken out, all is as before
-        let patch =
-            json!({"data": {"xpack.watcher.encryption_key": null}, "stringData": {"README": "no-value"}});
-        t.objects.merge("secrets", "remote", &patch).await.unwrap();
+        // what cannot be an entry is named; taken out, all is as before
+        t.objects.merge("secrets", "remote", &json!({"stringData": {"README": "no-value"}})).await.unwrap();
         let stalled = t.condition("searchcells", "cell", "Stalled", "True", "InvalidSecureSettings").await;
         let (_, _, message) = condition(&stalled, "Stalled").unwrap();
         assert!(message.contains("README") && message.contains("Secret remote"), "{message}");
         t.objects.merge("secrets", "remote", &json!({"data": {"README": null}})).await.unwrap();
         t.cell_ready(&cell).await;
-        assert_eq!(t.pods("searchcell.dev/cell=cell").await, pods, "a pod has restarted");
+        assert_eq!(t.pods("searchcell.dev/cell=cell").await, restarted, "a pod has restarted again");
         for event in t.objects.list("events", "").await.unwrap() {
             assert!(!event.to_string().contains("-value"), "{event}");
         }

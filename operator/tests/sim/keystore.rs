@@ -18,7 +18,8 @@ use crate::world::World;
 
 /// At rest every process has loaded what the user's Secret says.
 pub const LOADED: &str = "keystore_is_loaded";
-/// What only a restart loads reaches no node of a workload before its template does, not even one that comes back.
+/// What only a restart loads reaches no node of a workload before its template does, not even one that comes back: a Secret
+/// that a template names never has others.
 pub const RESTART_ONLY: &str = "restart_only_entries_follow_templates";
 
 /// The user's Secret.
@@ -58,6 +59,8 @@ pub fn load(world: &mut World, pod: &Pod) -> Option<Mounted> {
     let file = facts(world, &secret)?;
     let owner = pod.metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).next()?;
     let entries = restart_only(&file);
+    // Another template may name another Secret.
+    let owner = format!("{owner} {secret}");
     match world.restart_only.get(&owner) {
         Some(first) if *first != entries => {
             world.violated(RESTART_ONLY, format!("{:?} starts with other entries", pod.metadata.name));

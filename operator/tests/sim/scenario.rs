@@ -294,7 +294,7 @@ impl<'a> Story<'a> {
         }
     }
 
-    /// What a running node loads reaches it; the rest waits, until somebody puts it back.
+    /// What a running node loads reaches it; the rest comes with a restart, and is put back by somebody now and then.
     fn keystore(&mut self) {
         self.faults(0, 4);
         let from = self.rng.range(0, 40);
@@ -313,8 +313,11 @@ impl<'a> Story<'a> {
                 _ => self.at(at, Act::WriteSecure(turn.to_string(), None)),
             }
         }
-        // The message is there by then, and nodes that they could differ from.
-        self.at(at.max(400) + 200, Act::PutBack);
+        if self.rng.chance(50) {
+            // There are nodes by then, and perhaps not all of them have restarted.
+            let until = at.max(200) + self.rng.range(5, 400);
+            self.at(until, Act::PutBack);
+        }
     }
 
     fn removal(&mut self) {

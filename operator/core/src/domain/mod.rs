@@ -112,6 +112,8 @@ pub struct ValidKeystore {
     pub from: Option<String>,
     /// For each of the operator's Secrets that nodes have: the entries that these nodes would load at a restart only.
     pub pending: BTreeMap<String, Vec<String>>,
+    /// It is there with all that only a restart loads, and nobody doubts that it is the one: templates may name it.
+    pub is_ready: bool,
 }
 
 impl ValidCell {

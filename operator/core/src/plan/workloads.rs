@@ -147,9 +147,7 @@ fn hold_template_change(
         return false;
     };
     let hash = |cell: &ValidCell| build::input_hash(cell, role, Some(zone));
-    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell))
-        && (!restarts || keystore_differs(cell, &live.metadata))
-    {
+    if !restarts && annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell)) {
         hold_roll(cell, key, role, &live.metadata, &hash, draft);
         return true;
     }
@@ -184,8 +182,8 @@ fn hold_roll(
         hold_keystore(cell, role, used)
     } else {
         format!(
-            "the {role} nodes run with an earlier spec: applying the change needs a rolling restart, which comes with a \
-             later version of the operator; the running nodes stay as they are, set the spec back to go on"
+            "the {role} nodes run with an earlier spec: applying the change needs a rolling restart, and this operator restarts \
+             no nodes (--restart-nodes=false); they stay as they are, set the spec back to go on"
         )
     };
     if !draft.holds.iter().any(|hold| hold.message == message) {
@@ -199,7 +197,7 @@ fn keystore_differs(cell: &ValidCell, live: &ObjectMeta) -> bool {
 
 /// The keystore alone is what keeps a workload from following.
 fn hold_keystore(cell: &ValidCell, role: Role, used: Option<&str>) -> String {
-    let needs = "needs a rolling restart, which comes with a later version of the operator; the running nodes keep what they \
+    let needs = "needs a rolling restart, and this operator restarts no nodes (--restart-nodes=false); the running nodes keep what they \
                  have";
     let Some(used) = used else {
         return format!(
@@ -240,9 +238,7 @@ fn hold_ingest_change(
         return true;
     }
     let hash = |cell: &ValidCell| build::input_hash(cell, Role::Ingest, None);
-    if annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell))
-        && (!restarts || keystore_differs(cell, &live.metadata))
-    {
+    if !restarts && annotation(&live.metadata, ANNOTATION_INPUT_HASH) != Some(&hash(cell)) {
         hold_roll(cell, key, Role::Ingest, &live.metadata, &hash, draft);
         return true;
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::SignedDuration;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use searchcell_core::names::ANNOTATION_KEYSTORE;
 use searchcell_core::security::keystore::{
     EntryDigest, EntryFacts, Format, KeystoreFacts, MOST_BYTES, Record, SEED, SecureSource,
@@ -13,6 +14,7 @@ use searchcell_core::step::{Action, Reload};
 use searchcell_crds::Reason;
 use serde_json::json;
 
+use crate::roll::prepared;
 use crate::world::{UUID, World, cell_object};
 
 const ACCESS: &str = "s3.client.default.access_key";
@@ -307,6 +309,59 @@ fn what_only_a_restart_loads_waits_and_the_rest_goes_on() {
             .all(|hold| hold.cluster.as_deref() != Some("a") || hold.reason == Reason::LoadingKeystore),
         "{holds:#?}"
     );
+}
+
+/// Steps of one pass that make nodes anew, or get ready for it.
+fn roll_steps(world: &mut World) -> Vec<String> {
+    let did = world.pass();
+    world.controllers();
+    world.now += SignedDuration::from_secs(40);
+    did.into_iter().filter(|step| !step.contains("Reload")).collect()
+}
+
+/// A cell at rest with a keystore, whose operator restarts nodes.
+fn restarting() -> World {
+    prepared(
+        |cell| cell["spec"]["secureSettings"] = json!([{"secretName": "s3"}]),
+        |world| world.source("s3", &[(ACCESS, "one"), (FIXED, "fixed")]),
+    )
+}
+
+#[test]
+fn what_only_a_restart_loads_comes_with_one() {
+    let mut world = restarting();
+    assert_eq!(world.roll(), Vec::<String>::new());
+    world.source("s3", &[(ACCESS, "one"), (FIXED, "other")]);
+    // No template names a Secret that is not there.
+    assert_eq!(world.gates(), [Reason::LoadingKeystore]);
+    assert_eq!(roll_steps(&mut world), ["RenderKeystore"]);
+    assert_eq!(roll_steps(&mut world), ["template guilds-a-data-b"]);
+    // Nobody can say for a while what is wanted, in the middle of it: nothing goes on, and nothing goes back.
+    let known =
+        world.snapshot.secure_settings.insert("s3".to_owned(), SecureSource::Unavailable("later".to_owned()));
+    for _ in 0..4 {
+        assert_eq!(roll_steps(&mut world), Vec::<String>::new());
+    }
+    world.snapshot.secure_settings.insert("s3".to_owned(), known.unwrap());
+    let did = world.roll();
+    assert_eq!(did.iter().filter(|step| step.starts_with("restart")).count(), 6, "{did:#?}");
+    assert_eq!(world.status().rollout.unwrap().reason, searchcell_crds::RolloutReason::SecretChange);
+    let sets = &world.snapshot.objects.stateful_sets;
+    let used = |set: &StatefulSet| annotation(&set.metadata, ANNOTATION_KEYSTORE).map(str::to_owned);
+    assert!(sets.iter().all(|set| used(set).as_deref() == Some("guilds-keystore-2")));
+    assert!(world.has(FIRST, FIXED, "fixed") && world.has("guilds-keystore-2", FIXED, "other"));
+}
+
+#[test]
+fn a_keystore_comes_and_goes_with_restarts() {
+    let mut world = restarting();
+    set_settings(&mut world, &[]);
+    let did = world.roll();
+    assert_eq!(did.iter().filter(|step| step.starts_with("restart")).count(), 6, "{did:#?}");
+    set_settings(&mut world, &["s3"]);
+    let did = world.roll();
+    assert_eq!(did.iter().filter(|step| step.starts_with("restart")).count(), 6, "{did:#?}");
+    assert_eq!(world.status().rollout.unwrap().phase, searchcell_crds::RolloutPhase::Complete);
 }
 
 #[test]

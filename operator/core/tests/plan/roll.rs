@@ -20,9 +20,15 @@ use crate::world::{UUID, World, cell_object};
 
 /// A cell at rest whose operator restarts nodes.
 pub fn at_rest(change: impl FnOnce(&mut Value)) -> World {
+    prepared(change, |_| {})
+}
+
+/// The same, of a world that was prepared before there were nodes.
+pub fn prepared(change: impl FnOnce(&mut Value), prepare: impl FnOnce(&mut World)) -> World {
     let mut object = serde_json::to_value(cell_object()).unwrap();
     change(&mut object);
     let mut world = World::new(serde_json::from_value(object).unwrap());
+    prepare(&mut world);
     world.settle();
     world.form(UUID);
     world.settle();

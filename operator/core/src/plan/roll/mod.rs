@@ -77,6 +77,11 @@ pub(super) fn plan_roll(scope: &Scope<'_>, draft: &mut Draft) {
     if let Err(shut) = scope.order.gate(&scope.key.cluster, scope.now) {
         return draft.holds.push(scope.hold(shut));
     }
+    if let Some(keystore) = scope.cell.keystore.as_ref().filter(|keystore| !keystore.is_ready) {
+        let secret = keystore.from.as_deref().unwrap_or_default();
+        let waits = format!("Secret {secret} does not have yet what nodes are to start with");
+        return draft.hold(&scope.key.cluster, Reason::LoadingKeystore, waits);
+    }
     if let Some((work, pod)) = all.iter().find_map(|work| Some((work, work.stopped()?))) {
         // It runs nothing: whatever else is wrong, it loses nothing by running what is asked for.
         return if work.is_current { record(scope, &[pod], None, draft) } else { render(scope, work, draft) };

@@ -288,6 +288,7 @@ pub fn resolve(cell: &ValidCell, snapshot: &CellSnapshot) -> ValidCell {
         Err(_) => {
             let last = found.iter().rev().find(|(_, secret, _)| used.contains(secret.name()));
             keystore.from = last.or(found.last()).map(|(_, secret, _)| secret.name().to_owned());
+            keystore.is_ready = keystore.from.is_some() && used.len() < 2;
         }
         Ok(wanted) => {
             for (_, secret, has) in found.iter().filter(|(_, secret, _)| used.contains(secret.name())) {
@@ -305,6 +306,10 @@ pub fn resolve(cell: &ValidCell, snapshot: &CellSnapshot) -> ValidCell {
                 spare.map(|(slot, _, _)| *slot).or(next).map(|slot| keystore_secret(&cell.name, slot))
             };
             keystore.from = same.or_else(|| gone(&used, &found)).or_else(free);
+            let is_whole =
+                |has: &KeystoreFacts| has.is_whole() && changes(has, &wanted, cell.version).is_empty();
+            keystore.is_ready = (found.iter())
+                .any(|(_, secret, has)| Some(secret.name()) == keystore.from.as_deref() && is_whole(has));
         }
     }
     cell.keystore = Some(keystore);
