@@ -12,8 +12,8 @@ use crate::rolling::rolled;
 
 /// Known by every distribution since 8.14; nothing connects to that cluster.
 const ENTRY: &str = "cluster.remote.other.credentials";
-/// Known by every distribution; only a restart loads it.
-const FIXED: &str = "reindex.ssl.truststore.secure_password";
+/// Only a restart would load it; unknown to the core of Elasticsearch, which does not start with it then.
+const FIXED: &str = "xpack.watcher.encryption_key";
 const LOADED: &str = "searchcell.dev/keystore-loaded-a";
 
 fn secret(entries: &Value) -> Value {
@@ -40,7 +40,7 @@ async fn entries(t: &Scenario) -> Vec<Vec<String>> {
 fn secure_settings_reach_running_nodes() {
     run("secure_settings_reach_running_nodes", Level::Full, async |t| {
         let _operator = t.start_operator().await;
-        let cell =
+        let mut cell =
             Cell { extra: json!({"secureSettings": [{"secretName": "remote"}]}), ..Cell::mini("cell") };
         // without the Secret no node starts, and the cell says why
         t.apply(&cell.object()).await;
@@ -67,20 +67,41 @@ fn secure_settings_reach_running_nodes() {
         let object = t.cell_ready(&cell).await;
         assert!(!object.to_string().contains("-value"), "{object:#}");
 
-        // only a restart loads it: the nodes restart, one after the other
-        let began = Instant::now();
+        // only a restart loads it, and this distribution does not know it: the first node that has it does not start, and no
+        // other one follows; taken out, that node comes back
         t.apply(&secret(&json!({ENTRY: "another-secret-value", FIXED: "the-key-value"}))).await;
-        t.condition("searchcells", "cell", "Reconciling", "True", "RollingOut").await;
-        let took = rolled(t, &cell, began).await;
+        wait_for("the first node does not start", LIMIT, async || {
+            let object = t.objects.expect("searchcells", "cell").await;
+            let (_, _, message) = condition(&object, "Degraded").ok_or("no Degraded")?;
+            ensure(message.contains("cell-a-data-a-0 cannot start"), || message.to_owned())
+        })
+        .await;
+        let (master, began) = (t.pods("searchcell.dev/role=master").await, Instant::now());
+        assert!(master.iter().all(|(name, uid)| pods.get(name) == Some(uid)), "{master:?}");
+        t.objects.merge("secrets", "remote", &json!({"data": {FIXED: null}})).await.unwrap();
+        rolled(t, &cell, began).await;
         let object = t.cell_ready(&cell).await;
         assert_eq!(text(&object, "/status/rollout/reason"), "SecretChange");
-        let restarted = t.pods("searchcell.dev/cell=cell").await;
-        let stayed = pods.iter().filter(|(name, uid)| restarted.get(*name) == Some(*uid)).count();
-        say(format!("{} nodes have it after {:.0} s", restarted.len(), took.as_secs_f64()));
-        assert_eq!(stayed, 0, "{restarted:?}");
-        for names in entries(t).await {
-            assert_eq!(names, [ENTRY, "keystore.seed", FIXED]);
+        assert_eq!(t.pods("searchcell.dev/role=master").await, master, "a master has restarted");
+
+        // without the list nodes restart without a keystore, and with it again with one
+        for (list, names) in [
+            (json!([]), vec!["keystore.seed"]),
+            (json!([{"secretName": "remote"}]), vec![ENTRY, "keystore.seed"]),
+        ] {
+            let (before, began) = (t.pods("searchcell.dev/cell=cell").await, Instant::now());
+            cell.extra = json!({"secureSettings": list});
+            t.apply(&cell.object()).await;
+            let took = rolled(t, &cell, began).await;
+            t.cell_ready(&cell).await;
+            let after = t.pods("searchcell.dev/cell=cell").await;
+            say(format!("{} nodes have restarted after {:.0} s", after.len(), took.as_secs_f64()));
+            assert!(after.iter().all(|(name, uid)| before.get(name) != Some(uid)), "{before:?}, {after:?}");
+            for found in entries(t).await {
+                assert_eq!(found, names);
+            }
         }
+        let restarted = t.pods("searchcell.dev/cell=cell").await;
         // what cannot be an entry is named; taken out, all is as before
         t.objects.merge("secrets", "remote", &json!({"stringData": {"README": "no-value"}})).await.unwrap();
         let stalled = t.condition("searchcells", "cell", "Stalled", "True", "InvalidSecureSettings").await;

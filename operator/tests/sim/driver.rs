@@ -358,7 +358,8 @@ impl Run {
     /// Faults are over: the world must come to rest, and stay there.
     async fn rest(&mut self) {
         let (mut settled_for, mut logged) = (0, 0);
-        let is_long = matches!(self.scenario.kind, Kind::Rolling | Kind::Scaling | Kind::Ingest | Kind::Keystore);
+        let is_long =
+            matches!(self.scenario.kind, Kind::Rolling | Kind::Scaling | Kind::Ingest | Kind::Keystore);
         let mut patience = if is_long { PATIENCE_ROLLING_S } else { PATIENCE_S };
         // What was noted by a clock that went ahead is due when the right one has caught up: sooner nobody could know that a
         // moment ahead of a clock is not that of a right one.

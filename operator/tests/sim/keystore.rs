@@ -59,15 +59,17 @@ pub fn load(world: &mut World, pod: &Pod) -> Option<Mounted> {
     let file = facts(world, &secret)?;
     let owner = pod.metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).next()?;
     let entries = restart_only(&file);
-    // Another template may name another Secret.
-    let owner = format!("{owner} {secret}");
     match world.restart_only.get(&owner) {
-        Some(first) if *first != entries => {
+        // Another template named another Secret; nobody had this one then, and it may have been written over.
+        Some((former, _)) if *former != secret => {
+            world.restart_only.insert(owner, (secret.clone(), entries));
+        }
+        Some((_, first)) if *first != entries => {
             world.violated(RESTART_ONLY, format!("{:?} starts with other entries", pod.metadata.name));
         }
         Some(_) => {}
         None => {
-            world.restart_only.insert(owner, entries);
+            world.restart_only.insert(owner, (secret.clone(), entries));
         }
     }
     Some(Mounted { secret, loaded: file.clone(), file, bring_at: None })
@@ -126,7 +128,9 @@ pub fn write(world: &mut World, reloaded: &str, restart_only: Option<&str>) {
         let data = secret.data.get_or_insert_default();
         data.insert(FIXED.to_owned(), value("first"));
         let _ = world.store.create(ms, "user", Obj::Secret(secret));
+        world.restart_only_written += 1;
     }
+    world.restart_only_written += usize::from(restart_only.is_some());
     world.store.update::<Secret>("user", SECRET, |secret| {
         let data = secret.data.get_or_insert_default();
         data.insert(RELOADED.to_owned(), value(reloaded));

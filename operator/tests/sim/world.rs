@@ -102,8 +102,10 @@ pub struct World {
     pub containers: BTreeMap<String, Container>,
     /// Role and zone of the pods that never start.
     pub never: Option<(String, String)>,
-    /// Entries that only a restart loads, as the first process of each workload had them.
-    pub restart_only: BTreeMap<String, BTreeMap<String, EntryFacts>>,
+    /// The Secret that a workload's template names, and its entries that only a restart loads, as its first process had them.
+    pub restart_only: BTreeMap<String, (String, BTreeMap<String, EntryFacts>)>,
+    /// How often the user has written another value of such an entry.
+    pub restart_only_written: usize,
     /// When a pod's container is up, by pod UID.
     pub start_at: BTreeMap<String, u64>,
     pub elastic: Elastic,
@@ -143,6 +145,7 @@ impl World {
             containers: BTreeMap::new(),
             never: None,
             restart_only: BTreeMap::new(),
+            restart_only_written: 0,
             start_at: BTreeMap::new(),
             elastic: Elastic::default(),
             network: Network::default(),
