@@ -79,7 +79,7 @@ pub fn cell_spec(rng: &mut Rng, kind: Kind) -> SearchCellSpec {
     });
     let masters = if zones == 1 || kind == Kind::LostMaster || (!whole && rng.chance(10)) { 1 } else { 3 };
     // Without copies nothing restarts, but for the only node.
-    let is_alone = zones == 1 && matches!(kind, Kind::Rolling | Kind::Ingest);
+    let is_alone = zones == 1 && matches!(kind, Kind::Rolling | Kind::Ingest | Kind::Keystore);
     let per_zone = if is_alone || rng.chance(if whole { 60 } else { 80 }) { 1 } else { 2 };
     let secure = kind == Kind::Rotation || rng.chance(40);
     let names = ["a", "b", "c"];
