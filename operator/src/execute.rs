@@ -189,9 +189,9 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
         Action::ReplaceTemplate { object, target } => {
             kube.replace_template(namespace, object, target).await?;
         }
-        Action::AnnounceRestart { id, .. } => {
+        Action::AnnounceRestart { id, absence, .. } => {
             let key = key()?;
-            let result = elastic.announce_restart(&key, id).await;
+            let result = elastic.announce_restart(&key, id, *absence).await;
             reader.changed(&key).await;
             result?;
         }

@@ -15,7 +15,7 @@ use searchcell_core::security::Served;
 use searchcell_core::snapshot::{
     CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk, NodeLoad, Shutdowns, Unassigned,
 };
-use searchcell_core::step::{Object, Target};
+use searchcell_core::step::{Absence, Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
 use serde_json::Value;
 
@@ -262,7 +262,12 @@ pub trait SearchApi: Send + Sync {
     /// What it was told of nodes that go away for a while.
     async fn shutdowns(&self, cluster: &ClusterKey) -> Result<Shutdowns, SearchError>;
     /// Tells it that the node with this persistent id restarts; told again is success.
-    async fn announce_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError>;
+    async fn announce_restart(
+        &self,
+        cluster: &ClusterKey,
+        id: &str,
+        absence: Absence,
+    ) -> Result<(), SearchError>;
     /// Takes that back; nothing to take back is success.
     async fn withdraw_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError>;
     /// Takes the vote from a master; returns when the cluster does not count on it any more.

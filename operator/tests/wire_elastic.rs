@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use searchcell_core::names::ClusterKey;
-use searchcell_core::plan::SHUTDOWN_REASON;
 use searchcell_core::snapshot::{NodeDisk, NodeLoad, ShardState, Shutdowns};
+use searchcell_core::step::Absence;
 use searchcell_operator::elastic::client::ElasticHttp;
 use searchcell_operator::ports::{SearchApi, SearchError};
 use searchcell_operator::security::access::AllPlain;
@@ -395,7 +395,7 @@ async fn a_reload_is_one_request_and_each_node_speaks_for_itself() {
 
 #[tokio::test]
 async fn restarts_are_announced_and_taken_back_and_a_build_without_that_is_told_apart() {
-    let record = json!({"node_id": "n1", "type": "RESTART", "reason": SHUTDOWN_REASON, "status": "COMPLETE"});
+    let record = json!({"node_id": "n1", "type": "RESTART", "reason": Absence::Restart.reason(), "status": "COMPLETE"});
     let missing = json!({"error": {"type": "resource_not_found_exception", "reason": "node [n1] is not currently shutting down"},
         "status": 404});
     let nobody =
@@ -413,9 +413,12 @@ async fn restarts_are_announced_and_taken_back_and_a_build_without_that_is_told_
         error(503, "master_not_discovered_exception", "no master"),
     ])
     .await;
-    elastic.announce_restart(&key(), "n1").await.unwrap();
+    elastic.announce_restart(&key(), "n1", Absence::Restart).await.unwrap();
     let Shutdowns::Known(records) = elastic.shutdowns(&key()).await.unwrap() else { panic!() };
-    assert_eq!((records["n1"].kind.as_str(), records["n1"].reason.as_str()), ("RESTART", SHUTDOWN_REASON));
+    assert_eq!(
+        (records["n1"].kind.as_str(), records["n1"].reason.as_str()),
+        ("RESTART", Absence::Restart.reason())
+    );
     elastic.withdraw_restart(&key(), "n1").await.unwrap();
     elastic.withdraw_restart(&key(), "n1").await.expect("somebody else was faster");
     assert_eq!(elastic.shutdowns(&key()).await.unwrap(), Shutdowns::NotAvailable);
@@ -428,7 +431,10 @@ async fn restarts_are_announced_and_taken_back_and_a_build_without_that_is_told_
     let (put, delete) = (format!("PUT {of_node}"), format!("DELETE {of_node}"));
     assert_eq!(lines, [&put, all, &delete, &delete, all, all, all]);
     let body: Value = serde_json::from_str(&seen[0].body).unwrap();
-    assert_eq!(body, json!({"type": "restart", "reason": SHUTDOWN_REASON, "allocation_delay": "15m"}));
+    assert_eq!(
+        body,
+        json!({"type": "restart", "reason": Absence::Restart.reason(), "allocation_delay": "15m"})
+    );
 }
 
 #[tokio::test]

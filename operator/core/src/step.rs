@@ -148,6 +148,30 @@ pub struct Step {
     pub why: String,
 }
 
+/// Why a node is away for a while, as Elasticsearch is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// The operator restarts it.
+    Restart,
+    /// Somebody else takes its pod down: a drain, an eviction, a person.
+    Eviction,
+}
+
+impl Absence {
+    /// The reason in the record of the node shutdown API. By it the operator knows its own records; it touches no others.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Restart => "searchcell: the node restarts",
+            Self::Eviction => "searchcell: the node is evicted",
+        }
+    }
+
+    /// Whether a record with this reason is the operator's own.
+    pub fn is_own(reason: &str) -> bool {
+        [Self::Restart, Self::Eviction].iter().any(|absence| absence.reason() == reason)
+    }
+}
+
 /// What a step does.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -214,6 +238,8 @@ pub enum Action {
         id: String,
         /// Its name.
         name: String,
+        /// Who takes its pod down.
+        absence: Absence,
     },
     /// Takes such a record back: the node has returned, or does not restart.
     WithdrawRestart {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey};
 use searchcell_core::plan::Disruption;
 use searchcell_core::snapshot::{CellSnapshot, annotation};
-use searchcell_core::step::{Action, Object, Step};
+use searchcell_core::step::{Absence, Action, Object, Step};
 use searchcell_crds::SearchCell;
 use tokio::sync::OnceCell;
 
@@ -60,7 +60,7 @@ impl<K: KubeApi, E: SearchApi> Perform for CellSteps<'_, K, E> {
                 };
                 reloads.carry_out(&ClusterKey::new(owner.namespace, owner.cell, cluster), reload).await?;
             }
-            Action::AnnounceRestart { .. } | Action::RestartNode { .. } => {
+            Action::AnnounceRestart { absence: Absence::Restart, .. } | Action::RestartNode { .. } => {
                 let cluster = step.cluster.as_deref().ok_or(StepError::Misplanned("no cluster is named"))?;
                 self.take_place(&ClusterKey::new(owner.namespace, owner.cell, cluster)).await?;
                 common(kube.as_ref(), elastic.as_ref(), reader, &owner, step).await?;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
-use searchcell_core::names::{ClusterKey, LABEL_CLUSTER, LABEL_ROLE};
+use k8s_openapi::api::core::v1::Pod;
+use searchcell_core::names::{ClusterKey, LABEL_CLUSTER, LABEL_ROLE, Role};
 use searchcell_core::plan::{Disruption, NodeToAsk, nodes_to_ask, supplied_secrets};
 use searchcell_core::security::keystore::{MOST_SECRETS, SecureSource};
 use searchcell_core::security::{Served, Supplied};
@@ -126,9 +127,20 @@ pub(crate) fn asks(cell: &SearchCell, namespace: &str, name: &str, objects: &Cel
         .map(|cluster| {
             let cluster = ClusterKey::new(namespace, name, cluster);
             let serving = serving(&cluster, objects);
+            let restarts = restarts || is_disturbed(&cluster, objects);
             Ask { cluster, serving, restarts }
         })
         .collect()
+}
+
+/// Whether somebody stops a data node of it, or one is not back.
+fn is_disturbed(cluster: &ClusterKey, objects: &CellObjects) -> bool {
+    let of_data = |pod: &&Pod| {
+        label(&pod.metadata, LABEL_CLUSTER) == Some(&cluster.cluster)
+            && label(&pod.metadata, LABEL_ROLE) == Some(Role::Data.as_str())
+    };
+    let pods = objects.pods.iter().filter(of_data);
+    pods.into_iter().any(|pod| pod.metadata.deletion_timestamp.is_some() || !is_ready(pod))
 }
 
 /// UIDs of the ready pods that the cluster's Service leads to. The Service itself says which role that is.

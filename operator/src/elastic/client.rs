@@ -17,6 +17,7 @@ use elasticsearch::http::{Method, Url};
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
 use searchcell_core::snapshot::{Shutdowns, Unassigned};
+use searchcell_core::step::Absence;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -398,8 +399,13 @@ impl SearchApi for ElasticHttp {
         }
     }
 
-    async fn announce_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError> {
-        let body = Bytes::from(shutdown::restart().to_string());
+    async fn announce_restart(
+        &self,
+        cluster: &ClusterKey,
+        id: &str,
+        absence: Absence,
+    ) -> Result<(), SearchError> {
+        let body = Bytes::from(shutdown::restart(absence).to_string());
         let path = shutdown::path(&segment(id));
         self.request("announce_restart", cluster, Method::Put, &path, Some(body)).await?.ok()?;
         Ok(())

@@ -63,7 +63,7 @@ pub struct Ask {
     pub cluster: ClusterKey,
     /// UIDs of the ready pods behind the cluster's Service. Nothing is asked while there are none.
     pub serving: BTreeSet<String>,
-    /// Whether nodes of the cell restart: what Elasticsearch was told of that is worth knowing.
+    /// Whether nodes restart, by whomever: what Elasticsearch was told of that has to be known.
     pub restarts: bool,
 }
 
@@ -99,6 +99,8 @@ struct Entry {
     explain_due: Option<Instant>,
     /// By index, until when it stays.
     tenants: BTreeMap<String, (Instant, Option<Tenants>)>,
+    /// Elasticsearch may have been told of restarts, by this operator or by one before it.
+    may_be_told: bool,
 }
 
 impl<E: SearchApi> ElasticReader<E> {
@@ -151,7 +153,12 @@ impl<E: SearchApi> ElasticReader<E> {
         if let Some((at, reading @ Reading::Known(_))) = &entry.last
             && now.saturating_duration_since(*at) < max_age
         {
-            return (reading.clone(), None);
+            let reading = reading.clone();
+            if !ask.restarts || reading.known().is_some_and(|facts| facts.shutdowns != Shutdowns::Unknown) {
+                return (reading, None);
+            }
+            self.read_shutdowns(&ask.cluster, &mut entry).await;
+            return (entry.last.as_ref().map_or(reading, |(_, reading)| reading.clone()), None);
         }
 
         let read = timeout(self.tuning.deadline, self.facts(&ask.cluster, &mut entry)).await;
@@ -173,7 +180,7 @@ impl<E: SearchApi> ElasticReader<E> {
         if reading.known().is_some() {
             self.refresh_sizes(&ask.cluster, &mut entry).await;
             self.refresh_unassigned(&ask.cluster, &mut entry).await;
-            if ask.restarts {
+            if ask.restarts || entry.may_be_told {
                 self.read_shutdowns(&ask.cluster, &mut entry).await;
             }
             if let Some((_, Reading::Known(facts))) = &entry.last {
@@ -211,6 +218,7 @@ impl<E: SearchApi> ElasticReader<E> {
         let entry = self.entry(cluster);
         let mut entry = entry.lock().await;
         entry.details = None;
+        entry.may_be_told = true;
         if matches!(entry.last, Some((_, Reading::Known(_)))) {
             entry.last = None;
         }
@@ -235,6 +243,7 @@ impl<E: SearchApi> ElasticReader<E> {
             unassigned: None,
             explain_due: None,
             tenants: BTreeMap::new(),
+            may_be_told: true,
         };
         Arc::clone(entries.entry(cluster.clone()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(new()))))
     }
@@ -276,6 +285,11 @@ impl<E: SearchApi> ElasticReader<E> {
                 Shutdowns::Unknown
             }
             Err(_) => Shutdowns::Unknown,
+        };
+        entry.may_be_told = match &shutdowns {
+            Shutdowns::Unknown => entry.may_be_told,
+            Shutdowns::NotAvailable => false,
+            Shutdowns::Known(records) => !records.is_empty(),
         };
         if let Some((_, Reading::Known(facts))) = &mut entry.last {
             facts.shutdowns = shutdowns;

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use searchcell_core::security::Served;
-use searchcell_core::snapshot::{OwnershipMark, ShardCopy};
+use searchcell_core::snapshot::{OwnershipMark, ShardCopy, Shutdown};
+use searchcell_core::step::Absence;
 
 use super::*;
 use crate::ports::SearchError;
@@ -19,6 +20,9 @@ struct Fake {
     sizes: AtomicUsize,
     explained: AtomicUsize,
     counted: AtomicUsize,
+    shutdowns: AtomicUsize,
+    /// Records of nodes that go away.
+    told: AtomicUsize,
     /// Nodes of the cluster.
     nodes: AtomicUsize,
     /// Indices, each with a copy that has no node.
@@ -125,9 +129,12 @@ impl SearchApi for Fake {
     }
 
     async fn shutdowns(&self, _: &ClusterKey) -> Result<Shutdowns, SearchError> {
-        Ok(Shutdowns::NotAvailable)
+        self.shutdowns.fetch_add(1, Ordering::SeqCst);
+        let record = || Shutdown { kind: "RESTART".into(), reason: "x".into() };
+        let told = (0..self.told.load(Ordering::SeqCst)).map(|n| (n.to_string(), record()));
+        Ok(Shutdowns::Known(told.collect()))
     }
-    async fn announce_restart(&self, _: &ClusterKey, _: &str) -> Result<(), SearchError> {
+    async fn announce_restart(&self, _: &ClusterKey, _: &str, _: Absence) -> Result<(), SearchError> {
         Ok(())
     }
     async fn withdraw_restart(&self, _: &ClusterKey, _: &str) -> Result<(), SearchError> {
@@ -213,6 +220,38 @@ async fn details_are_read_when_the_state_changed_and_every_ten_minutes() {
     tokio::time::advance(Duration::from_secs(600)).await;
     reader.read(&a, SECOND).await;
     assert_eq!(counts(), (5, 4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_announced_is_asked_for_while_nodes_restart_and_as_long_as_there_is_something() {
+    let (fake, reader) = reader();
+    let look = async |restarts: bool, told: usize| {
+        fake.told.store(told, Ordering::SeqCst);
+        let ask = Ask { restarts, ..ask("a", &["p"]) };
+        reader.read(&ask, SECOND).await;
+        let asked = fake.shutdowns.load(Ordering::SeqCst);
+        let reading = reader.read(&ask, SECOND).await.0;
+        assert_eq!(fake.shutdowns.load(Ordering::SeqCst), asked, "a fresh reading is not repeated");
+        tokio::time::advance(SECOND).await;
+        let shutdowns = reading.known().unwrap().shutdowns.clone();
+        let records = if let Shutdowns::Known(records) = shutdowns { Some(records.len()) } else { None };
+        (asked, records)
+    };
+    assert_eq!(look(false, 0).await, (1, Some(0)), "an operator before this one may have left some");
+    assert_eq!(look(false, 0).await, (1, None));
+    assert_eq!(look(true, 1).await, (2, Some(1)));
+    assert_eq!(look(false, 1).await, (3, Some(1)), "it has to be taken back");
+    assert_eq!(look(false, 0).await, (4, Some(0)));
+    assert_eq!(look(false, 0).await, (4, None));
+    reader.changed(&ask("a", &[]).cluster).await;
+    assert_eq!(look(false, 0).await, (5, Some(0)), "something was written");
+    assert_eq!(look(false, 0).await, (5, None));
+    // A node is evicted a moment after the cluster was read.
+    reader.read(&ask("a", &["p"]), SECOND).await;
+    let evicted = Ask { restarts: true, ..ask("a", &["p"]) };
+    let reading = reader.read(&evicted, SECOND).await.0;
+    assert_eq!(reading.known().unwrap().shutdowns, Shutdowns::Known(BTreeMap::new()));
+    assert_eq!(fake.shutdowns.load(Ordering::SeqCst), 6);
 }
 
 #[tokio::test(start_paused = true)]

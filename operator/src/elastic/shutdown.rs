@@ -1,13 +1,19 @@
 //! Bodies of the node shutdown API, by which Elasticsearch is told that a node restarts. No effects.
 
-use searchcell_core::plan::SHUTDOWN_REASON;
 use searchcell_core::snapshot::{Shutdown, Shutdowns};
+use searchcell_core::step::Absence;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-/// How long copies of the node are not made anew elsewhere: longer than a node takes that opens many shards.
-const ALLOCATION_DELAY: &str = "15m";
+/// How long copies of the node are not made anew elsewhere. One that the operator restarts comes back: longer than a node takes that
+/// opens many shards. One that somebody evicts may find no place: as long as its volume takes to come to another machine.
+fn allocation_delay(absence: Absence) -> &'static str {
+    match absence {
+        Absence::Restart => "15m",
+        Absence::Eviction => "5m",
+    }
+}
 
 /// All records.
 pub const ALL: &str = "/_nodes/shutdown";
@@ -54,9 +60,9 @@ pub fn path(id: &str) -> String {
     format!("/_nodes/{id}/shutdown")
 }
 
-/// The record of a node that restarts.
-pub fn restart() -> Value {
-    json!({"type": "restart", "reason": SHUTDOWN_REASON, "allocation_delay": ALLOCATION_DELAY})
+/// The record of a node that comes back.
+pub fn restart(absence: Absence) -> Value {
+    json!({"type": "restart", "reason": absence.reason(), "allocation_delay": allocation_delay(absence)})
 }
 
 #[cfg(test)]

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use searchcell_core::names::ClusterKey;
-use searchcell_core::plan::SHUTDOWN_REASON;
 use searchcell_core::security::Served;
 use searchcell_core::security::users::User;
 use searchcell_core::snapshot::{
     IndexCounts, NodeDisk, NodeLoad, OwnershipMark, ShardState, Shutdown, Shutdowns, Unassigned, is_ready,
 };
+use searchcell_core::step::Absence;
 use searchcell_operator::ports::{
     ClusterDetails, ClusterSizes, ClusterSummary, KubeApi, NodeReload, SearchApi, SearchError,
 };
@@ -344,12 +344,17 @@ impl SearchApi for SimElastic {
             .await
     }
 
-    async fn announce_restart(&self, key: &ClusterKey, id: &str) -> Result<(), SearchError> {
+    async fn announce_restart(
+        &self,
+        key: &ClusterKey,
+        id: &str,
+        absence: Absence,
+    ) -> Result<(), SearchError> {
         self.write(key, format!("announce restart {id}"), |world| {
             let cluster = cluster(world, key)?;
             let records = cluster.shutdowns.as_mut();
             let records = records.ok_or_else(|| SearchError::NotAvailable("no handler found".to_owned()))?;
-            let record = Shutdown { kind: "RESTART".to_owned(), reason: SHUTDOWN_REASON.to_owned() };
+            let record = Shutdown { kind: "RESTART".to_owned(), reason: absence.reason().to_owned() };
             records.insert(id.to_owned(), record);
             cluster.version += 1;
             Ok(())

@@ -84,6 +84,8 @@ const REALM_FILES: [&str; 3] = ["users", "users_roles", "roles.yml"];
 
 /// A node that clients talk to goes on serving until the Services have forgotten it.
 const FORGET_SECONDS: &str = "3";
+/// A data node that is evicted stays until the operator has told Elasticsearch that it comes back.
+const TELL_SECONDS: &str = "2";
 /// Time to close shards and hand over; by custom a second or two.
 const GRACE_SECONDS: i64 = 120;
 const USER: i64 = 1000;
@@ -248,7 +250,7 @@ fn elasticsearch(cell: &ValidCell, key: &ClusterKey, role: Role, valid: &ValidRo
         ports: Some(ports.map(|(name, number)| port(name, *number)).collect()),
         readiness_probe: Some(readiness(has_readiness)),
         startup_probe: Some(startup()),
-        lifecycle: (role == serving_role(cell)).then(forget_first),
+        lifecycle: stops_after(cell, role).map(sleep_first),
         // What it says when it gives up is then part of the pod's status.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         resources: resources(valid),
@@ -313,8 +315,15 @@ fn startup() -> Probe {
     }
 }
 
-fn forget_first() -> Lifecycle {
-    let exec = ExecAction { command: Some(vec!["sleep".into(), FORGET_SECONDS.into()]) };
+fn stops_after(cell: &ValidCell, role: Role) -> Option<&'static str> {
+    if role == serving_role(cell) {
+        return Some(FORGET_SECONDS);
+    }
+    (role == Role::Data).then_some(TELL_SECONDS)
+}
+
+fn sleep_first(seconds: &str) -> Lifecycle {
+    let exec = ExecAction { command: Some(vec!["sleep".into(), seconds.into()]) };
     Lifecycle {
         pre_stop: Some(LifecycleHandler { exec: Some(exec), ..Default::default() }),
         ..Default::default()

@@ -93,6 +93,7 @@ pub(super) fn plan_cluster(
     if restarts {
         // Whatever is held from now on: what has begun comes to its end.
         roll::withdraw(&scope, draft);
+        roll::announce_evicted(&scope, draft);
     }
     let is_held = workloads::plan_workloads(cell, key, objects, elastic, &identity, restarts, draft);
     let is_known = matches!(identity, Identity::Known(_));

@@ -26,7 +26,7 @@ use searchcell_crds::{Operation, Reason};
 pub use drain::{ALLOCATION_EXCLUDE, is_drain};
 pub use removal::{has_workloads, plan_deletion};
 pub(crate) use roll::is_restart;
-pub use roll::{ALLOCATION_ENABLE, Disruption, SHUTDOWN_REASON, outdated, rolls};
+pub use roll::{ALLOCATION_ENABLE, Disruption, outdated, rolls};
 pub use security::{NodeToAsk, Upkeep, nodes_to_ask, plan_security, supplied_secrets};
 pub use settings::{setting_text, wanted_settings};
 pub use workloads::master_layout;

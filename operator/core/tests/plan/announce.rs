@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use searchcell_core::plan::{ALLOCATION_ENABLE, SHUTDOWN_REASON};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use searchcell_core::plan::ALLOCATION_ENABLE;
 use searchcell_core::snapshot::{Shutdown, Shutdowns};
-use searchcell_core::step::Action;
+use searchcell_core::step::{Absence, Action};
 use searchcell_crds::Reason;
 use serde_json::json;
 
 use crate::roll::{about_to_restart, at_rest, set_all};
-use crate::world::World;
+use crate::world::{World, now};
 
 const NODE: &str = "guilds-a-data-b-0";
 
@@ -101,9 +103,9 @@ fn records_of_others_are_left_alone_and_own_ones_of_nobody_are_not() {
     let mut world = at_rest(|_| {});
     records(&mut world).insert(NODE.to_owned(), record("somebody else's"));
     assert_eq!(pass(&mut world), Vec::<&str>::new());
-    records(&mut world).insert(NODE.to_owned(), record(SHUTDOWN_REASON));
+    records(&mut world).insert(NODE.to_owned(), record(Absence::Restart.reason()));
     assert_eq!(pass(&mut world), ["WithdrawRestart"]);
-    records(&mut world).insert("nobody".to_owned(), record(SHUTDOWN_REASON));
+    records(&mut world).insert("nobody".to_owned(), record(Absence::Restart.reason()));
     assert_eq!(pass(&mut world), ["WithdrawRestart"]);
 }
 
@@ -119,6 +121,60 @@ fn what_has_begun_comes_to_its_end_although_the_rest_is_held() {
     pod.status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].started = Some(true);
     world.edit(|cell| cell["spec"]["nodes"]["data"]["storage"] = json!({"size": "512Mi"}));
     assert_eq!(pass(&mut world), ["WithdrawRestart"]);
+}
+
+fn pod<'a>(world: &'a mut World, name: &str) -> &'a mut Pod {
+    let pods = &mut world.snapshot.objects.pods;
+    pods.iter_mut().find(|pod| pod.metadata.name.as_deref() == Some(name)).unwrap()
+}
+
+/// Somebody deletes the pod of a node.
+fn evict(world: &mut World, name: &str) {
+    pod(world, name).metadata.deletion_timestamp = Some(Time(now()));
+}
+
+#[test]
+fn a_data_node_that_somebody_evicts_is_announced_until_it_has_returned() {
+    let mut world = at_rest(|_| {});
+    evict(&mut world, NODE);
+    assert_eq!(pass(&mut world), ["AnnounceRestart"]);
+    assert_eq!(pass(&mut world), Vec::<&str>::new(), "it is stopping");
+    world.snapshot.objects.pods.retain(|pod| pod.metadata.name.as_deref() != Some(NODE));
+    assert_eq!(pass(&mut world), Vec::<&str>::new(), "it is gone, and a member still");
+    let member = world.facts().nodes.remove(NODE).unwrap();
+    assert_eq!(pass(&mut world), Vec::<&str>::new(), "nobody says whose record it is");
+    world.controllers();
+    pod(&mut world, NODE).status.as_mut().unwrap().conditions = None;
+    assert_eq!(pass(&mut world), Vec::<&str>::new(), "it comes back");
+    world.facts().nodes.insert(NODE.to_owned(), member);
+    assert_eq!(pass(&mut world), Vec::<&str>::new(), "its process is not the one that is a member");
+    pod(&mut world, NODE).status.as_mut().unwrap().container_statuses.as_mut().unwrap()[0].started =
+        Some(true);
+    assert_eq!(pass(&mut world), ["WithdrawRestart"]);
+    assert!(records(&mut world).is_empty());
+}
+
+#[test]
+fn who_does_not_come_back_and_who_has_no_shards_is_not_announced() {
+    let mut world = at_rest(|_| {});
+    evict(&mut world, "guilds-a-master-b-0");
+    assert_eq!(pass(&mut world), Vec::<&str>::new(), "a master");
+    let mut world = at_rest(|_| {});
+    let sets = &mut world.snapshot.objects.stateful_sets;
+    let set = sets.iter_mut().find(|set| set.metadata.name.as_deref() == Some("guilds-a-data-b")).unwrap();
+    set.spec.as_mut().unwrap().replicas = Some(0);
+    evict(&mut world, NODE);
+    assert!(!pass(&mut world).contains(&"AnnounceRestart"), "one node too many");
+}
+
+#[test]
+fn while_it_is_not_known_what_was_announced_nothing_is() {
+    let mut world = at_rest(|_| {});
+    evict(&mut world, NODE);
+    for shutdowns in [Shutdowns::Unknown, Shutdowns::NotAvailable] {
+        world.facts().shutdowns = shutdowns;
+        assert_eq!(pass(&mut world), Vec::<&str>::new());
+    }
 }
 
 fn without_api() -> World {

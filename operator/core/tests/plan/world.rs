@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use searchcell_core::domain::ValidCell;
 use searchcell_core::names::{FINALIZER, LABEL_ZONE};
-use searchcell_core::plan::{SHUTDOWN_REASON, plan_cell, plan_deletion, wanted_settings};
+use searchcell_core::plan::{plan_cell, plan_deletion, wanted_settings};
 use searchcell_core::security::keystore::ANNOTATION_SINCE;
 use searchcell_core::security::order::Order;
 use searchcell_core::security::{Lifetimes, SecretFacts};
@@ -260,9 +260,9 @@ impl World {
                     }
                 }
             }
-            Action::AnnounceRestart { id, .. } => {
+            Action::AnnounceRestart { id, absence, .. } => {
                 for records in records(&mut self.snapshot) {
-                    let (kind, reason) = ("RESTART".to_owned(), SHUTDOWN_REASON.to_owned());
+                    let (kind, reason) = ("RESTART".to_owned(), absence.reason().to_owned());
                     records.insert(id.clone(), Shutdown { kind, reason });
                 }
             }

@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use searchcell_core::build::is_analysis;
 use searchcell_core::flat::flatten;
 use searchcell_core::names::ClusterKey;
-use searchcell_core::plan::SHUTDOWN_REASON;
 use searchcell_core::security::Served;
 use searchcell_core::snapshot::{
     ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, Shutdown, Shutdowns, Unassigned,
 };
+use searchcell_core::step::Absence;
 use serde_json::{Map, Value};
 
 use super::world::Counting;
@@ -179,10 +179,15 @@ impl SearchApi for StageElastic {
         })
     }
 
-    async fn announce_restart(&self, cluster: &ClusterKey, id: &str) -> Result<(), SearchError> {
+    async fn announce_restart(
+        &self,
+        cluster: &ClusterKey,
+        id: &str,
+        absence: Absence,
+    ) -> Result<(), SearchError> {
         self.write(cluster, |facts| {
             if let Shutdowns::Known(records) = &mut facts.shutdowns {
-                let record = Shutdown { kind: "RESTART".to_owned(), reason: SHUTDOWN_REASON.to_owned() };
+                let record = Shutdown { kind: "RESTART".to_owned(), reason: absence.reason().to_owned() };
                 records.insert(id.to_owned(), record);
             }
             Ok(())

@@ -6,15 +6,14 @@ use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::{Operation, Reason};
 use serde_json::Value;
 
+use super::evicted::is_awaited;
 use super::{Scope, is_restart, name};
 use crate::names::{ClusterKey, LABEL_ROLE, Role};
 use crate::plan::Draft;
 use crate::plan::settings::setting_text;
-use crate::snapshot::{ElasticFacts, Shutdowns, label};
-use crate::step::{Action, Hold};
+use crate::snapshot::{ElasticFacts, ElasticNode, Shutdowns, label};
+use crate::step::{Absence, Action, Hold};
 
-/// By this reason the operator knows its own records; it touches no others.
-pub const SHUTDOWN_REASON: &str = "searchcell: the node restarts";
 /// With `primaries`, no copies are made of what a restart took.
 pub const ALLOCATION_ENABLE: &str = "cluster.routing.allocation.enable";
 const PRIMARIES: &str = "primaries";
@@ -24,9 +23,7 @@ pub(super) fn announce(scope: &Scope<'_>, pod: &Pod, draft: &mut Draft) -> Resul
     let is_data = label(&pod.metadata, LABEL_ROLE) == Some(Role::Data.as_str());
     let node = scope.elastic.and_then(|facts| Some((facts, facts.nodes.get(name(pod))?)));
     let (Some((facts, node)), true) = (node, is_data) else { return Ok(()) };
-    if !facts.nodes.values().any(|other| other.is_data() && other.id != node.id) {
-        // There is no other node to make its copies on. And with its record it would not be ready again, so that nobody
-        // could reach the cluster to take the record back.
+    if !has_other_data_node(facts, node) {
         return Ok(());
     }
     match &facts.shutdowns {
@@ -42,7 +39,11 @@ pub(super) fn announce(scope: &Scope<'_>, pod: &Pod, draft: &mut Draft) -> Resul
         }
         Shutdowns::Known(records) => {
             if !records.contains_key(&node.id) {
-                let action = Action::AnnounceRestart { id: node.id.clone(), name: name(pod).to_owned() };
+                let action = Action::AnnounceRestart {
+                    id: node.id.clone(),
+                    name: name(pod).to_owned(),
+                    absence: Absence::Restart,
+                };
                 draft.step(&scope.key.cluster, format!("{} is about to restart", name(pod)), action);
             }
             Ok(())
@@ -50,13 +51,19 @@ pub(super) fn announce(scope: &Scope<'_>, pod: &Pod, draft: &mut Draft) -> Resul
     }
 }
 
+/// Without another one there is none to make copies on. And the only one would not be ready again with its record, so that nobody
+/// could reach the cluster to take the record back.
+pub(super) fn has_other_data_node(facts: &ElasticFacts, node: &ElasticNode) -> bool {
+    facts.nodes.values().any(|other| other.is_data() && other.id != node.id)
+}
+
 /// Takes back the operator's own records of nodes that are back, or that are not to restart any more.
 pub(in crate::plan) fn withdraw(scope: &Scope<'_>, draft: &mut Draft) {
     let Some(facts) = scope.elastic else { return };
     let Shutdowns::Known(records) = &facts.shutdowns else { return };
-    for (id, _) in records.iter().filter(|(_, record)| record.reason == SHUTDOWN_REASON) {
+    for (id, _) in records.iter().filter(|(_, record)| Absence::is_own(&record.reason)) {
         let node = facts.nodes.iter().find(|(_, node)| node.id == *id).map(|(name, _)| name.as_str());
-        let is_needed =
+        let is_recorded =
             scope.recorded.filter(|recorded| is_restart(recorded)).is_some_and(|recorded| match node {
                 Some(node) => {
                     recorded.nodes.iter().any(|other| other == node) && !has_returned(scope, recorded, node)
@@ -64,7 +71,7 @@ pub(in crate::plan) fn withdraw(scope: &Scope<'_>, draft: &mut Draft) {
                 // It is away, and it is the one: there is one operation at a time.
                 None => true,
             });
-        if !is_needed {
+        if !is_recorded && !is_awaited(scope, facts, node) {
             let action = Action::WithdrawRestart { id: id.clone() };
             let why = format!("{} does not restart any more", node.unwrap_or(id));
             draft.step(&scope.key.cluster, why, action);
@@ -80,16 +87,18 @@ fn has_returned(scope: &Scope<'_>, recorded: &Operation, node: &str) -> bool {
             && pod.metadata.deletion_timestamp.is_none()
             && !recorded.uids.iter().any(|old| old == uid)
     };
-    let has_started = |pod: &Pod| {
-        let status = pod.status.as_ref();
-        let containers = status.and_then(|status| status.container_statuses.as_ref());
-        match containers {
-            Some(containers) => containers.iter().any(|container| container.started == Some(true)),
-            // Without a word of its containers, its phase tells.
-            None => status.and_then(|status| status.phase.as_deref()) == Some("Running"),
-        }
-    };
     scope.objects.pods.iter().find(is_new).is_some_and(has_started)
+}
+
+/// Whether its process runs, ready or not.
+pub(super) fn has_started(pod: &Pod) -> bool {
+    let status = pod.status.as_ref();
+    let containers = status.and_then(|status| status.container_statuses.as_ref());
+    match containers {
+        Some(containers) => containers.iter().any(|container| container.started == Some(true)),
+        // Without a word of its containers, its phase tells.
+        None => status.and_then(|status| status.phase.as_deref()) == Some("Running"),
+    }
 }
 
 fn has_primaries_only(facts: &ElasticFacts) -> bool {

@@ -7,6 +7,7 @@
 
 mod announce;
 mod disruption;
+mod evicted;
 pub(super) mod gates;
 mod nodes;
 mod order;
@@ -17,9 +18,10 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_crds::{Operation, OperationKind, Reason};
 
-pub use announce::{ALLOCATION_ENABLE, SHUTDOWN_REASON};
+pub use announce::ALLOCATION_ENABLE;
 pub(super) use announce::{wanted_allocation, withdraw};
 pub use disruption::Disruption;
+pub(super) use evicted::announce_evicted;
 use nodes::{Work, work};
 pub use nodes::{outdated, rolls};
 pub(super) use order::Order;

@@ -4,13 +4,13 @@
 use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::{Reason, RolloutUnit};
 
-use super::announce::SHUTDOWN_REASON;
 use super::nodes::Work;
 use super::order::Shut;
 use super::{Scope, name};
 use crate::names::Role;
 use crate::snapshot::{ElasticFacts, ElasticNode, IndexFacts, Shutdowns};
 use crate::status::some_of;
+use crate::step::Absence;
 use crate::watermark::Watermark;
 
 /// Started copies of a shard outside of a zone whose nodes restart together: one more may be lost meanwhile.
@@ -107,7 +107,7 @@ fn leftovers(facts: &ElasticFacts) -> Option<String> {
         return Some(format!("the setting {filter} keeps shards off nodes"));
     }
     let Shutdowns::Known(records) = &facts.shutdowns else { return None };
-    let is_foreign = records.values().any(|record| record.reason != SHUTDOWN_REASON);
+    let is_foreign = records.values().any(|record| !Absence::is_own(&record.reason));
     is_foreign.then(|| "somebody else has announced that nodes go away".to_owned())
 }
 
