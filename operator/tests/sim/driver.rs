@@ -13,9 +13,10 @@ use searchcell_operator::security::forge::Forge;
 use tokio::time::{Instant, sleep};
 
 use crate::acts::{self, Act};
+use crate::bugs::Bug;
 use crate::calls::{Fate, Line};
 use crate::invariants::Violation;
-use crate::mutants::{Bug, Mutant};
+use crate::mutants::Mutant;
 use crate::objects::K;
 use crate::rng::Rng;
 use crate::scenario::{Kind, Scenario};

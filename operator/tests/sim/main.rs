@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod acts;
+mod bugs;
 mod cache;
 mod calls;
 mod defaults;
@@ -44,8 +45,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use bugs::{Bug, TABLE};
 use driver::Report;
-use mutants::{Bug, TABLE};
 use scenario::{KINDS, Kind};
 
 /// A simulation makes and drops small objects all the time, on every core.

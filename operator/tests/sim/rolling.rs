@@ -13,7 +13,7 @@ use searchcell_core::snapshot::{CellObjects, CellSnapshot, Reading, ShardCopy, S
 use searchcell_core::step::{Action, Kind as ObjectKind, Plan, Step, Target};
 use searchcell_crds::SearchCell;
 
-use crate::mutants::Bug;
+use crate::bugs::Bug;
 use crate::objects::K;
 use crate::shards::{self, Index};
 use crate::world::World;
@@ -32,6 +32,8 @@ pub const ONE_AT_A_TIME: &str = "one_node_at_a_time";
 pub const NOTHING_LEFT: &str = "no_restart_stays_announced";
 /// A data node restarts only when Elasticsearch was told that it does.
 pub const ANNOUNCED: &str = "restarts_are_announced";
+/// A node restarts only when status says so: an operator that takes over knows what was begun.
+pub const RECORDED: &str = "restarts_are_recorded_first";
 /// No master restarts whose cluster would be without a majority.
 pub const QUORUM: &str = "quorum_survives_restarts";
 /// At rest every node runs what the spec asks for, and nothing is said to be under way.
@@ -75,6 +77,9 @@ pub fn on_restart(world: &mut World, pod: &Pod) {
     if !runs {
         return;
     }
+    if !is_recorded(world, pod, &name) {
+        world.violated(RECORDED, format!("{name} restarts, and status does not say so"));
+    }
     let others: Vec<String> =
         world.history.rolling.away.keys().filter(|other| **other != name).cloned().collect();
     let is_of_zone = |other: &String| name.contains("-data-") && set_of(other) == set_of(&name);
@@ -108,6 +113,14 @@ pub fn on_restart(world: &mut World, pod: &Pod) {
         );
     }
     quorum(world, &of, &name);
+}
+
+/// Whether the status of its cell has a node in what is under way.
+fn is_recorded(world: &World, pod: &Pod, name: &String) -> bool {
+    let (cell, cluster) = (label(&pod.metadata, LABEL_CELL), label(&pod.metadata, LABEL_CLUSTER));
+    let status = cell.and_then(|cell| world.store.get::<SearchCell>(cell)?.status.as_ref());
+    let of = status.and_then(|status| status.clusters.iter().find(|of| Some(of.name.as_str()) == cluster));
+    of.and_then(|of| of.operation.as_ref()).is_some_and(|operation| operation.nodes.contains(name))
 }
 
 /// Whether a cluster makes no copies anew of what a node takes with it.
@@ -306,6 +319,20 @@ pub fn all_ready(snapshot: &mut CellSnapshot) {
             facts.nodes.entry(name.clone()).or_default();
         }
     }
+}
+
+/// A deliberate bug: what is about to begin is taken for recorded.
+pub fn as_if_recorded(snapshot: &CellSnapshot, plan: &Plan) -> Option<CellSnapshot> {
+    let mut snapshot = snapshot.clone();
+    let status = snapshot.cell.status.as_mut()?;
+    let mut begins = false;
+    for of in &mut status.clusters {
+        if let (None, Some(Some(operation))) = (&of.operation, plan.operations.get(&of.name)) {
+            of.operation = Some(operation.clone());
+            begins = true;
+        }
+    }
+    begins.then_some(snapshot)
 }
 
 /// Deliberate bugs: more restarts than the plan has.

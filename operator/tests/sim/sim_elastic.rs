@@ -20,10 +20,10 @@ use searchcell_operator::security::parse;
 use searchcell_operator::security::sealed::Sealed;
 use serde_json::Value;
 
+use crate::bugs::Bug;
 use crate::calls::{Line, NoAnswer, Peer};
 use crate::elastic::Cluster;
 use crate::invariants;
-use crate::mutants::Bug;
 use crate::placed;
 use crate::secure::{Client, Loaded};
 use crate::shards::{Copy, Index};

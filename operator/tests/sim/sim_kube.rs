@@ -24,10 +24,10 @@ use searchcell_operator::ports::{KubeApi, KubeError};
 use searchcell_operator::security::parse::Parsed;
 use searchcell_operator::security::sealed::Sealed;
 
+use crate::bugs::Bug;
 use crate::cache::Cache;
 use crate::calls::{Line, NoAnswer, Pass, Peer};
 use crate::invariants;
-use crate::mutants::Bug;
 use crate::objects::{K, Obj, Stored};
 use crate::placed;
 use crate::rolling;
