@@ -411,6 +411,7 @@ async fn restarts_are_announced_and_taken_back_and_a_build_without_that_is_told_
             json!({"error": "Incorrect HTTP method for uri [/_nodes/shutdown]", "status": 405}),
         ),
         error(503, "master_not_discovered_exception", "no master"),
+        Answer::Json(200, json!({"acknowledged": true})),
     ])
     .await;
     elastic.announce_restart(&key(), "n1", Absence::Restart).await.unwrap();
@@ -424,17 +425,17 @@ async fn restarts_are_announced_and_taken_back_and_a_build_without_that_is_told_
     assert_eq!(elastic.shutdowns(&key()).await.unwrap(), Shutdowns::NotAvailable);
     assert_eq!(elastic.shutdowns(&key()).await.unwrap(), Shutdowns::NotAvailable);
     assert!(elastic.shutdowns(&key()).await.is_err(), "an error is no absence");
+    elastic.announce_restart(&key(), "n1", Absence::Eviction).await.unwrap();
 
     let seen = seen.lock().unwrap();
     let lines: Vec<&str> = seen.iter().map(|request| request.line.rsplit_once(' ').unwrap().0).collect();
     let (all, of_node) = ("GET /_nodes/shutdown", "/_nodes/n1/shutdown");
     let (put, delete) = (format!("PUT {of_node}"), format!("DELETE {of_node}"));
-    assert_eq!(lines, [&put, all, &delete, &delete, all, all, all]);
-    let body: Value = serde_json::from_str(&seen[0].body).unwrap();
-    assert_eq!(
-        body,
-        json!({"type": "restart", "reason": Absence::Restart.reason(), "allocation_delay": "15m"})
-    );
+    assert_eq!(lines, [&put, all, &delete, &delete, all, all, all, &put]);
+    let body = |n: usize| serde_json::from_str::<Value>(&seen[n].body).unwrap();
+    let record = |absence: Absence, delay| json!({"type": "restart", "reason": absence.reason(), "allocation_delay": delay});
+    assert_eq!(body(0), record(Absence::Restart, "15m"));
+    assert_eq!(body(7), record(Absence::Eviction, "5m"), "it may find no place");
 }
 
 #[tokio::test]

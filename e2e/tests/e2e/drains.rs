@@ -1,15 +1,20 @@
 //! Kubernetes' own disruptions while a cell serves: nodes of Kubernetes are drained, a zone goes dark in the middle of an
 //! upgrade.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use searchcell_e2e::cells::placement;
+use searchcell_e2e::elastic::Elastic;
 use searchcell_e2e::objects::{items, text};
 use searchcell_e2e::scenario::image;
 use searchcell_e2e::traffic::Traffic;
 use searchcell_e2e::wait::ensure;
 use searchcell_e2e::{Cell, Ingest, Level, Scenario, run, say, shell, wait_for};
 use serde_json::json;
+use tokio::task::JoinHandle;
 
 use crate::rolling::{Watcher, rolled};
 use crate::upgrades::{ask_for, created_by};
@@ -30,8 +35,42 @@ async fn kubectl(arguments: &[&str]) -> String {
     shell::kubectl(arguments, None, DRAIN).await.ok("kubectl")
 }
 
+/// Reads again and again what a cluster was told of nodes that go away.
+struct Records {
+    stop: Arc<AtomicBool>,
+    /// Ids of nodes, and why they go.
+    seen: Arc<Mutex<BTreeSet<(String, String)>>>,
+    task: JoinHandle<()>,
+}
+
+impl Records {
+    fn start(elastic: Elastic) -> Self {
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeSet::new())));
+        let (stopped, shared) = (stop.clone(), seen.clone());
+        let task = tokio::spawn(async move {
+            while !stopped.load(Ordering::Relaxed) {
+                // What cannot be read now is read a moment later.
+                let records = elastic.get("/_nodes/shutdown").await.unwrap_or_default();
+                for record in items(&records, "/nodes") {
+                    let (id, reason) = (text(record, "/node_id"), text(record, "/reason"));
+                    shared.lock().unwrap().insert((id.to_owned(), reason.to_owned()));
+                }
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        });
+        Self { stop, seen, task }
+    }
+
+    async fn stop(self) -> BTreeSet<(String, String)> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap();
+        let seen = self.seen.lock().unwrap();
+        seen.clone()
+    }
+}
+
 /// Every node of Kubernetes is drained in turn, as an upgrade of its system does it: evictions go through budgets that let
-/// them go on, and clients notice nothing.
+/// them go on, clients notice nothing, and Elasticsearch is told of each data node that it comes back.
 #[test]
 fn every_node_is_drained_in_turn_and_nobody_notices() {
     run("every_node_is_drained_in_turn_and_nobody_notices", Level::Full, async |t| {
@@ -42,7 +81,13 @@ fn every_node_is_drained_in_turn_and_nobody_notices() {
         t.cell_ready(&cell).await;
         t.placement_ready("pool").await;
         let before = t.pods("").await;
-        let traffic = Traffic::start(&t.elastic("cell", "a"), "messages.p000.g1").await;
+        let elastic = t.elastic("cell", "a");
+        let data: BTreeSet<String> = (elastic.nodes().await.unwrap().into_iter())
+            .filter(|(name, _)| name.contains("-data-"))
+            .map(|(_, node)| node.id)
+            .collect();
+        let records = Records::start(elastic.clone());
+        let traffic = Traffic::start(&elastic, "messages.p000.g1").await;
         for node in used_nodes(t).await {
             let began = Instant::now();
             let selector = "--pod-selector=searchcell.dev/cell=cell";
@@ -70,6 +115,15 @@ fn every_node_is_drained_in_turn_and_nobody_notices() {
             .map(|(name, _)| name)
             .collect();
         assert!(stayed.is_empty(), "never evicted: {stayed:?}");
+        let told = records.stop().await;
+        let evicted: BTreeSet<String> =
+            told.iter().filter(|(_, why)| why.contains("evicted")).map(|(id, _)| id.clone()).collect();
+        assert_eq!(evicted, data, "Elasticsearch was told: {told:?}");
+        wait_for("nothing stays announced", DRAIN, async || {
+            let left = elastic.get("/_nodes/shutdown").await?;
+            ensure(items(&left, "/nodes").is_empty(), || left.to_string())
+        })
+        .await;
     });
 }
 
