@@ -276,6 +276,9 @@ impl Run {
             let mut world = lock(&self.world);
             world.advance();
             let ms = world.ms;
+            if self.processes.len() > 1 {
+                world.contested_at = Some(ms);
+            }
             if self.replace_at.is_some_and(|at| at <= ms) {
                 self.replace_at = None;
                 drop(world);

@@ -14,6 +14,7 @@ use searchcell_core::step::{Action, Kind as ObjectKind, Plan, Step, Target};
 use searchcell_crds::SearchCell;
 
 use crate::bugs::Bug;
+use crate::elastic::Cluster;
 use crate::objects::K;
 use crate::shards::{self, Index};
 use crate::world::World;
@@ -49,12 +50,14 @@ pub struct Memory {
     away: BTreeMap<String, String>,
     /// Since when a node (by cluster UUID and name) has the only started copy of some shard.
     alone: BTreeMap<(String, String), u64>,
-    /// Since when a zone's data nodes (by cluster UUID and StatefulSet) have a shard that is not started twice elsewhere.
+    /// Since when a data node (by cluster UUID and name) has a shard that is not started twice in other zones.
     scarce: BTreeMap<(String, String), u64>,
     /// Since when some copy of a cluster is made or moved, or has lost its node.
     moving: BTreeMap<String, u64>,
     /// Since when a node's process has not been there.
     down: BTreeMap<String, u64>,
+    /// When a cluster (by UUID) was last seen to be told of a data node, by name.
+    told: BTreeMap<(String, String), u64>,
 }
 
 /// An operator deletes a pod.
@@ -94,10 +97,11 @@ pub fn on_restart(world: &mut World, pod: &Pod) {
     if name.contains("-data-") && !is_told(world, &of, &name) {
         world.violated(ANNOUNCED, format!("{name} restarts, and its cluster was not told"));
     }
-    if of_zone
-        && let Some(since) = world.history.rolling.scarce.get(&(of.clone(), set_of(&name).to_owned()))
-        && since + NEWS_MS < world.ms
-    {
+    let is_scarce = |node: &String| {
+        let since = world.history.rolling.scarce.get(&(of.clone(), node.clone()));
+        since.is_some_and(|since| since + NEWS_MS < world.ms)
+    };
+    if of_zone && others.iter().chain([&name]).any(is_scarce) {
         world.violated(ZONE_SPARED, format!("{name} restarts together with {others:?}"));
     }
     if let Some(since) = world.history.rolling.alone.get(&(of.clone(), name.clone()))
@@ -123,9 +127,16 @@ fn is_recorded(world: &World, pod: &Pod, name: &String) -> bool {
     of.and_then(|of| of.operation.as_ref()).is_some_and(|operation| operation.nodes.contains(name))
 }
 
-/// Whether a cluster makes no copies anew of what a node takes with it.
+/// Whether a cluster makes no copies anew of what a node takes with it. Of two operators, one may take back what the other has
+/// just told, since it does not know yet of what that one has begun: Elasticsearch cannot tell them apart.
 fn is_told(world: &World, uuid: &str, name: &str) -> bool {
     let Some(cluster) = world.elastic.clusters.get(uuid) else { return true };
+    let lately = world.history.rolling.told.get(&(uuid.to_owned(), name.to_owned()));
+    let is_late = |at: Option<u64>| at.is_some_and(|at| at + NEWS_MS >= world.ms);
+    tells(cluster, name) || (is_late(world.contested_at) && is_late(lately.copied()))
+}
+
+fn tells(cluster: &Cluster, name: &str) -> bool {
     let Some(member) = cluster.members.get(name) else { return true };
     // Of the only data node no copy can be made elsewhere.
     if !cluster.members.keys().any(|other| other != name && other.contains("-data-")) {
@@ -184,6 +195,9 @@ pub fn on_tick(world: &mut World) {
     let mut scarce = BTreeSet::new();
     for (uuid, cluster) in clusters {
         for name in cluster.members.keys() {
+            if name.contains("-data-") && tells(cluster, name) {
+                memory.told.insert((uuid.clone(), name.clone()), ms);
+            }
             if containers.contains_key(name) {
                 memory.down.remove(name);
             } else {
@@ -212,7 +226,7 @@ pub fn on_tick(world: &mut World) {
                 for (node, _) in copies.filter_map(|copy| copy.node.as_ref()) {
                     let elsewhere = started.iter().filter(|other| set_of(other) != set_of(node)).count();
                     if elsewhere < 2 {
-                        scarce.insert((uuid.clone(), set_of(node).to_owned()));
+                        scarce.insert((uuid.clone(), node.clone()));
                     }
                 }
                 if let [only] = started.as_slice() {
