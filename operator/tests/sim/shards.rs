@@ -256,10 +256,16 @@ fn allocate(world: &mut World, cluster: &mut Cluster, index: &mut Index, at: usi
         .collect();
     if copy.primary {
         if !in_sync.is_empty() {
-            nodes.retain(|(_, id)| {
+            let has_it = |(_, id): &(String, String)| {
                 in_sync.contains(id)
                     && world.volumes.values().any(|v| v.node_id == *id && v.copies.contains(&key))
-            });
+            };
+            nodes.retain(has_it);
+            if nodes.is_empty() {
+                // Where nobody else has it, it is started against filters, awareness and full disks.
+                let all = data_nodes(cluster).map(|(name, _, id)| (name.to_owned(), id.to_owned()));
+                nodes = all.filter(has_it).collect();
+            }
         }
     } else {
         let has_primary = index.copies.iter().any(|c| c.shard == shard && c.primary && c.state.is_started());
