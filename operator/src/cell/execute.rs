@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey};
 use searchcell_core::plan::Disruption;
 use searchcell_core::snapshot::{CellSnapshot, annotation};
-use searchcell_core::step::{Absence, Action, Object, Step};
+use searchcell_core::step::{Absence, Action, Object, Step, Target};
 use searchcell_crds::SearchCell;
 use tokio::sync::OnceCell;
 
@@ -23,6 +23,8 @@ pub(crate) struct CellSteps<'a, K, E> {
     pub(crate) snapshot: &'a CellSnapshot,
     /// Clusters of all cells whose nodes restart, asked for at most once in a pass.
     disruptions: OnceCell<Vec<Disruption>>,
+    /// The cell as the API server has it, asked for at most once in a pass.
+    live: OnceCell<Option<SearchCell>>,
 }
 
 impl<K: KubeApi, E: SearchApi> Perform for CellSteps<'_, K, E> {
@@ -60,9 +62,12 @@ impl<K: KubeApi, E: SearchApi> Perform for CellSteps<'_, K, E> {
                 };
                 reloads.carry_out(&ClusterKey::new(owner.namespace, owner.cell, cluster), reload).await?;
             }
-            Action::AnnounceRestart { absence: Absence::Restart, .. } | Action::RestartNode { .. } => {
+            Action::AnnounceRestart { absence: Absence::Restart, name: node, .. }
+            | Action::RestartNode { target: Target { name: node, .. } } => {
                 let cluster = step.cluster.as_deref().ok_or(StepError::Misplanned("no cluster is named"))?;
-                self.take_place(&ClusterKey::new(owner.namespace, owner.cell, cluster)).await?;
+                let key = ClusterKey::new(owner.namespace, owner.cell, cluster);
+                self.is_recorded(&key, &owner, node).await?;
+                self.take_place(&key).await?;
                 common(kube.as_ref(), elastic.as_ref(), reader, &owner, step).await?;
             }
             _ => common(kube.as_ref(), elastic.as_ref(), reader, &owner, step).await?,
@@ -73,7 +78,20 @@ impl<K: KubeApi, E: SearchApi> Perform for CellSteps<'_, K, E> {
 
 impl<'a, K: KubeApi, E: SearchApi> CellSteps<'a, K, E> {
     pub(crate) fn new(engine: &'a Engine<K, E>, snapshot: &'a CellSnapshot) -> Self {
-        Self { engine, snapshot, disruptions: OnceCell::new() }
+        Self { engine, snapshot, disruptions: OnceCell::new(), live: OnceCell::new() }
+    }
+
+    /// Before a node goes: asks the API server itself whether its restart is recorded. A status that was seen may be older than the
+    /// one in which this operator, or another one, has called it off.
+    async fn is_recorded(&self, key: &ClusterKey, owner: &Owner<'_>, node: &String) -> Result<(), StepError> {
+        let read = || self.engine.kube.search_cell_live(owner.namespace, owner.cell);
+        let live = self.live.get_or_try_init(read).await?;
+        let of = live.iter().flat_map(|cell| &cell.status).flat_map(|status| &status.clusters);
+        let operation = of.filter(|of| of.name == key.cluster).find_map(|of| of.operation.as_ref());
+        if operation.is_some_and(|operation| operation.nodes.contains(node)) {
+            return Ok(());
+        }
+        Err(KubeError::Conflict(format!("status does not record any more that {node} restarts")).into())
     }
 
     /// Before the first node of a cluster goes: asks the API server itself which others have recorded a restart. It is
