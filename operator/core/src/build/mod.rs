@@ -9,6 +9,7 @@ mod inputs;
 pub(crate) mod merge;
 mod network;
 pub(crate) mod pod;
+mod stop;
 pub(crate) mod volumes;
 mod workloads;
 

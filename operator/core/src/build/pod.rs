@@ -6,15 +6,15 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapKeySelector, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction,
-    HTTPGetAction, Lifecycle, LifecycleHandler, ObjectFieldSelector, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, ResourceRequirements, SeccompProfile, SecurityContext, TCPSocketAction,
+    Capabilities, ConfigMapKeySelector, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, ResourceRequirements,
+    SeccompProfile, SecurityContext, TCPSocketAction,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::volumes::{self, NEW_CERTIFICATES, NEW_REALM, VOLUME_CERTIFICATES, VOLUME_REALM};
-use super::{config, input_hash, merge, serving_role, workloads};
+use super::{config, input_hash, merge, serving_role, stop, workloads};
 use crate::domain::{ValidCell, ValidRole, ValidZone};
 use crate::names::{
     ANNOTATION_ELASTICSEARCH_YML, ANNOTATION_INPUT_HASH, ANNOTATION_JVM_OPTIONS, ANNOTATION_KEYSTORE,
@@ -82,10 +82,6 @@ cp /mnt/settings/searchcell.options /mnt/config/jvm.options.d/searchcell.options
 /// Files of the realm that are links into the directory where it is mounted.
 const REALM_FILES: [&str; 3] = ["users", "users_roles", "roles.yml"];
 
-/// A node that clients talk to goes on serving until the Services have forgotten it.
-const FORGET_SECONDS: &str = "3";
-/// A data node that is evicted stays until the operator has told Elasticsearch that it comes back.
-const TELL_SECONDS: &str = "2";
 /// Time to close shards and hand over; by custom a second or two.
 const GRACE_SECONDS: i64 = 120;
 const USER: i64 = 1000;
@@ -250,7 +246,7 @@ fn elasticsearch(cell: &ValidCell, key: &ClusterKey, role: Role, valid: &ValidRo
         ports: Some(ports.map(|(name, number)| port(name, *number)).collect()),
         readiness_probe: Some(readiness(has_readiness)),
         startup_probe: Some(startup()),
-        lifecycle: stops_after(cell, role).map(sleep_first),
+        lifecycle: stop::lifecycle(cell, role, role == serving_role(cell)),
         // What it says when it gives up is then part of the pod's status.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
         resources: resources(valid),
@@ -311,21 +307,6 @@ fn startup() -> Probe {
         period_seconds: Some(2),
         timeout_seconds: Some(2),
         failure_threshold: Some(1800),
-        ..Default::default()
-    }
-}
-
-fn stops_after(cell: &ValidCell, role: Role) -> Option<&'static str> {
-    if role == serving_role(cell) {
-        return Some(FORGET_SECONDS);
-    }
-    (role == Role::Data).then_some(TELL_SECONDS)
-}
-
-fn sleep_first(seconds: &str) -> Lifecycle {
-    let exec = ExecAction { command: Some(vec!["sleep".into(), seconds.into()]) };
-    Lifecycle {
-        pre_stop: Some(LifecycleHandler { exec: Some(exec), ..Default::default() }),
         ..Default::default()
     }
 }
