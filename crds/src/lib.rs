@@ -21,7 +21,7 @@ pub use index_placement::{
 pub use search_cell::{
     Approval, Autoscaling, Cluster, ClusterPlacement, DataNodes, IngestNodes, MasterNodes, NodeOptions,
     Nodes, Rollout, RolloutUnit, SearchCell, SearchCellSpec, SecureSettings, Security, SecurityMode, Storage,
-    Zone, ZoneState,
+    Waiver, Zone, ZoneState,
 };
 pub use search_cell_status::{
     ClusterPhase, ClusterStatus, Hold, NodeCounts, Operation, OperationKind, RolloutPhase, RolloutReason,

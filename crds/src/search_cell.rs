@@ -235,6 +235,25 @@ pub struct Rollout {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub restarted_at: Option<String>,
+    /// What is not looked at before nodes change, by name: the holds of a cluster name what keeps it. Default: everything is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "set"))]
+    pub waive: Vec<Waiver>,
+}
+
+/// Something that is looked at before nodes change, and that a user may answer for instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Waiver {
+    /// Before nodes change to the next major version: nothing that Elasticsearch itself calls critical for it.
+    DeprecationsResolved,
+    /// Before nodes change their version: every index is in a successful snapshot of the last 24 hours.
+    RecentSnapshot,
+    /// The same: no allocation filter, no announced shutdown and no voting exclusion is left of something else.
+    NoLeftovers,
+    /// The same: the disk of each data node is below the low watermark, else its copies do not come back to it.
+    DiskFree,
+    /// Before a data node restarts: each of its shards has another copy. Waived, indices without replicas are away meanwhile.
+    CopiesElsewhere,
 }
 
 fn default_max_unavailable_clusters() -> i32 {
@@ -254,6 +273,7 @@ impl Default for Rollout {
             soak: default_soak(),
             approval: Approval::default(),
             restarted_at: None,
+            waive: Vec::new(),
         }
     }
 }

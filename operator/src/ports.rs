@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use searchcell_core::names::ClusterKey;
@@ -13,7 +14,7 @@ use searchcell_core::plan::Disruption;
 use searchcell_core::routing::Published;
 use searchcell_core::security::Served;
 use searchcell_core::snapshot::{
-    CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk, NodeLoad, Shutdowns, Unassigned,
+    Asked, CellObjects, ElasticNode, IndexCounts, IndexFacts, NodeDisk, NodeLoad, Shutdowns, Unassigned,
 };
 use searchcell_core::step::{Absence, Object, Target};
 use searchcell_crds::{IndexPlacement, IndexPlacementStatus, SearchCell, SearchCellStatus};
@@ -261,6 +262,13 @@ pub trait SearchApi: Send + Sync {
     ) -> Result<BTreeMap<String, NodeReload>, SearchError>;
     /// What it was told of nodes that go away for a while.
     async fn shutdowns(&self, cluster: &ClusterKey) -> Result<Shutdowns, SearchError>;
+    /// What it calls critical for the next major version, in its own words.
+    async fn deprecations(&self, cluster: &ClusterKey) -> Result<Asked<Vec<String>>, SearchError>;
+    /// By name of the index, when the newest successful snapshot that has it was complete.
+    async fn snapshots(
+        &self,
+        cluster: &ClusterKey,
+    ) -> Result<Asked<BTreeMap<String, Timestamp>>, SearchError>;
     /// Tells it that the node with this persistent id restarts; told again is success.
     async fn announce_restart(
         &self,

@@ -194,6 +194,8 @@ pub struct ElasticFacts {
     pub loads: Option<BTreeMap<String, NodeLoad>>,
     /// Asked for only while nodes restart.
     pub shutdowns: Shutdowns,
+    /// Asked for only while another version is asked for than any node has.
+    pub preflight: Preflight,
     /// Why a copy of a shard has no node, in Elasticsearch's own words; absent while all have one, and until it was asked.
     pub unassigned: Option<Unassigned>,
     /// Refreshed every few minutes only, by index; absent until the first reading.
@@ -212,6 +214,27 @@ pub enum Shutdowns {
     NotAvailable,
     /// By persistent node id.
     Known(BTreeMap<String, Shutdown>),
+}
+
+/// The answer of something that a build of Elasticsearch may not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Asked<T> {
+    /// Nobody has asked, or it was not answered.
+    #[default]
+    Unknown,
+    /// This build has no API for it.
+    NotAvailable,
+    /// The answer.
+    Known(T),
+}
+
+/// What speaks against another version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preflight {
+    /// What Elasticsearch calls critical for the next major version, in its own words.
+    pub deprecations: Asked<Vec<String>>,
+    /// By name of the index, when its newest successful snapshot was complete.
+    pub snapshots: Asked<BTreeMap<String, Timestamp>>,
 }
 
 /// One record of the node shutdown API.

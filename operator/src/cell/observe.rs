@@ -128,7 +128,7 @@ pub(crate) fn asks(cell: &SearchCell, namespace: &str, name: &str, objects: &Cel
             let cluster = ClusterKey::new(namespace, name, cluster);
             let serving = serving(&cluster, objects);
             let restarts = restarts || is_disturbed(&cluster, objects);
-            Ask { cluster, serving, restarts }
+            Ask { cluster, serving, restarts, version: cell.spec.version.clone() }
         })
         .collect()
 }

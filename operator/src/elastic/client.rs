@@ -14,20 +14,21 @@ use elasticsearch::Elasticsearch;
 use elasticsearch::http::headers::HeaderMap;
 use elasticsearch::http::transport::BuildError;
 use elasticsearch::http::{Method, Url};
+use jiff::Timestamp;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
-use searchcell_core::snapshot::{Shutdowns, Unassigned};
+use searchcell_core::snapshot::{Asked, Shutdowns, Unassigned};
 use searchcell_core::step::Absence;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::elastic::clients::{Clients, authorization};
-use crate::elastic::shutdown;
 use crate::elastic::tenants::{self, COUNT, Counted, Refreshed};
 use crate::elastic::wire::{
     ClusterState, DiskStats, Explanation, Nodes, Reloaded, Settings, Stats, error_of,
 };
+use crate::elastic::{preflight, shutdown};
 use crate::ports::{ClusterDetails, ClusterSizes, ClusterSummary, NodeReload, SearchApi, SearchError};
 use crate::security::access::Accesses;
 use crate::security::handshake;
@@ -397,6 +398,19 @@ impl SearchApi for ElasticHttp {
             Err(SearchError::NotAvailable(_)) => Ok(Shutdowns::NotAvailable),
             Err(error) => Err(error),
         }
+    }
+
+    async fn deprecations(&self, cluster: &ClusterKey) -> Result<Asked<Vec<String>>, SearchError> {
+        let answer = self.get("deprecations", cluster, preflight::DEPRECATIONS).await;
+        preflight::asked(answer.map(|answer| preflight::critical(&answer)))
+    }
+
+    async fn snapshots(
+        &self,
+        cluster: &ClusterKey,
+    ) -> Result<Asked<BTreeMap<String, Timestamp>>, SearchError> {
+        let answer = self.get("snapshots", cluster, preflight::SNAPSHOTS).await;
+        preflight::asked(answer.map(preflight::Snapshots::newest))
     }
 
     async fn announce_restart(

@@ -3,6 +3,7 @@
 pub mod breaker;
 pub mod client;
 pub mod clients;
+mod preflight;
 pub mod reader;
 mod shutdown;
 pub mod tenants;

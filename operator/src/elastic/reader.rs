@@ -10,12 +10,14 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use searchcell_core::names::ClusterKey;
-use searchcell_core::snapshot::{ElasticFacts, IndexFacts, Reading, ShardState, Shutdowns, Unassigned};
+use searchcell_core::snapshot::{
+    Asked, ElasticFacts, IndexFacts, Preflight, Reading, ShardState, Shutdowns, Unassigned,
+};
 use tokio::time::{Instant, timeout};
 
 use crate::backoff::Backoff;
 use crate::elastic::breaker::Breaker;
-use crate::ports::{ClusterDetails, ClusterSizes, ClusterSummary, SearchApi};
+use crate::ports::{ClusterDetails, ClusterSizes, ClusterSummary, SearchApi, SearchError};
 
 /// Said of a cluster none of whose nodes takes requests.
 pub const NOT_SERVING: &str = "no node serves HTTP yet";
@@ -33,6 +35,8 @@ pub struct ReaderTuning {
     pub sizes_retry: Duration,
     /// Elasticsearch is asked this often at most why a copy has no node: about one copy, however many there are.
     pub explain_every: Duration,
+    /// What speaks against another version is asked for this often at most.
+    pub preflight_every: Duration,
     /// The tenants of an index with a large shard are counted this often at most.
     pub tenants_every: Duration,
     /// After failures.
@@ -49,6 +53,7 @@ impl Default for ReaderTuning {
             sizes_every: Duration::from_secs(300),
             sizes_retry: Duration::from_secs(10),
             explain_every: Duration::from_secs(60),
+            preflight_every: Duration::from_secs(30),
             tenants_every: Duration::from_secs(6 * 3600),
             breaker: Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) },
             parallel: 8,
@@ -65,6 +70,15 @@ pub struct Ask {
     pub serving: BTreeSet<String>,
     /// Whether nodes restart, by whomever: what Elasticsearch was told of that has to be known.
     pub restarts: bool,
+    /// Version that the spec asks for: while no node has it, what speaks against it has to be known.
+    pub version: String,
+}
+
+impl Ask {
+    /// Whether no node has the version that is asked for.
+    fn is_new_to(&self, facts: &ElasticFacts) -> bool {
+        !facts.nodes.is_empty() && facts.nodes.values().all(|node| node.version != self.version)
+    }
 }
 
 /// Readings, and when it is worth reading again where a breaker stands in the way.
@@ -99,6 +113,8 @@ struct Entry {
     explain_due: Option<Instant>,
     /// By index, until when it stays.
     tenants: BTreeMap<String, (Instant, Option<Tenants>)>,
+    preflight: Preflight,
+    preflight_due: Option<Instant>,
     /// Elasticsearch may have been told of restarts, by this operator or by one before it.
     may_be_told: bool,
 }
@@ -154,10 +170,15 @@ impl<E: SearchApi> ElasticReader<E> {
             && now.saturating_duration_since(*at) < max_age
         {
             let reading = reading.clone();
-            if !ask.restarts || reading.known().is_some_and(|facts| facts.shutdowns != Shutdowns::Unknown) {
-                return (reading, None);
+            let Some(facts) = reading.known() else { return (reading, None) };
+            let lacks_shutdowns = ask.restarts && facts.shutdowns == Shutdowns::Unknown;
+            let lacks_preflight = ask.is_new_to(facts) && facts.preflight == Preflight::default();
+            if lacks_shutdowns {
+                self.read_shutdowns(&ask.cluster, &mut entry).await;
             }
-            self.read_shutdowns(&ask.cluster, &mut entry).await;
+            if lacks_preflight {
+                self.refresh_preflight(&ask.cluster, &mut entry).await;
+            }
             return (entry.last.as_ref().map_or(reading, |(_, reading)| reading.clone()), None);
         }
 
@@ -182,6 +203,9 @@ impl<E: SearchApi> ElasticReader<E> {
             self.refresh_unassigned(&ask.cluster, &mut entry).await;
             if ask.restarts || entry.may_be_told {
                 self.read_shutdowns(&ask.cluster, &mut entry).await;
+            }
+            if reading.known().is_some_and(|facts| ask.is_new_to(facts)) {
+                self.refresh_preflight(&ask.cluster, &mut entry).await;
             }
             if let Some((_, Reading::Known(facts))) = &entry.last {
                 return (Reading::Known(facts.clone()), None);
@@ -243,6 +267,8 @@ impl<E: SearchApi> ElasticReader<E> {
             unassigned: None,
             explain_due: None,
             tenants: BTreeMap::new(),
+            preflight: Preflight::default(),
+            preflight_due: None,
             may_be_told: true,
         };
         Arc::clone(entries.entry(cluster.clone()).or_insert_with(|| Arc::new(tokio::sync::Mutex::new(new()))))
@@ -269,6 +295,7 @@ impl<E: SearchApi> ElasticReader<E> {
             no_votes: details.no_votes,
             loads: entry.sizes.as_ref().map(|sizes| sizes.loads.clone()),
             shutdowns: Shutdowns::Unknown,
+            preflight: Preflight::default(),
             unassigned: None,
             counts: entry.sizes.as_ref().map(|sizes| sizes.counts.clone()),
             disks: entry.sizes.as_ref().map(|sizes| sizes.disks.clone()),
@@ -293,6 +320,24 @@ impl<E: SearchApi> ElasticReader<E> {
         };
         if let Some((_, Reading::Known(facts))) = &mut entry.last {
             facts.shutdowns = shutdowns;
+        }
+    }
+
+    /// An error leaves it unknown, and it is asked again soon.
+    async fn refresh_preflight(&self, cluster: &ClusterKey, entry: &mut Entry) {
+        if entry.preflight_due.is_none_or(|due| Instant::now() >= due) {
+            let asked = async { tokio::join!(self.api.deprecations(cluster), self.api.snapshots(cluster)) };
+            let (deprecations, snapshots) = match timeout(self.tuning.deadline, asked).await {
+                Ok((deprecations, snapshots)) => (known(cluster, deprecations), known(cluster, snapshots)),
+                Err(_) => (Asked::Unknown, Asked::Unknown),
+            };
+            let is_whole = deprecations != Asked::Unknown && snapshots != Asked::Unknown;
+            let wait = if is_whole { self.tuning.preflight_every } else { self.tuning.sizes_retry };
+            entry.preflight_due = Some(Instant::now() + wait);
+            entry.preflight = Preflight { deprecations, snapshots };
+        }
+        if let Some((_, Reading::Known(facts))) = &mut entry.last {
+            facts.preflight.clone_from(&entry.preflight);
         }
     }
 
@@ -357,6 +402,11 @@ impl<E: SearchApi> ElasticReader<E> {
         }
         entry.sizes_due = Some(now + self.tuning.sizes_retry);
     }
+}
+
+fn known<T>(cluster: &ClusterKey, asked: Result<Asked<T>, SearchError>) -> Asked<T> {
+    let known = asked.map_err(|error| tracing::debug!(%cluster, %error, "was not asked before an upgrade"));
+    known.unwrap_or_default()
 }
 
 /// The shorter of two optional waits.

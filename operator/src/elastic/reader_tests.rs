@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde_json::Value;
 
 use searchcell_core::security::Served;
-use searchcell_core::snapshot::{OwnershipMark, ShardCopy, Shutdown};
+use searchcell_core::snapshot::{ElasticNode, OwnershipMark, ShardCopy, Shutdown};
 use searchcell_core::step::Absence;
 
 use super::*;
@@ -23,7 +24,8 @@ struct Fake {
     shutdowns: AtomicUsize,
     /// Records of nodes that go away.
     told: AtomicUsize,
-    /// Nodes of the cluster.
+    preflights: AtomicUsize,
+    /// Nodes of the cluster, of version 9.5.3.
     nodes: AtomicUsize,
     /// Indices, each with a copy that has no node.
     lost: AtomicUsize,
@@ -68,7 +70,8 @@ impl SearchApi for Fake {
         let index = IndexFacts { mark: Some(mark), copies: vec![lost], ..IndexFacts::default() };
         let indices =
             (0..self.lost.load(Ordering::SeqCst)).map(|n| (format!("i{n:03}"), index.clone())).collect();
-        let node = |n: usize| (format!("n{n}"), searchcell_core::snapshot::ElasticNode::default());
+        let node =
+            |n: usize| (format!("n{n}"), ElasticNode { version: "9.5.3".into(), ..ElasticNode::default() });
         let nodes = (0..self.nodes.load(Ordering::SeqCst)).map(node).collect();
         Ok(ClusterDetails { nodes, indices: Arc::new(indices), ..ClusterDetails::default() })
     }
@@ -134,6 +137,15 @@ impl SearchApi for Fake {
         let told = (0..self.told.load(Ordering::SeqCst)).map(|n| (n.to_string(), record()));
         Ok(Shutdowns::Known(told.collect()))
     }
+    async fn deprecations(&self, _: &ClusterKey) -> Result<Asked<Vec<String>>, SearchError> {
+        Ok(Asked::NotAvailable)
+    }
+    async fn snapshots(&self, _: &ClusterKey) -> Result<Asked<BTreeMap<String, Timestamp>>, SearchError> {
+        match self.preflights.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(SearchError::Unreachable("not now".into())),
+            _ => Ok(Asked::Known(BTreeMap::new())),
+        }
+    }
     async fn announce_restart(&self, _: &ClusterKey, _: &str, _: Absence) -> Result<(), SearchError> {
         Ok(())
     }
@@ -175,6 +187,7 @@ impl SearchApi for Fake {
 fn ask(cluster: &str, pods: &[&str]) -> Ask {
     Ask {
         restarts: false,
+        version: "9.5.3".to_owned(),
         cluster: ClusterKey::new("ns", "cell", cluster),
         serving: pods.iter().map(|pod| (*pod).to_owned()).collect(),
     }
@@ -220,6 +233,30 @@ async fn details_are_read_when_the_state_changed_and_every_ten_minutes() {
     tokio::time::advance(Duration::from_secs(600)).await;
     reader.read(&a, SECOND).await;
     assert_eq!(counts(), (5, 4, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_speaks_against_a_version_is_asked_while_no_node_has_it() {
+    let (fake, reader) = reader();
+    fake.nodes.store(1, Ordering::SeqCst);
+    let look = async |version: &str| {
+        let ask = Ask { version: version.to_owned(), ..ask("a", &["p"]) };
+        let reading = reader.read(&ask, SECOND).await.0;
+        let preflight = reading.known().unwrap().preflight.clone();
+        (fake.preflights.load(Ordering::SeqCst), preflight.deprecations, preflight.snapshots)
+    };
+    let whole = || (Asked::NotAvailable, Asked::Known(BTreeMap::new()));
+    assert_eq!(look("9.5.3").await, (0, Asked::Unknown, Asked::Unknown), "nothing changes");
+    // The reading is fresh, and another version is asked for.
+    assert_eq!(look("9.5.4").await, (1, Asked::NotAvailable, Asked::Unknown), "an error is no answer");
+    tokio::time::advance(SECOND).await;
+    assert_eq!(look("9.5.4").await.0, 1, "not in each pass");
+    tokio::time::advance(10 * SECOND).await;
+    assert_eq!(look("9.5.4").await, (2, whole().0, whole().1));
+    tokio::time::advance(29 * SECOND).await;
+    assert_eq!(look("9.5.4").await, (2, whole().0, whole().1));
+    tokio::time::advance(SECOND).await;
+    assert_eq!(look("9.5.4").await, (3, whole().0, whole().1), "somebody may have taken a snapshot");
 }
 
 #[tokio::test(start_paused = true)]

@@ -131,6 +131,8 @@ pub enum Act {
     RemoveSecure,
     /// A person asks for another authority.
     RotateAuthority(String),
+    /// Somebody takes snapshots all the time from now on, or nobody does.
+    BackUp(bool),
     NodeOff,
     ZoneOff(String),
     AllOn,
@@ -344,6 +346,7 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
             (network.refuse, network.lose_answer, network.slow, network.stale) =
                 (*refuse, *lose, *slow, *stale);
         }
+        Act::BackUp(back_up) => crate::backups::set(world, *back_up),
         Act::Steady => world.network = Network::default(),
         Act::ClockJump(seconds) => {
             world.clock_jumped = true;

@@ -2,7 +2,7 @@
 
 use crate::invariants as inv;
 use crate::scenario::Kind;
-use crate::{keystore, placed, rolling, scaling, secure, settled, tenants};
+use crate::{backups, keystore, placed, rolling, scaling, secure, settled, tenants};
 
 /// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +107,8 @@ pub enum Bug {
     NobodyIsTold,
     /// What Elasticsearch was told of nodes that went, it is not told that they are back.
     TalesStay,
+    /// Nodes change their version whatever snapshots there are.
+    NothingIsSaved,
     /// Nodes restart in the pass that decides it, before status says so.
     RestartsUnrecorded,
 }
@@ -168,5 +170,6 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::VotesStayTaken, Kind::Scaling, &[scaling::NOTHING_LEFT]),
     (Bug::NobodyIsTold, Kind::Rolling, &[rolling::ANNOUNCED]),
     (Bug::TalesStay, Kind::Rolling, &[rolling::NOTHING_LEFT, rolling::ROLLED]),
+    (Bug::NothingIsSaved, Kind::Rolling, &[backups::SAVED_FIRST]),
     (Bug::RestartsUnrecorded, Kind::Rolling, &[rolling::RECORDED]),
 ];

@@ -29,6 +29,10 @@ pub struct Cluster {
     /// Records of the node shutdown API, by persistent id; absent where the build has none.
     pub shutdowns: Option<BTreeMap<String, Shutdown>>,
     pub version: i64,
+    /// When the newest snapshot of all its indices was complete.
+    pub saved: Option<u64>,
+    /// Since when it has indices, and no snapshot.
+    pub unsaved_since: Option<u64>,
 }
 
 /// All clusters that ever formed.

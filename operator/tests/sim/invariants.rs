@@ -13,6 +13,7 @@ use searchcell_core::names::{
 use searchcell_core::snapshot::{annotation, label};
 use searchcell_crds::{DeletionPolicy, IndexPlacement, SearchCell, SearchCellSpec, SearchCellStatus};
 
+use crate::backups;
 use crate::calls::Pass;
 use crate::objects::{K, Obj};
 use crate::placed::{self, LastTable};
@@ -146,6 +147,7 @@ pub fn on_change(world: &mut World, pass: &Pass, old: Option<&Arc<Obj>>, new: Op
             }
             if a.spec.as_ref().map(|spec| &spec.template) != b.spec.as_ref().map(|spec| &spec.template) {
                 template_changed(world, &b.metadata);
+                backups::on_template(world, a, b);
             }
         }
         (before, Some(Obj::Deployment(after))) => {
@@ -488,6 +490,7 @@ pub fn on_tick(world: &mut World) {
         }
         earned(world, cell, &name);
     }
+    backups::tick(world);
     rolling::on_tick(world);
     let placed: BTreeSet<(String, String)> = (world.store.all::<IndexPlacement>())
         .flat_map(|placement| {

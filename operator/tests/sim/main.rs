@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod acts;
+mod backups;
 mod bugs;
 mod cache;
 mod calls;
@@ -56,7 +57,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Schedules of a default run.
 const SCHEDULES: u64 = 2_000;
 /// A bug has to show within so many schedules of its kind.
-const SCHEDULES_PER_BUG: u64 = 400;
+const SCHEDULES_PER_BUG: u64 = 800;
 
 fn simulate(seed: u64, kind: Option<Kind>, bug: Option<Bug>) -> Report {
     let runtime =

@@ -22,7 +22,7 @@ use searchcell_crds::{
 use searchcell_operator::decide::Decide;
 
 use crate::bugs::Bug;
-use crate::{keystore, rolling, scaling, secure, tenants};
+use crate::{backups, keystore, rolling, scaling, secure, tenants};
 
 /// The core with a bug.
 pub struct Mutant(pub Bug);
@@ -76,6 +76,9 @@ impl Decide for Mutant {
         }
         if self.is(Bug::ZonesAreSpared) {
             rolling::third_copies(&mut snapshot);
+        }
+        if self.is(Bug::NothingIsSaved) {
+            backups::all_saved(&mut snapshot, now);
         }
         if self.is(Bug::AllClustersAtOnce) {
             cell.max_unavailable_clusters = 64;

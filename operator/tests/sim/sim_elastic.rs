@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret, Service};
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
 use searchcell_core::security::users::User;
 use searchcell_core::snapshot::{
-    IndexCounts, NodeDisk, NodeLoad, OwnershipMark, ShardState, Shutdown, Shutdowns, Unassigned, is_ready,
+    Asked, IndexCounts, NodeDisk, NodeLoad, OwnershipMark, ShardState, Shutdown, Shutdowns, Unassigned,
+    is_ready,
 };
 use searchcell_core::step::Absence;
 use searchcell_operator::ports::{
@@ -20,6 +22,7 @@ use searchcell_operator::security::parse;
 use searchcell_operator::security::sealed::Sealed;
 use serde_json::Value;
 
+use crate::backups;
 use crate::bugs::Bug;
 use crate::calls::{Line, NoAnswer, Peer};
 use crate::elastic::Cluster;
@@ -342,6 +345,14 @@ impl SearchApi for SimElastic {
     async fn shutdowns(&self, key: &ClusterKey) -> Result<Shutdowns, SearchError> {
         self.read(key, |cluster| cluster.shutdowns.clone().map_or(Shutdowns::NotAvailable, Shutdowns::Known))
             .await
+    }
+
+    async fn deprecations(&self, key: &ClusterKey) -> Result<Asked<Vec<String>>, SearchError> {
+        self.read(key, |_| Asked::Known(Vec::new())).await
+    }
+
+    async fn snapshots(&self, key: &ClusterKey) -> Result<Asked<BTreeMap<String, Timestamp>>, SearchError> {
+        self.read(key, |cluster| Asked::Known(backups::snapshots(cluster))).await
     }
 
     async fn announce_restart(

@@ -116,6 +116,8 @@ pub struct World {
     pub next_autoscale: u64,
     /// The clock of an operator process has jumped.
     pub clock_jumped: bool,
+    /// Nobody takes snapshots.
+    pub nobody_backs_up: bool,
     /// When two operators last led at the same time.
     pub contested_at: Option<u64>,
     /// Seconds that it was ahead at the most.
@@ -155,6 +157,7 @@ impl World {
             revisions: BTreeMap::new(),
             next_autoscale: 0,
             clock_jumped: false,
+            nobody_backs_up: false,
             contested_at: None,
             clock_ahead_s: 0,
             serial: 0,

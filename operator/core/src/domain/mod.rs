@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use searchcell_crds::{ClusterPlacement, DeletionPolicy, RolloutUnit};
+use searchcell_crds::{ClusterPlacement, DeletionPolicy, RolloutUnit, Waiver};
 use serde_json::{Map, Value};
 
 pub use version::EsVersion;
@@ -65,6 +65,8 @@ pub struct ValidCell {
     pub is_approved_by_hand: bool,
     /// Most clusters whose nodes restart at the same time.
     pub max_unavailable_clusters: i32,
+    /// What a user answers for.
+    pub waived: Vec<Waiver>,
     /// Another value restarts all nodes.
     pub restarted_at: Option<String>,
     /// Nothing is changed while true.

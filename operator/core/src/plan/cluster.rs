@@ -95,7 +95,7 @@ pub(super) fn plan_cluster(
         roll::withdraw(&scope, draft);
         roll::announce_evicted(&scope, draft);
     }
-    let is_held = workloads::plan_workloads(cell, key, objects, elastic, &identity, restarts, draft);
+    let is_held = workloads::plan_workloads(&scope, &identity, restarts, draft);
     let is_known = matches!(identity, Identity::Known(_));
     let may_drain = !is_held && !roll::rolls(cell, key, objects);
     drain::prune_empty(&scope, draft);

@@ -10,6 +10,7 @@ mod cluster;
 mod drain;
 mod keystore;
 mod layers;
+mod preflight;
 mod removal;
 mod roll;
 mod security;

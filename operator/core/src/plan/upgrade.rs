@@ -4,20 +4,19 @@
 use searchcell_crds::Reason;
 use serde_json::Value;
 
-use crate::domain::{EsVersion, ValidCell, upgrade};
-use crate::names::ClusterKey;
+use super::preflight;
+use super::roll::Scope;
+use crate::domain::upgrade;
+use crate::identity::highest_version;
 use crate::plan::settings::setting_text;
-use crate::snapshot::{ElasticFacts, IndexFacts};
+use crate::snapshot::IndexFacts;
 use crate::status::some_of;
 use crate::step::Hold;
 
-/// What stands between the nodes of a cluster and the version that the spec asks for. `highest`: that any node has joined with.
-pub(super) fn hindrance(
-    cell: &ValidCell,
-    key: &ClusterKey,
-    elastic: Option<&ElasticFacts>,
-    highest: Option<EsVersion>,
-) -> Option<Hold> {
+/// What stands between the nodes of a cluster and the version that the spec asks for.
+pub(super) fn hindrance(scope: &Scope<'_>) -> Option<Hold> {
+    let Scope { cell, key, objects, elastic, .. } = *scope;
+    let highest = highest_version(objects, elastic);
     let hold =
         |reason: Reason, message: String| Some(Hold { cluster: Some(key.cluster.clone()), reason, message });
     // The oldest that runs has to get along with the newest as well as the one that has gone furthest.
@@ -37,7 +36,7 @@ pub(super) fn hindrance(
     let old = indices.into_iter().flat_map(|indices| indices.iter()).filter(|(_, index)| too_old(index));
     let old: Vec<String> = old.map(|(name, _)| name.clone()).collect();
     if old.is_empty() {
-        return None;
+        return preflight::hindrance(scope, highest);
     }
     let (version, names) = (cell.version, some_of(&old));
     let advice = "reindex them, make them read-only for good with POST /<index>/_block/write, or delete them";

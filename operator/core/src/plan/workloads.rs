@@ -19,19 +19,17 @@ use crate::identity::{Identity, highest_version};
 use crate::names::{ANNOTATION_INPUT_HASH, ClusterKey, Role};
 use crate::security::keystore::used_by;
 use crate::security::leaf::SHARED;
-use crate::snapshot::{CellObjects, ElasticFacts, annotation, role_and_zone};
+use crate::snapshot::{CellObjects, annotation, role_and_zone};
 use crate::status::some_of;
 use crate::step::{Action, Kind, Object};
 
 pub(super) fn plan_workloads(
-    cell: &ValidCell,
-    key: &ClusterKey,
-    objects: &CellObjects,
-    elastic: Option<&ElasticFacts>,
+    scope: &roll::Scope<'_>,
     identity: &Identity,
     restarts: bool,
     draft: &mut Draft,
 ) -> bool {
+    let roll::Scope { cell, key, objects, elastic, .. } = *scope;
     if draft.holds.iter().any(|hold| hold.reason == Reason::NameConflict) {
         return true;
     }
@@ -60,9 +58,8 @@ pub(super) fn plan_workloads(
     sets.extend(cell.zones.iter().map(|zone| (Role::Data, zone, cell.data_per_zone)));
 
     // One workload that cannot follow the spec keeps new ones from starting with what the others do not have yet.
-    let hindrance =
-        restarts.then(|| upgrade::hindrance(cell, key, elastic, highest_version(objects, elastic)));
-    let is_hindered = hindrance.flatten().map(|hold| draft.holds.push(hold)).is_some();
+    let hindrance = if restarts { upgrade::hindrance(scope) } else { None };
+    let is_hindered = hindrance.map(|hold| draft.holds.push(hold)).is_some();
     let is_held = is_hindered
         | sets
             .iter()

@@ -19,6 +19,8 @@ pub fn roles() -> String {
                 "cluster:admin/nodes/reload_secure_settings",
                 "cluster:admin/shutdown/*",
                 "cluster:admin/voting_config/*",
+                "cluster:admin/xpack/deprecation/*",
+                "monitor_snapshot",
             ]),
             json!([
                 {"names": ["*"], "privileges": ["monitor", "view_index_metadata"]},

@@ -80,6 +80,7 @@ pub fn validate_cell(cell: &SearchCell) -> Result<ValidCell, Vec<Problem>> {
         canary: spec.rollout.canary.clone(),
         is_approved_by_hand: spec.rollout.approval == Approval::Manual,
         max_unavailable_clusters: spec.rollout.max_unavailable_clusters,
+        waived: spec.rollout.waive.clone(),
         restarted_at: spec.rollout.restarted_at.clone(),
         suspend: spec.suspend,
         is_secure: spec.security_mode() == SecurityMode::Managed,

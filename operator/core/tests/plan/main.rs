@@ -4,6 +4,7 @@
 mod announce;
 mod drain;
 mod keystore;
+mod preflight;
 mod roll;
 mod rollout;
 mod world;

@@ -185,7 +185,7 @@ fn the_only_data_node_of_a_cluster_restarts() {
 
 // --- versions -----------------------------------------------------------------------------------------
 
-fn of_version(version: &str) -> World {
+pub fn of_version(version: &str) -> World {
     let mut world = at_rest(|_| {});
     let set = |world: &mut World| {
         for node in world.facts().nodes.values_mut() {
@@ -205,12 +205,12 @@ fn of_version(version: &str) -> World {
     world
 }
 
-fn ask_for(world: &mut World, version: &str) {
+pub fn ask_for(world: &mut World, version: &str) {
     world.edit(|cell| cell["spec"]["version"] = json!(version));
 }
 
 /// What is held, and that nothing is done.
-fn held(world: &mut World) -> (Reason, String) {
+pub fn held(world: &mut World) -> (Reason, String) {
     let holds = world.plan().holds;
     assert_eq!(holds.len(), 1, "{holds:#?}");
     assert_eq!(world.pass(), Vec::<String>::new());
@@ -262,6 +262,7 @@ fn with_index_of(created: &str, settings: serde_json::Value) -> World {
     index.settings = serde_json::from_value(settings).unwrap();
     index.settings.insert("index.version.created".to_owned(), json!(created));
     ask_for(&mut world, "9.5.3");
+    world.edit(|cell| cell["spec"]["rollout"] = json!({"waive": ["RecentSnapshot", "DeprecationsResolved"]}));
     world
 }
 

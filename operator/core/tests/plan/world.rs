@@ -251,6 +251,9 @@ impl World {
                 for set in &mut objects.stateful_sets {
                     if set.metadata.name.as_deref() == Some(&name) {
                         set.metadata.annotations.clone_from(&marks);
+                        if let (Some(spec), Object::StatefulSet(new)) = (&mut set.spec, &object) {
+                            spec.template.spec = new.spec.as_ref().and_then(|new| new.template.spec.clone());
+                        }
                         set.metadata.generation = Some(set.metadata.generation.unwrap_or(1) + 1);
                     }
                 }

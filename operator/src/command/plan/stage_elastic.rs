@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use searchcell_core::build::is_analysis;
 use searchcell_core::flat::flatten;
 use searchcell_core::names::ClusterKey;
 use searchcell_core::security::Served;
 use searchcell_core::snapshot::{
-    ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, Shutdown, Shutdowns, Unassigned,
+    Asked, ElasticFacts, IndexFacts, Reading, ShardCopy, ShardState, Shutdown, Shutdowns, Unassigned,
 };
 use searchcell_core::step::Absence;
 use serde_json::{Map, Value};
@@ -177,6 +178,17 @@ impl SearchApi for StageElastic {
             facts.no_votes.clear();
             Ok(())
         })
+    }
+
+    async fn deprecations(&self, cluster: &ClusterKey) -> Result<Asked<Vec<String>>, SearchError> {
+        self.look(cluster, |facts| Ok(facts.preflight.deprecations.clone()))
+    }
+
+    async fn snapshots(
+        &self,
+        cluster: &ClusterKey,
+    ) -> Result<Asked<BTreeMap<String, Timestamp>>, SearchError> {
+        self.look(cluster, |facts| Ok(facts.preflight.snapshots.clone()))
     }
 
     async fn announce_restart(

@@ -116,7 +116,9 @@ impl World {
         for (namespace, name) in cells {
             let Some(cell) = io.search_cell(namespace, name) else { continue };
             let objects = io.cell_objects(namespace, name);
-            for ask in asks(&cell, namespace, name, &objects) {
+            for mut ask in asks(&cell, namespace, name, &objects) {
+                // The file may ask for another version than the live object: what speaks against one is asked in any case.
+                ask.version.clear();
                 let serving: Vec<String> = names(&objects.pods, &ask.serving);
                 if !serving.is_empty() {
                     pods.insert(ask.cluster.clone(), serving);

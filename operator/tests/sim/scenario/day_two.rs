@@ -10,6 +10,12 @@ impl Story<'_> {
     pub(super) fn rolling(&mut self) {
         self.faults(0, 5);
         let mut at = self.rng.range(90, 300);
+        if self.rng.chance(30) {
+            // Until somebody sees why nothing goes on.
+            self.at(0, Act::BackUp(false));
+            let seen = at + self.rng.range(30, 900);
+            self.at(seen, Act::BackUp(true));
+        }
         for _ in 0..self.rng.range(1, 4) {
             let value = self.rng.range(1, 3) as i64;
             let version = ["9.5.4", "9.5.5", "9.6.0"][self.rng.below(3) as usize];

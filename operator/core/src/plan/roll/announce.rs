@@ -16,7 +16,7 @@ use crate::step::{Absence, Action, Hold};
 
 /// With `primaries`, no copies are made of what a restart took.
 pub const ALLOCATION_ENABLE: &str = "cluster.routing.allocation.enable";
-const PRIMARIES: &str = "primaries";
+pub(in crate::plan) const PRIMARIES: &str = "primaries";
 
 /// Sees to it that Elasticsearch knows of the restart of a node before its pod goes; the error says what it waits for.
 pub(super) fn announce(scope: &Scope<'_>, pod: &Pod, draft: &mut Draft) -> Result<(), Hold> {

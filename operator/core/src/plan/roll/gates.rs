@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
-use searchcell_crds::Reason;
+use searchcell_crds::{Reason, Waiver};
 
 use super::Scope;
 use super::order::Shut;
@@ -178,7 +178,9 @@ pub(super) fn nodes(scope: &Scope<'_>, pods: &[&Pod]) -> Result<(), Hold> {
                     && node.is_some_and(|node| !names.contains(&node) && facts.nodes.contains_key(node))
             })
         };
-        if held.copies.iter().filter(is_here).any(|copy| !elsewhere(copy.shard)) {
+        // Of one without replicas there is nothing to wait for, and its user may know that.
+        let is_waived = held.replicas == 0 && scope.cell.waived.contains(&Waiver::CopiesElsewhere);
+        if !is_waived && held.copies.iter().filter(is_here).any(|copy| !elsewhere(copy.shard)) {
             alone.push(index.clone());
         }
     }

@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_crds::{Operation, OperationKind, Reason};
 
 pub use announce::ALLOCATION_ENABLE;
-pub(super) use announce::{wanted_allocation, withdraw};
+pub(super) use announce::{PRIMARIES, wanted_allocation, withdraw};
 pub use disruption::Disruption;
 pub(super) use evicted::announce_evicted;
 use nodes::{Work, work};

@@ -8,9 +8,9 @@ use super::nodes::Work;
 use super::order::Shut;
 use super::{Scope, name};
 use crate::names::Role;
-use crate::snapshot::{ElasticFacts, ElasticNode, IndexFacts, Shutdowns};
+use crate::plan::preflight;
+use crate::snapshot::{ElasticFacts, ElasticNode, IndexFacts};
 use crate::status::some_of;
-use crate::step::Absence;
 use crate::watermark::Watermark;
 
 /// Started copies of a shard outside of a zone whose nodes restart together: one more may be lost meanwhile.
@@ -97,17 +97,10 @@ fn masters(scope: &Scope<'_>, facts: &ElasticFacts) -> Option<String> {
 
 /// Somebody else keeps shards off nodes.
 fn leftovers(facts: &ElasticFacts) -> Option<String> {
-    let is_filter = |name: &&String| {
-        let rest = name.strip_prefix("cluster.routing.allocation.");
-        rest.is_some_and(|rest| {
-            ["exclude.", "include.", "require."].iter().any(|kind| rest.starts_with(kind))
-        })
-    };
-    if let Some(filter) = facts.settings.keys().find(is_filter) {
+    if let Some(filter) = preflight::filter(facts) {
         return Some(format!("the setting {filter} keeps shards off nodes"));
     }
-    let Shutdowns::Known(records) = &facts.shutdowns else { return None };
-    let is_foreign = records.values().any(|record| !Absence::is_own(&record.reason));
+    let is_foreign = preflight::foreign_shutdowns(facts);
     is_foreign.then(|| "somebody else has announced that nodes go away".to_owned())
 }
 
