@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use http::Method;
 use searchcell_e2e::cells::{merged, placement};
-use searchcell_e2e::objects::condition;
+use searchcell_e2e::objects::{condition, items, text};
 use searchcell_e2e::scenario::image;
 use searchcell_e2e::traffic::Traffic;
 use searchcell_e2e::wait::{LIMIT, ensure};
@@ -21,7 +22,9 @@ pub async fn created_by(t: &Scenario, version: &str, security: &str) -> Cell {
 /// The same with so many data nodes in each zone, and so many replicas.
 async fn created_with(t: &Scenario, version: &str, extra: Value, per_zone: i32, replicas: i32) -> Cell {
     image(t.env, version).await;
-    let extra = merged(extra, &json!({"version": version}));
+    // There is no repository for snapshots here, and this build does not name what is deprecated.
+    let waived = json!({"rollout": {"waive": ["RecentSnapshot", "DeprecationsResolved"]}});
+    let extra = merged(merged(waived, &extra), &json!({"version": version}));
     let cell = Cell { masters: 3, per_zone, extra, ..Cell::small("cell") };
     t.apply(&cell.object()).await;
     t.apply(&placement("pool", "cell", json!({"pool": {"indices": 4}}), replicas)).await;
@@ -67,6 +70,50 @@ async fn refused(t: &Scenario, cell: &mut Cell, version: &str, reason: &str, say
     })
     .await;
     assert_eq!(t.pods("").await, pods, "nothing restarts");
+}
+
+/// Another version waits until the indices are in a snapshot, and until nothing is left of something else.
+#[test]
+fn another_version_waits_for_a_snapshot() {
+    run("another_version_waits_for_a_snapshot", Level::Full, async |t| {
+        let _operator = t.start_operator().await;
+        // Each node has a folder of its own there: enough for Elasticsearch to say that it was saved.
+        let folder = "/usr/share/elasticsearch/data/snapshots";
+        let extra =
+            json!({"rollout": {"waive": ["DeprecationsResolved"]}, "settings": {"path.repo": [folder]}});
+        let mut cell = created_with(t, "9.1.0", extra, 1, 1).await;
+        let pods = t.pods("").await;
+        let elastic = t.elastic("cell", "a");
+        let put =
+            async |path: &str, body: Value| elastic.json(Method::PUT, path, Some(&body)).await.expect(path);
+        let filter =
+            |value: Value| json!({"persistent": {"cluster.routing.allocation.exclude._name": value}});
+        put("/_cluster/settings", filter(json!("nobody"))).await;
+        ask_for(t, &mut cell, "9.5.3").await;
+        held(t, &cell, "NoLeftovers", "cluster.routing.allocation.exclude._name").await;
+        put("/_cluster/settings", filter(Value::Null)).await;
+        held(t, &cell, "RecentSnapshot", "messages.p000.g1").await;
+        assert_eq!(t.pods("").await, pods, "nothing restarts");
+        let repository = json!({"type": "fs", "settings": {"location": folder}});
+        put("/_snapshot/backup?verify=false", repository).await;
+        let taken =
+            put("/_snapshot/backup/one?wait_for_completion=true", json!({"indices": "messages.*"})).await;
+        assert_eq!(taken["snapshot"]["state"], "SUCCESS", "{taken}");
+        let took = rolled(t, &cell, Instant::now()).await;
+        say(format!("all nodes have it {:.0} s after the snapshot", took.as_secs_f64()));
+        t.cell_ready(&cell).await;
+    });
+}
+
+/// A hold of the cluster with this gate, which says this.
+async fn held(t: &Scenario, cell: &Cell, gate: &str, says: &str) {
+    wait_for(&format!("held: {gate}"), LIMIT, async || {
+        let object = t.objects.expect("searchcells", &cell.name).await;
+        let holds = items(&object, "/status/clusters/0/holds");
+        let is_it = |hold: &&Value| text(hold, "/gate") == gate && text(hold, "/message").contains(says);
+        ensure(holds.iter().any(|hold| is_it(&hold)), || format!("{holds:?}"))
+    })
+    .await;
 }
 
 /// From 7.17 to 8.19, and no further: its index is too old for 9, and 9.1.0 was released before 8.19.21.
