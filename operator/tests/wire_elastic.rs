@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use searchcell_core::names::ClusterKey;
-use searchcell_core::snapshot::{NodeDisk, NodeLoad, ShardState, Shutdowns};
+use searchcell_core::snapshot::{Asked, NodeDisk, NodeLoad, ShardState, Shutdowns};
 use searchcell_core::step::Absence;
 use searchcell_operator::elastic::client::ElasticHttp;
 use searchcell_operator::ports::{SearchApi, SearchError};
@@ -436,6 +436,30 @@ async fn restarts_are_announced_and_taken_back_and_a_build_without_that_is_told_
     let record = |absence: Absence, delay| json!({"type": "restart", "reason": absence.reason(), "allocation_delay": delay});
     assert_eq!(body(0), record(Absence::Restart, "15m"));
     assert_eq!(body(7), record(Absence::Eviction, "5m"), "it may find no place");
+}
+
+#[tokio::test]
+async fn before_an_upgrade_deprecations_and_snapshots_are_asked_for() {
+    let critical = json!({"level": "critical", "message": "an old analyzer", "url": "https://x", "details": "y"});
+    let snapshot = json!({"state": "SUCCESS", "indices": ["messages.p000.g1"], "end_time_in_millis": 1_700_000_000_000_i64});
+    let missing = json!({"error": "no handler found for uri [/_migration/deprecations] and method [GET]", "status": 400});
+    let (elastic, seen) = server(vec![
+        Answer::Json(200, json!({"cluster_settings": [], "index_settings": {"old": [critical]}})),
+        Answer::Json(200, json!({"snapshots": [snapshot]})),
+        Answer::Json(400, missing),
+        error(503, "master_not_discovered_exception", "no master"),
+    ])
+    .await;
+    let told = elastic.deprecations(&key()).await.unwrap();
+    assert_eq!(told, Asked::Known(vec!["old: an old analyzer".to_owned()]));
+    let Asked::Known(snapshots) = elastic.snapshots(&key()).await.unwrap() else { panic!() };
+    assert_eq!(snapshots["messages.p000.g1"].as_second(), 1_700_000_000);
+    assert_eq!(elastic.deprecations(&key()).await.unwrap(), Asked::NotAvailable);
+    assert!(elastic.snapshots(&key()).await.is_err(), "an error is no absence");
+    let seen = seen.lock().unwrap();
+    assert!(seen[0].line.starts_with("GET /_migration/deprecations "), "{}", seen[0].line);
+    assert!(seen[1].line.starts_with("GET /_snapshot/_all/_all?ignore_unavailable=true&"), "{}", seen[1].line);
+    assert_eq!(seen[1].line.split(' ').count(), 3, "one line: {}", seen[1].line);
 }
 
 #[tokio::test]
