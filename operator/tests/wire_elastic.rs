@@ -440,7 +440,8 @@ async fn restarts_are_announced_and_taken_back_and_a_build_without_that_is_told_
 
 #[tokio::test]
 async fn before_an_upgrade_deprecations_and_snapshots_are_asked_for() {
-    let critical = json!({"level": "critical", "message": "an old analyzer", "url": "https://x", "details": "y"});
+    let critical =
+        json!({"level": "critical", "message": "an old analyzer", "url": "https://x", "details": "y"});
     let snapshot = json!({"state": "SUCCESS", "indices": ["messages.p000.g1"], "end_time_in_millis": 1_700_000_000_000_i64});
     let missing = json!({"error": "no handler found for uri [/_migration/deprecations] and method [GET]", "status": 400});
     let (elastic, seen) = server(vec![
@@ -458,7 +459,11 @@ async fn before_an_upgrade_deprecations_and_snapshots_are_asked_for() {
     assert!(elastic.snapshots(&key()).await.is_err(), "an error is no absence");
     let seen = seen.lock().unwrap();
     assert!(seen[0].line.starts_with("GET /_migration/deprecations "), "{}", seen[0].line);
-    assert!(seen[1].line.starts_with("GET /_snapshot/_all/_all?ignore_unavailable=true&"), "{}", seen[1].line);
+    assert!(
+        seen[1].line.starts_with("GET /_snapshot/_all/_all?ignore_unavailable=true&"),
+        "{}",
+        seen[1].line
+    );
     assert_eq!(seen[1].line.split(' ').count(), 3, "one line: {}", seen[1].line);
 }
 

@@ -11,12 +11,13 @@ use searchcell_core::names::{ClusterKey, LABEL_CELL, LABEL_CLUSTER, LABEL_REVISI
 use searchcell_core::plan;
 use searchcell_core::snapshot::{CellObjects, CellSnapshot, Reading, ShardCopy, ShardState, label};
 use searchcell_core::step::{Action, Kind as ObjectKind, Plan, Step, Target};
-use searchcell_crds::SearchCell;
+use searchcell_crds::{Operation, OperationKind, SearchCell};
 
 use crate::bugs::Bug;
 use crate::elastic::Cluster;
 use crate::objects::K;
 use crate::shards::{self, Index};
+use crate::store::api_time;
 use crate::world::World;
 
 /// A node restarts only when it does not run the template of its StatefulSet.
@@ -349,6 +350,23 @@ pub fn as_if_recorded(snapshot: &CellSnapshot, plan: &Plan) -> Option<CellSnapsh
         }
     }
     begins.then_some(snapshot)
+}
+
+/// The same for whoever asks the API server: every node is about to restart.
+pub fn with_all_recorded(world: &World, mut cell: SearchCell) -> SearchCell {
+    let nodes: Vec<String> = world.store.objects(K::Pod).map(|(name, _)| name.clone()).collect();
+    for of in cell.status.iter_mut().flat_map(|status| &mut status.clusters) {
+        let at = api_time(world.ms);
+        of.operation = Some(Operation {
+            kind: OperationKind::RestartNode,
+            zone: None,
+            nodes: nodes.clone(),
+            uids: Vec::new(),
+            message: None,
+            started_at: at,
+        });
+    }
+    cell
 }
 
 /// Deliberate bugs: more restarts than the plan has.

@@ -25,27 +25,36 @@ const FILTERS: [&str; 3] = ["exclude.", "include.", "require."];
 
 /// The first thing that speaks against another version. `highest`: that any node has joined with.
 pub(super) fn hindrance(scope: &Scope<'_>, highest: Option<EsVersion>) -> Option<Hold> {
-    let facts = scope.elastic?;
-    if highest.is_none_or(|highest| highest == scope.cell.version) || has_begun(scope, facts) {
-        return None;
-    }
+    let (version, waived) = (scope.cell.version, &scope.cell.waived);
+    let highest = highest.filter(|highest| *highest != version && !has_begun(scope))?;
     let checks: [(Waiver, Reason, Check); 4] = [
         (Waiver::NoLeftovers, Reason::NoLeftovers, leftovers),
         (Waiver::DiskFree, Reason::DiskFree, disks),
         (Waiver::RecentSnapshot, Reason::RecentSnapshot, snapshots),
         (Waiver::DeprecationsResolved, Reason::DeprecationsResolved, deprecations),
     ];
-    let looked_at = checks.into_iter().filter(|(waiver, ..)| !scope.cell.waived.contains(waiver));
-    let first = looked_at.into_iter().find_map(|(_, reason, check)| Some((reason, check(scope, facts)?)));
-    let (reason, message) = first?;
+    // Deprecations are what the next major version does not have any more.
+    let matters = |waiver: &Waiver| *waiver != Waiver::DeprecationsResolved || highest.major < version.major;
+    let mut left =
+        checks.into_iter().filter(|(waiver, ..)| matters(waiver) && !waived.contains(waiver)).peekable();
+    left.peek()?;
+    let (reason, message) = match scope.elastic {
+        Some(facts) => left.find_map(|(_, reason, check)| Some((reason, check(scope, facts)?)))?,
+        // Not even a node that runs nothing may start with it: there would be no way back for it.
+        None => (
+            Reason::Unreachable,
+            format!("the cluster cannot be read: nobody knows what speaks against {version}"),
+        ),
+    };
     Some(Hold { cluster: Some(scope.key.cluster.clone()), reason, message })
 }
 
 type Check = fn(&Scope<'_>, &ElasticFacts) -> Option<String>;
 
 /// Whether nodes have different versions, or the template of some has the new one already: what has begun comes to its end.
-fn has_begun(scope: &Scope<'_>, facts: &ElasticFacts) -> bool {
-    let versions: BTreeSet<&str> = facts.nodes.values().map(|node| node.version.as_str()).collect();
+fn has_begun(scope: &Scope<'_>) -> bool {
+    let nodes = scope.elastic.into_iter().flat_map(|facts| facts.nodes.values());
+    let versions: BTreeSet<&str> = nodes.map(|node| node.version.as_str()).collect();
     let has_image = |set: &StatefulSet| {
         let pod = set.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
         let mut containers = pod.into_iter().flat_map(|pod| &pod.containers);
@@ -140,11 +149,7 @@ fn snapshots(scope: &Scope<'_>, facts: &ElasticFacts) -> Option<String> {
     })
 }
 
-fn deprecations(scope: &Scope<'_>, facts: &ElasticFacts) -> Option<String> {
-    let versions = facts.nodes.values().filter_map(|node| node.version.parse::<EsVersion>().ok());
-    if versions.min().is_none_or(|lowest| lowest.major >= scope.cell.version.major) {
-        return None;
-    }
+fn deprecations(_: &Scope<'_>, facts: &ElasticFacts) -> Option<String> {
     match &facts.preflight.deprecations {
         Asked::Known(critical) if critical.is_empty() => None,
         Asked::Known(critical) => Some(format!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
-use searchcell_core::snapshot::{Asked, NodeDisk, Shutdown, Shutdowns};
+use searchcell_core::snapshot::{Asked, NodeDisk, Reading, Shutdown, Shutdowns};
 use searchcell_crds::Reason;
 use serde_json::json;
 
@@ -70,6 +70,27 @@ fn a_setting_needs_no_snapshot_and_so_does_a_cluster_without_indices() {
     saved(&mut world, None);
     world.edit(|cell| cell["spec"]["settings"] = json!({"indices.query.bool.max_clause_count": 7}));
     goes_on(&mut world);
+}
+
+/// A pod that runs nothing gets what is asked for whatever the health of its cluster is, but no other version.
+#[test]
+fn while_the_cluster_cannot_be_read_nothing_starts_with_another_version() {
+    let mut world = asked_for("9.5.2", "9.5.3");
+    let pod = world
+        .snapshot
+        .objects
+        .pods
+        .iter_mut()
+        .find(|pod| pod.metadata.name.as_deref().is_some_and(|name| name.starts_with("guilds-a-master")));
+    pod.unwrap().status = None;
+    world.snapshot.elastic.insert("a".to_owned(), Reading::Unavailable("no".to_owned()));
+    let (reason, message) = held(&mut world);
+    assert_eq!(reason, Reason::Unreachable, "{message}");
+    waive(&mut world, &["NoLeftovers", "DiskFree", "RecentSnapshot"]);
+    assert!(
+        world.pass().iter().any(|step| step.starts_with("template guilds-a-master")),
+        "its user answers for it"
+    );
 }
 
 #[test]
