@@ -78,9 +78,16 @@ fn another_version_waits_for_a_snapshot() {
     run("another_version_waits_for_a_snapshot", Level::Full, async |t| {
         let _operator = t.start_operator().await;
         // Each node has a folder of its own there: enough for Elasticsearch to say that it was saved.
-        let folder = "/usr/share/elasticsearch/data/snapshots";
-        let extra =
-            json!({"rollout": {"waive": ["DeprecationsResolved"]}, "settings": {"path.repo": [folder]}});
+        let folder = "/backups";
+        let mount = json!({"spec": {
+            "containers": [{"name": "elasticsearch", "volumeMounts": [{"name": "backups", "mountPath": folder}]}],
+            "volumes": [{"name": "backups", "emptyDir": {}}],
+        }});
+        let extra = json!({
+            "rollout": {"waive": ["DeprecationsResolved"]},
+            "settings": {"path.repo": [folder]},
+            "nodes": {"master": {"podTemplate": mount}, "data": {"podTemplate": mount}},
+        });
         let mut cell = created_with(t, "9.1.0", extra, 1, 1).await;
         let pods = t.pods("").await;
         let elastic = t.elastic("cell", "a");
