@@ -179,7 +179,8 @@ pub struct ZoneStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Operation {
-    /// What is done: RestartNode, RestartZone, RestartCluster, DrainNode, DrainZone or ResizeVolume.
+    /// What is done: RestartNode, RestartZone, RestartCluster, DrainNode, DrainZone, ResizeVolume, RemoveCluster or
+    /// DeleteVolumes.
     pub kind: OperationKind,
     /// Zone that it touches; absent where it touches several.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -214,6 +215,10 @@ pub enum OperationKind {
     DrainZone,
     /// Volumes grow.
     ResizeVolume,
+    /// A cluster that left spec.clusters and is empty goes. Put back, it stays.
+    RemoveCluster,
+    /// The volumes of such a cluster, whose nodes are gone, are deleted. Put back, it is a new cluster after that.
+    DeleteVolumes,
 }
 
 /// Something that the operator would do and does not do yet.

@@ -144,6 +144,8 @@ fn subject(action: &Action) -> &str {
         | Action::GrowClaim { target, .. }
         | Action::RecreateAroundPods { target, .. }
         | Action::RestartNode { target }
+        | Action::RemoveWorkload { target, .. }
+        | Action::RemoveVolume { target }
         | Action::Delete { target } => &target.name,
         Action::CreateIndex { name, .. } | Action::DeleteIndex { name, .. } => name,
         Action::PutMapping { indices, .. } | Action::PutIndexSettings { indices, .. } => {
@@ -254,6 +256,8 @@ pub(crate) async fn common<K: KubeApi, E: SearchApi>(
         | Action::RemoveFinalizer
         | Action::Bootstrap(_)
         | Action::Secure(_)
+        | Action::RemoveWorkload { .. }
+        | Action::RemoveVolume { .. }
         | Action::ReloadKeystore(_) => {
             return Err(StepError::Misplanned("a step does not belong to this kind of object"));
         }

@@ -73,6 +73,8 @@ pub trait KubeApi: Send + Sync {
     async fn search_cell_live(&self, namespace: &str, name: &str) -> Result<Option<SearchCell>, KubeError>;
     /// Clusters of all cells whose nodes restart, from the API server itself.
     async fn disruptions_live(&self) -> Result<Vec<Disruption>, KubeError>;
+    /// All placements of a namespace, from the API server itself.
+    async fn placements_live(&self, namespace: &str) -> Result<Vec<IndexPlacement>, KubeError>;
     /// The volume claims of a cluster, from the API server itself.
     async fn claims_live(&self, cluster: &ClusterKey) -> Result<Vec<PersistentVolumeClaim>, KubeError>;
 

@@ -263,6 +263,20 @@ pub enum Action {
         /// The object.
         target: Target,
     },
+    /// Deletes a workload of a cluster that left the spec. Before it does, the cell, the placements and, if `asks`, Elasticsearch are
+    /// asked *live*: it refuses (with a conflict) when the cluster is asked for again, or has anything to lose.
+    RemoveWorkload {
+        /// The workload.
+        target: Target,
+        /// Whether Elasticsearch has to say that it is empty; else the cluster was, and has lost nodes by now.
+        asks: bool,
+    },
+    /// Deletes a volume of such a cluster. Before it does, status and pods are read *live*: it refuses (with a conflict) when its
+    /// deletion is not recorded, or nodes are there.
+    RemoveVolume {
+        /// The claim.
+        target: Target,
+    },
     /// Makes keys, certificates, passwords or hashes, and writes them into a Secret. Before it does, the live Secrets
     /// that the order rests on are read: it refuses (with a conflict) when they are not as observed.
     Secure(Box<Order>),
@@ -321,6 +335,8 @@ impl Action {
             Action::ClearVotingExclusions => "ClearVotingExclusions",
             Action::RestartNode { .. } => "RestartNode",
             Action::Delete { .. } => "Delete",
+            Action::RemoveWorkload { .. } => "RemoveWorkload",
+            Action::RemoveVolume { .. } => "RemoveVolume",
             Action::Secure(order) => order.step_name(),
             Action::ReloadKeystore(_) => "ReloadKeystore",
             Action::PutSettings(_) => "PutSettings",

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
 use searchcell_core::names::{ANNOTATION_CLUSTER_UUID, ClusterKey};
-use searchcell_core::plan::Disruption;
+use searchcell_core::plan::{self, Disruption};
 use searchcell_core::snapshot::{CellSnapshot, annotation};
 use searchcell_core::step::{Absence, Action, Object, Step, Target};
 use searchcell_crds::SearchCell;
@@ -70,6 +70,20 @@ impl<K: KubeApi, E: SearchApi> Perform for CellSteps<'_, K, E> {
                 self.take_place(&key).await?;
                 common(kube.as_ref(), elastic.as_ref(), reader, &owner, step).await?;
             }
+            Action::RemoveWorkload { target, asks } => {
+                let cluster = step.cluster.as_deref().ok_or(StepError::Misplanned("no cluster is named"))?;
+                let key = ClusterKey::new(owner.namespace, owner.cell, cluster);
+                self.may_remove(&key, &owner, *asks).await?;
+                let result = kube.delete(owner.namespace, target).await;
+                reader.changed(&key).await;
+                result?;
+            }
+            Action::RemoveVolume { target } => {
+                let cluster = step.cluster.as_deref().ok_or(StepError::Misplanned("no cluster is named"))?;
+                let key = ClusterKey::new(owner.namespace, owner.cell, cluster);
+                self.may_delete_volumes(&key, &owner).await?;
+                kube.delete(owner.namespace, target).await?;
+            }
             _ => common(kube.as_ref(), elastic.as_ref(), reader, &owner, step).await?,
         }
         Ok(())
@@ -92,6 +106,50 @@ impl<'a, K: KubeApi, E: SearchApi> CellSteps<'a, K, E> {
             return Ok(());
         }
         Err(KubeError::Conflict(format!("status does not record any more that {node} restarts")).into())
+    }
+
+    /// Before a workload of a cluster goes that left the spec: asks the API server itself whether it is still to go and no placement
+    /// has come to have indices there, and Elasticsearch whether it is empty.
+    async fn may_remove(&self, key: &ClusterKey, owner: &Owner<'_>, asks: bool) -> Result<(), StepError> {
+        let Engine { kube, elastic, leadership, .. } = self.engine;
+        let conflict = |why: String| StepError::from(KubeError::Conflict(why));
+        let cell = kube.search_cell_live(owner.namespace, owner.cell).await?;
+        let cell = cell.filter(|cell| cell.metadata.uid.as_deref() == Some(owner.uid));
+        let cell = cell.ok_or_else(|| conflict("the cell is gone".to_owned()))?;
+        plan::may_remove(&cell, &key.cluster).map_err(|why| conflict(why.to_owned()))?;
+        let placements = kube.placements_live(owner.namespace).await?;
+        if let Some(placement) = plan::placed_on(&placements, key).first() {
+            return Err(conflict(format!("placement {placement} has indices in cluster {}", key.cluster)));
+        }
+        if asks {
+            let uuid = elastic.summary(key).await?.uuid;
+            let known = self.snapshot.elastic(&key.cluster).and_then(|facts| facts.uuid.clone());
+            if uuid.is_none() || uuid != known {
+                return Err(conflict(format!("cluster {} is another one by now", key.cluster)));
+            }
+            let indices = elastic.details(key).await?.indices;
+            if let Some(index) = plan::kept_indices(indices.keys()).first() {
+                return Err(conflict(format!("cluster {} has index {index} by now", key.cluster)));
+            }
+        }
+        // The answers took time.
+        if leadership.holds() { Ok(()) } else { Err(StepError::NotLeading) }
+    }
+
+    /// Before a volume of such a cluster goes: asks the API server itself whether that is recorded, and no node is there.
+    async fn may_delete_volumes(&self, key: &ClusterKey, owner: &Owner<'_>) -> Result<(), StepError> {
+        let Engine { kube, leadership, .. } = self.engine;
+        let conflict = |why: &str| StepError::from(KubeError::Conflict(why.to_owned()));
+        let live = self.live.get_or_try_init(|| kube.search_cell_live(owner.namespace, owner.cell)).await?;
+        let cell = live.iter().find(|cell| cell.metadata.uid.as_deref() == Some(owner.uid));
+        if !cell.is_some_and(|cell| plan::may_delete_volumes(cell, &key.cluster)) {
+            return Err(conflict("status does not record that the volumes go"));
+        }
+        let pods = kube.pods_live(owner.namespace, &key.selector(None, None)).await?;
+        if !pods.is_empty() {
+            return Err(conflict("nodes of the cluster are there"));
+        }
+        if leadership.holds() { Ok(()) } else { Err(StepError::NotLeading) }
     }
 
     /// Before the first node of a cluster goes: asks the API server itself which others have recorded a restart. It is

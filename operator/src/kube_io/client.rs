@@ -272,6 +272,10 @@ impl KubeApi for KubeIo {
         Ok(all)
     }
 
+    async fn placements_live(&self, namespace: &str) -> Result<Vec<IndexPlacement>, KubeError> {
+        self.count("list", requests::placements(&self.client, namespace).await)
+    }
+
     async fn claims_live(&self, cluster: &ClusterKey) -> Result<Vec<PersistentVolumeClaim>, KubeError> {
         let selector = selector_text(&cluster.selector(None, None));
         self.count("list", requests::list(&self.client, &cluster.namespace, &selector).await)

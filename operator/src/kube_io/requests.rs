@@ -12,7 +12,7 @@ use kube::{Api, Client, Resource};
 use searchcell_core::names::FIELD_MANAGER;
 use searchcell_core::snapshot::is_owned_by;
 use searchcell_core::step::Target;
-use searchcell_crds::SearchCell;
+use searchcell_crds::{IndexPlacement, SearchCell};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -160,6 +160,17 @@ pub async fn cells(client: &Client, namespace: Option<&str>) -> Result<Vec<Searc
     };
     let all = call(api.list(&ListParams::default())).await?.items;
     Ok(all.into_iter().filter_map(Tolerant::readable).collect())
+}
+
+/// All placements of a namespace. One that cannot be read is an error: nobody knows what it has.
+pub async fn placements(client: &Client, namespace: &str) -> Result<Vec<IndexPlacement>, KubeError> {
+    let api: Api<Tolerant<IndexPlacement>> = Api::namespaced(client.clone(), namespace);
+    let all = call(api.list(&ListParams::default())).await?.items;
+    let readable = |of: Tolerant<IndexPlacement>| {
+        let name = of.meta().name.clone().unwrap_or_default();
+        of.readable().ok_or_else(|| KubeError::Refused(format!("IndexPlacement {name} cannot be read")))
+    };
+    all.into_iter().map(readable).collect()
 }
 
 /// POST; a taken name is looked at: ours or somebody else's.

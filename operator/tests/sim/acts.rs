@@ -239,6 +239,7 @@ pub fn perform(world: &mut World, act: &Act) -> bool {
         }
         Act::AnnotateClaims => annotate(world),
         Act::WipeStatus => {
+            world.history.wiped = Some(ms);
             world.store.update::<SearchCell>("user", CELL, |cell| cell.status = None);
         }
         Act::DeleteTable(collection) => world.store.delete(ms, K::ConfigMap, &routing_table(collection)),

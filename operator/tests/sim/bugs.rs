@@ -2,7 +2,7 @@
 
 use crate::invariants as inv;
 use crate::scenario::Kind;
-use crate::{backups, keystore, placed, rolling, scaling, secure, settled, tenants};
+use crate::{backups, keystore, placed, removal, rolling, scaling, secure, settled, tenants};
 
 /// The bugs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,11 +111,17 @@ pub enum Bug {
     NothingIsSaved,
     /// Nodes restart in the pass that decides it, before status says so.
     RestartsUnrecorded,
+    /// A cluster that left the spec is taken for empty.
+    IndicesOverlooked,
+    /// Volumes of a removed cluster go as soon as its nodes have gone, before status says so.
+    VolumesUnrecorded,
+    /// The UUID of a removed cluster stays in status when its volumes go.
+    UuidOutlives,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
 pub const TABLE: &[(Bug, Kind, &[&str])] = &[
-    (Bug::RemovesClusters, Kind::Removal, &[inv::REMOVAL_WAITS]),
+    (Bug::RemovesClusters, Kind::Removal, &[inv::REMOVAL_WAITS, removal::RECORDED]),
     (
         Bug::UnavailableIsEmpty,
         Kind::Faults,
@@ -172,4 +178,7 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::TalesStay, Kind::Rolling, &[rolling::NOTHING_LEFT, rolling::ROLLED]),
     (Bug::NothingIsSaved, Kind::Rolling, &[backups::SAVED_FIRST]),
     (Bug::RestartsUnrecorded, Kind::Rolling, &[rolling::RECORDED]),
+    (Bug::IndicesOverlooked, Kind::Removal, &[removal::GOES_EMPTY]),
+    (Bug::VolumesUnrecorded, Kind::Removal, &[removal::RECORDED]),
+    (Bug::UuidOutlives, Kind::Removal, &[settled::CONVERGES]),
 ];

@@ -17,6 +17,7 @@ use crate::backups;
 use crate::calls::Pass;
 use crate::objects::{K, Obj};
 use crate::placed::{self, LastTable};
+use crate::removal;
 use crate::rolling;
 use crate::scaling;
 use crate::store::NAMESPACE;
@@ -78,6 +79,8 @@ pub struct History {
     recorded: BTreeMap<(String, String), String>,
     specs: BTreeMap<String, Vec<(u64, Arc<SearchCell>)>>,
     placed: BTreeMap<(String, String), u64>,
+    /// When somebody has taken the status of the cell away.
+    pub wiped: Option<u64>,
     masterless: BTreeMap<String, u64>,
     /// The table that was published last, by object.
     pub tables: BTreeMap<String, LastTable>,
@@ -295,6 +298,9 @@ fn guards_one_node(spec: &SearchCellSpec, budget: &str) -> bool {
 fn claim_deleted(world: &mut World, claim: &PersistentVolumeClaim) {
     let meta = &claim.metadata;
     let (cell, cluster) = cell_and_cluster(meta);
+    if removal::on_volume_deleted(world, &cell, &cluster) {
+        return;
+    }
     let deletes = |cell: &Arc<SearchCell>| cell.spec.deletion_policy == DeletionPolicy::Delete;
     let stays = |cell: &Arc<SearchCell>| {
         cell.metadata.deletion_timestamp.is_none() && cell.spec.clusters.iter().any(|c| c.name == cluster)
@@ -366,6 +372,7 @@ fn workload_deleted(world: &mut World, meta: &ObjectMeta) {
         return;
     }
     let since = world.history.placed.get(&(cell.clone(), cluster.clone())).copied();
+    removal::on_workload_deleted(world, &cell, &cluster);
     if since.is_some_and(|since| since + LAG_MS < world.ms) {
         world.violated(
             REMOVAL_WAITS,

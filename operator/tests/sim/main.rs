@@ -26,6 +26,7 @@ mod mutants;
 mod objects;
 mod placed;
 mod pressure;
+mod removal;
 mod rng;
 mod rolling;
 mod scaling;

@@ -22,7 +22,7 @@ use searchcell_crds::{
 use searchcell_operator::decide::Decide;
 
 use crate::bugs::Bug;
-use crate::{backups, keystore, rolling, scaling, secure, tenants};
+use crate::{backups, keystore, removal, rolling, scaling, secure, tenants};
 
 /// The core with a bug.
 pub struct Mutant(pub Bug);
@@ -98,6 +98,9 @@ impl Decide for Mutant {
         if self.is(Bug::NobodyIsMissing) {
             rolling::all_ready(&mut snapshot);
         }
+        if self.is(Bug::IndicesOverlooked) {
+            removal::overlook(&mut snapshot);
+        }
         let mut plan = plan::plan_cell(&cell, &snapshot, now);
         let is_map = |target: &Target| target.kind == ObjectKind::ConfigMap;
         match self.0 {
@@ -132,6 +135,14 @@ impl Decide for Mutant {
             }
             Bug::RestartsTogether | Bug::RestartsUpdated => {
                 rolling::restart_more(&cell, &snapshot, &mut plan, self.0);
+            }
+            Bug::IndicesOverlooked => removal::unasked(&mut plan),
+            Bug::VolumesUnrecorded => {
+                for claim in removal::claims_of_removed(&snapshot) {
+                    let of = label(&claim.metadata, LABEL_CLUSTER).unwrap_or_default();
+                    let target = target(ObjectKind::PersistentVolumeClaim, &claim.metadata);
+                    plan.steps.push(step(of, Action::Delete { target }));
+                }
             }
             Bug::DrainIsForgotten => scaling::forget(&mut plan),
             Bug::VotesStayTaken => {
@@ -290,6 +301,7 @@ impl Decide for Mutant {
                     }
                 }
             }
+            Bug::UuidOutlives => removal::remember(snapshot, &mut status),
             _ => {}
         }
         status

@@ -323,13 +323,25 @@ impl<'a> Story<'a> {
     fn removal(&mut self) {
         self.faults(0, 2);
         let at = self.rng.range(60, 320);
+        match self.rng.below(5) {
+            // Nothing ever lands there.
+            0 | 1 => self.edit(1, Edit::CloseCluster("b".to_owned())),
+            // It is emptied, if the indices go with the placement.
+            2 | 3 => {
+                let gone = at + self.rng.range(0, 200);
+                self.at(gone, Act::DeletePlacement("messages".to_owned()));
+            }
+            _ => {}
+        }
         self.edit(at, Edit::RemoveCluster("b".to_owned()));
-        if self.rng.chance(50) {
-            let policy = if self.rng.chance(50) { DeletionPolicy::Delete } else { DeletionPolicy::Retain };
+        if self.rng.chance(60) {
+            let policy = if self.rng.chance(70) { DeletionPolicy::Delete } else { DeletionPolicy::Retain };
             self.edit(at.saturating_sub(20), Edit::Policy(policy));
         }
-        let back = at + self.rng.range(120, 260);
-        self.edit(back, Edit::AddCluster("b".to_owned()));
+        if self.rng.chance(70) {
+            let back = at + self.rng.range(20, 400);
+            self.edit(back, Edit::AddCluster("b".to_owned()));
+        }
     }
 
     fn recreation(&mut self) {

@@ -19,6 +19,7 @@ use crate::acts::CELL;
 use crate::elastic::Cluster;
 use crate::keystore;
 use crate::objects::K;
+use crate::removal;
 use crate::rolling;
 use crate::scaling;
 use crate::scenario::Expect;
@@ -169,6 +170,11 @@ fn cell_is_whole(world: &World, cell: &SearchCell) -> Unsettled {
         && let Some(who) = keystore::unloaded(world)
     {
         return Some((keystore::LOADED, who));
+    }
+    match removal::unsettled(world, cell) {
+        Err(unsettled) => return Some(unsettled),
+        Ok(true) => return held(cell),
+        Ok(false) => {}
     }
     let status = cell.status.as_ref()?;
     clear(CELL, cell.metadata.generation, status.observed_generation, &status.conditions)

@@ -238,6 +238,13 @@ impl KubeApi for SimKube {
         Ok(read.await?)
     }
 
+    async fn placements_live(&self, _namespace: &str) -> Result<Vec<IndexPlacement>, KubeError> {
+        let read = self
+            .line
+            .call(Peer::ApiServer, false, |world| world.store.all::<IndexPlacement>().cloned().collect());
+        Ok(read.await?)
+    }
+
     async fn claims_live(&self, cluster: &ClusterKey) -> Result<Vec<PersistentVolumeClaim>, KubeError> {
         let ours = |claim: &PersistentVolumeClaim| {
             label(&claim.metadata, LABEL_CELL) == Some(&cluster.cell)

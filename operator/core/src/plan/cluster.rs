@@ -1,9 +1,9 @@
 //! Plans one cluster: its identity first, then its objects, its nodes, its settings. Pure.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
-use searchcell_crds::Reason;
+use searchcell_crds::{OperationKind, Reason};
 
-use super::{Draft, Turn, drain, roll, settings, workloads};
+use super::{Draft, Turn, drain, leave, roll, settings, workloads};
 use crate::build;
 use crate::domain::ValidCell;
 use crate::drift::{self, Live};
@@ -24,6 +24,14 @@ pub(super) fn plan_cluster(
     turn: Turn<'_>,
     draft: &mut Draft,
 ) {
+    let under_way = leave::recorded(&snapshot.cell, &key.cluster);
+    if let Some(recorded) = under_way.filter(|of| of.kind == OperationKind::DeleteVolumes) {
+        return leave::delete_volumes(key, objects, recorded, draft);
+    }
+    if under_way.is_some_and(leave::is_removal) {
+        // It was put back before its volumes went.
+        draft.operation = Some(None);
+    }
     // Volumes on their way out belong to a former cluster of this name; new nodes must not come up on them.
     let is_going = |claim: &&PersistentVolumeClaim| claim.metadata.deletion_timestamp.is_some();
     if objects.stateful_sets.is_empty()
@@ -86,9 +94,7 @@ pub(super) fn plan_cluster(
     }
     prune(cell, key, objects, draft);
     let restarts = snapshot.restarts_nodes && matches!(identity, Identity::Known(_));
-    let status = snapshot.cell.status.as_ref();
-    let recorded = status.and_then(|status| status.clusters.iter().find(|of| of.name == key.cluster));
-    let recorded = recorded.and_then(|status| status.operation.as_ref());
+    let recorded = under_way.filter(|of| !leave::is_removal(of));
     let scope = roll::Scope { cell, key, objects, elastic, recorded, order: turn.order, now: turn.now };
     if restarts {
         // Whatever is held from now on: what has begun comes to its end.

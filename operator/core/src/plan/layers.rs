@@ -1,6 +1,7 @@
 //! For each layer and cluster: from where certificates come, whom nodes trust, and what is proved of it. Pure.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use searchcell_crds::Reason;
 
 use super::security::{Scope, Upkeep, served};
@@ -171,17 +172,32 @@ fn clients_know(scope: &Scope<'_>, trust: &[CertificateFacts], upkeep: &mut Upke
     Ok(())
 }
 
-/// Whom nodes of these clusters have been told to trust.
+/// Whom nodes of these clusters, those that are there, have been told to trust.
 fn known(scope: &Scope<'_>, layer: Layer, clusters: &[&Cluster]) -> Vec<CertificateFacts> {
     let mut known: Vec<CertificateFacts> = Vec::new();
-    for secret in clusters.iter().flat_map(|cluster| secrets_of(scope, cluster)) {
-        for certificate in secret.1.certificates(layer.trust_file()) {
+    let secrets = clusters.iter().flat_map(|cluster| {
+        let there = move |workload: &Workload| is_there(&cluster.1, workload);
+        secrets_of(scope, cluster).filter(move |(workload, _)| there(workload))
+    });
+    for (_, secret) in secrets {
+        for certificate in secret.certificates(layer.trust_file()) {
             if certificate.not_after > scope.now && !is_in(certificate, &known) {
                 known.push(certificate.clone());
             }
         }
     }
     known
+}
+
+/// Whether a workload has, or is about to have, nodes. What one has left that went long ago may be of authorities that nobody
+/// trusts any more.
+fn is_there(objects: &CellObjects, workload: &Workload) -> bool {
+    let is_it = |meta: &ObjectMeta| meta.name.as_deref() == Some(workload.name.as_str());
+    let prefix = format!("{}-", workload.name);
+    let is_of_it = |name: &String| name.starts_with(&prefix);
+    objects.stateful_sets.iter().any(|set| is_it(&set.metadata))
+        || objects.deployments.iter().any(|of| is_it(&of.metadata))
+        || objects.pods.iter().any(|pod| pod.metadata.name.as_ref().is_some_and(is_of_it))
 }
 
 /// The workloads of a cluster that have a Secret of certificates.

@@ -2,14 +2,15 @@
 //! again. Pure and infallible.
 //!
 //! `security` (with `layers` and `certificates`) plans certificates and users, `keystore` keystores, `cluster` one
-//! cluster of the spec, `workloads` its nodes, `volumes` what they write to, `settings` its cluster settings, `removal` what
-//! is to go: clusters that left the spec, and whole cells.
+//! cluster of the spec, `workloads` its nodes, `volumes` what they write to, `settings` its cluster settings, `leave` clusters that
+//! left the spec, `removal` whole cells that go.
 
 mod certificates;
 mod cluster;
 mod drain;
 mod keystore;
 mod layers;
+mod leave;
 mod preflight;
 mod removal;
 mod roll;
@@ -25,6 +26,8 @@ use jiff::Timestamp;
 use searchcell_crds::{Operation, Reason};
 
 pub use drain::{ALLOCATION_EXCLUDE, is_drain};
+pub(crate) use leave::is_there;
+pub use leave::{is_removal, kept_indices, may_delete_volumes, may_remove, placed_on};
 pub use removal::{has_workloads, plan_deletion};
 pub(crate) use roll::is_restart;
 pub use roll::{ALLOCATION_ENABLE, Disruption, outdated, rolls};
@@ -112,10 +115,13 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
         plan.holds.extend(draft.holds);
         plan.operations.extend(draft.operation.map(|operation| (cluster.name.clone(), operation)));
     }
-    let mut draft = Draft::default();
-    removal::plan_removed_clusters(cell, snapshot, &mut draft);
-    plan.steps.extend(draft.steps);
-    plan.holds.extend(draft.holds);
+    for name in leave::leaving(cell, snapshot) {
+        let mut draft = Draft::default();
+        leave::plan_leaving(cell, &cell.key(&name), snapshot, now, &mut draft);
+        plan.steps.extend(draft.steps);
+        plan.holds.extend(draft.holds);
+        plan.operations.extend(draft.operation.map(|operation| (name, operation)));
+    }
     plan.holds.append(&mut upkeep.holds);
     plan.steps.append(&mut upkeep.later);
 

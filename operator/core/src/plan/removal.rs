@@ -1,15 +1,13 @@
-//! Plans what is to go: cells that are being deleted. Clusters that left the spec are held. Never asks Elasticsearch
-//! for anything. Pure.
+//! Plans what is to go with a cell that is being deleted. Never asks Elasticsearch for anything. Pure.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use searchcell_crds::{DeletionPolicy, Reason};
+use searchcell_crds::DeletionPolicy;
 
 use super::cluster::recorded_in_status;
 use super::{Draft, WAKE_WHILE_BUSY, has_finalizer};
-use crate::domain::ValidCell;
 use crate::drift;
 use crate::names::{ANNOTATION_CLUSTER_UUID, ClusterKey, LABEL_CLUSTER};
 use crate::snapshot::{CellObjects, CellSnapshot, annotation, is_owned_by, label};
@@ -18,23 +16,6 @@ use crate::step::{Action, Kind, Plan, Step, Target};
 /// How long a deletion waits for nodes to stop before their volumes are deleted anyway. Kubernetes keeps a volume
 /// that is still mounted until its pod is gone.
 pub const PATIENCE: Duration = Duration::from_secs(300);
-
-/// Clusters that are no longer in the spec: nothing of them is touched.
-pub(super) fn plan_removed_clusters(cell: &ValidCell, snapshot: &CellSnapshot, draft: &mut Draft) {
-    for name in snapshot.objects.cluster_names() {
-        if cell.clusters.iter().any(|cluster| cluster.name == name) || !has_workloads(snapshot, &name) {
-            continue;
-        }
-        draft.hold(
-            &name,
-            Reason::NotSupportedYet,
-            format!(
-                "cluster {name} is not in spec.clusters any more and goes on as it is: taking a cluster away comes with a later \
-                 version of the operator; put it back"
-            ),
-        );
-    }
-}
 
 /// True while nodes of a cluster are there that this cell owns. Volumes that were retained are no cluster.
 pub fn has_workloads(snapshot: &CellSnapshot, cluster: &str) -> bool {
@@ -89,7 +70,7 @@ pub fn plan_deletion(snapshot: &CellSnapshot, now: Timestamp) -> Plan {
 }
 
 /// A volume that stays must say whose it is, also when the cluster goes right after it formed.
-fn retain_identity(
+pub(super) fn retain_identity(
     key: &ClusterKey,
     objects: &CellObjects,
     recorded: Option<&str>,
@@ -132,7 +113,7 @@ fn is_within_patience(meta: &ObjectMeta, now: Timestamp) -> bool {
 
 /// Everything of a cluster but its volumes, the pods that Kubernetes takes away itself, and its NetworkPolicy: that goes
 /// with the cell, so that nodes are not open to everybody while they stop.
-fn workload_targets(objects: &CellObjects, owner_uid: &str) -> Vec<Target> {
+pub(super) fn workload_targets(objects: &CellObjects, owner_uid: &str) -> Vec<Target> {
     let mut targets = Vec::new();
     let mut add = |kind: Kind, meta: &ObjectMeta| {
         if is_owned_by(meta, owner_uid) && meta.deletion_timestamp.is_none() {
@@ -155,6 +136,6 @@ fn claim_targets(objects: &CellObjects) -> Vec<Target> {
         .collect()
 }
 
-fn text(value: &Option<String>) -> &str {
+pub(super) fn text(value: &Option<String>) -> &str {
     value.as_deref().unwrap_or_default()
 }

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use searchcell_crds::conditions::{DEGRADED, READY};
 use searchcell_crds::{
-    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Reason, SearchCellStatus, SecurityMode,
+    ClusterPhase, ClusterStatus, Hold as StatusHold, NodeCounts, Operation, OperationKind, Reason,
+    SearchCellStatus, SecurityMode,
 };
 
 use super::rollout::rollout;
@@ -17,7 +18,7 @@ use crate::domain::{EsVersion, ValidCell};
 use crate::identity::{Identity, identity};
 use crate::names::ClusterKey;
 use crate::placement::{Copies, verify};
-use crate::plan::{has_workloads, is_drain, rolls};
+use crate::plan::{is_drain, is_removal, is_there, rolls};
 use crate::security::keystore::resolve;
 use crate::snapshot::{CellSnapshot, ElasticFacts, Reading, is_ready};
 use crate::step::{Outcome, Plan};
@@ -40,21 +41,33 @@ pub fn cell_status(
     let in_spec: Vec<&str> =
         valid.iter().flat_map(|cell| &cell.clusters).map(|cluster| cluster.name.as_str()).collect();
     // With an invalid spec, and for a cluster that left it, what was there before goes on being reported.
-    let others = (previous.clusters.iter().map(|status| status.name.as_str()))
-        .filter(|name| !in_spec.contains(name))
-        .filter(|name| valid.is_err() || has_workloads(snapshot, name));
+    let is_reported = |name: &&str| {
+        let operation = plan.operations.get(*name);
+        valid.is_err() || is_there(snapshot, name) || operation.is_some_and(|of| of.is_some())
+    };
+    let before = previous.clusters.iter().map(|status| status.name.clone());
+    let mut others: BTreeSet<String> = before.collect();
+    if valid.is_ok() {
+        // Also when status was lost.
+        others.extend(snapshot.objects.cluster_names());
+    }
+    let others = others.iter().map(String::as_str).filter(|name| !in_spec.contains(name)).filter(is_reported);
     let reports: Vec<Report> = (in_spec.iter().map(|name| (*name, valid.ok())))
         .chain(others.map(|name| (name, None)))
         .map(|(name, cell)| Report::new(snapshot, cell, &key_of(snapshot, name), &previous, plan, now))
         .collect();
 
+    // One that is to go is missed by nobody.
+    let is_asked_for = |name: &String| snapshot.cell.spec.clusters.iter().any(|of| of.name == *name);
+    let stays = |of: &&Report| of.status.phase != ClusterPhase::Deleting || is_asked_for(&of.status.name);
+    let stay: Vec<&Report> = reports.iter().filter(stays).collect();
     let mut conditions = Conditions::new(generation, now);
     if is_deleting {
         conditions.set(READY, false, Reason::Deleting, "the cell is being deleted");
     } else {
-        ready(&mut conditions, &reports, valid);
+        ready(&mut conditions, &stay, valid);
     }
-    degraded(&mut conditions, &reports);
+    degraded(&mut conditions, &stay);
     let under_way = if is_deleting {
         Some((Reason::Deleting, "what belongs to the cell goes as spec.deletionPolicy says".to_owned()))
     } else {
@@ -62,7 +75,7 @@ pub fn cell_status(
     };
     conditions.progress(valid.err().unwrap_or_default(), plan, outcomes, under_way);
 
-    let serving = reports.iter().filter(|report| report.why_not_serving.is_none()).count();
+    let serving = stay.iter().filter(|report| report.why_not_serving.is_none()).count();
     let total: i32 = reports.iter().map(|report| report.total()).sum();
     let nodes_ready: i32 = reports.iter().map(|report| report.ready()).sum();
     let clusters: Vec<&ClusterStatus> = reports.iter().map(|report| &report.status).collect();
@@ -75,7 +88,7 @@ pub fn cell_status(
         observed_generation: generation,
         conditions: conditions.finish(&previous.conditions),
         version: lowest_version(snapshot).map(|version| version.to_string()).or(previous.version),
-        clusters_ready: Some(format!("{serving}/{}", reports.len())),
+        clusters_ready: Some(format!("{serving}/{}", stay.len())),
         nodes_ready: Some(format!("{nodes_ready}/{total}")),
         rollout,
         clusters: reports.into_iter().map(|report| report.status).collect(),
@@ -122,13 +135,22 @@ impl Report {
 
         let why_not_serving = why_not_serving(key, &identity, reading, facts, now);
         let is_whole = missing_nodes.is_empty() && wanted.workloads_exist;
-        let was_settled = !matches!(before.phase, ClusterPhase::Pending | ClusterPhase::Forming);
+        let is_new =
+            matches!(before.phase, ClusterPhase::Pending | ClusterPhase::Forming | ClusterPhase::Deleting);
+        let was_settled = !is_new;
+        let goes =
+            |of: &Option<Operation>| of.as_ref().is_some_and(|of| of.kind == OperationKind::DeleteVolumes);
+        let was_going = goes(&before.operation);
         let operation = plan.operations.get(&key.cluster).cloned().unwrap_or(before.operation);
+        let is_forgotten = was_going || goes(&operation);
         let drains = operation.as_ref().is_some_and(is_drain);
         let restarting = operation.as_ref().map(|operation| operation.nodes.as_slice()).unwrap_or_default();
         let only_restarting = missing_nodes.iter().all(|node| restarting.contains(node));
         let is_behind = cell.is_some_and(|cell| snapshot.restarts_nodes && rolls(cell, key, &objects));
-        let phase = if why_not_serving.is_some() && was_settled && before.uuid.is_some() {
+        let removal = operation.as_ref().filter(|of| is_removal(of)).map(|of| of.kind);
+        let phase = if removal.is_some() {
+            ClusterPhase::Deleting
+        } else if why_not_serving.is_some() && was_settled && before.uuid.is_some() {
             ClusterPhase::Unavailable
         } else if !was_settled && (!is_whole || why_not_serving.is_some()) {
             if wanted.workloads_exist { ClusterPhase::Forming } else { ClusterPhase::Pending }
@@ -163,6 +185,8 @@ impl Report {
             });
 
         let uuid = match identity {
+            // What it was goes with its volumes: under this name another one may form.
+            _ if is_forgotten => None,
             Identity::Known(uuid) => Some(uuid),
             _ => before.uuid,
         };
@@ -287,7 +311,7 @@ fn why_not_serving(
     }
 }
 
-fn ready(conditions: &mut Conditions, reports: &[Report], valid: Result<&ValidCell, &[Problem]>) {
+fn ready(conditions: &mut Conditions, reports: &[&Report], valid: Result<&ValidCell, &[Problem]>) {
     let not_serving: Vec<&(Reason, String)> =
         reports.iter().filter_map(|report| report.why_not_serving.as_ref()).collect();
     match not_serving.first() {
@@ -334,7 +358,7 @@ fn notices(cell: &ValidCell) -> Vec<String> {
     quorum.into_iter().chain(open).collect()
 }
 
-fn degraded(conditions: &mut Conditions, reports: &[Report]) {
+fn degraded(conditions: &mut Conditions, reports: &[&Report]) {
     // A cluster that has never been whole is not degraded: it forms.
     let settled = reports.iter().filter(|report| {
         !matches!(report.status.phase, ClusterPhase::Pending | ClusterPhase::Forming | ClusterPhase::Scaling)

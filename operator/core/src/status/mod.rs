@@ -48,6 +48,7 @@ pub fn waits_for_a_person(reason: Reason) -> bool {
             | Reason::IndexTooOld
             | Reason::ReservedSetting
             | Reason::ReservedPodField
+            | Reason::NotEmpty
             | Reason::NameConflict
             | Reason::PoolConflict
             | Reason::TenantConflict

@@ -4,6 +4,7 @@
 mod announce;
 mod drain;
 mod keystore;
+mod leave;
 mod preflight;
 mod roll;
 mod rollout;
@@ -410,18 +411,6 @@ fn a_deletion_is_bounded_even_when_nodes_do_not_stop() {
     world.snapshot.cell.spec.deletion_policy = searchcell_crds::DeletionPolicy::Delete;
     world.snapshot.cell.metadata.deletion_timestamp = Some(Time("2026-11-21T11:50:00Z".parse().unwrap()));
     assert!(world.plan().steps.iter().any(|step| step.action == Action::RemoveFinalizer));
-}
-
-#[test]
-fn a_cluster_that_leaves_the_spec_is_held_and_goes_on_being_reported() {
-    let mut world = World::formed();
-    world.edit(|cell| cell["spec"]["clusters"] = json!([{"name": "b"}]));
-    let plan = world.plan();
-    assert!(plan.steps.iter().all(|step| step.cluster.as_deref() == Some("b")));
-    assert_eq!(reasons(&world), [Reason::NotSupportedYet]);
-    let status = world.status();
-    assert!(is_true(&status.conditions, "Stalled"));
-    assert_eq!(status.clusters.iter().map(|cluster| cluster.name.as_str()).collect::<Vec<_>>(), ["b", "a"]);
 }
 
 fn allowed(world: &World, name: &str) -> Option<String> {

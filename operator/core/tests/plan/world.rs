@@ -235,7 +235,9 @@ impl World {
                     resources.requests.as_mut().unwrap().insert("storage".into(), size.clone());
                 }
             }
-            Action::Delete { target } => {
+            Action::Delete { target }
+            | Action::RemoveWorkload { target, .. }
+            | Action::RemoveVolume { target } => {
                 let keep = |meta: &ObjectMeta| meta.uid.as_deref() != Some(&target.uid);
                 objects.config_maps.retain(|o| keep(&o.metadata));
                 objects.services.retain(|o| keep(&o.metadata));

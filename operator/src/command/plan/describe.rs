@@ -83,7 +83,9 @@ pub fn step(step: &Step, view: &View<'_>) -> Line {
         }
         Action::ReplaceTemplate { target, .. } => change(target, step.why.clone()),
         Action::RestartNode { target } => change(target, format!("restart: {}", step.why)),
-        Action::Delete { target } => Line::new(Verb::Delete, of_target(target), &step.why),
+        Action::Delete { target }
+        | Action::RemoveWorkload { target, .. }
+        | Action::RemoveVolume { target } => Line::new(Verb::Delete, of_target(target), &step.why),
         Action::Secure(order) => {
             let verb = if is_new(order) { Verb::Create } else { Verb::Change };
             let keys = (view.secret_keys)(order.name()).join(", ");

@@ -243,6 +243,10 @@ impl KubeApi for StageKube {
         Ok(self.real.disruptions())
     }
 
+    async fn placements_live(&self, namespace: &str) -> Result<Vec<IndexPlacement>, KubeError> {
+        Ok(self.real.placements(namespace))
+    }
+
     async fn claims_live(&self, cluster: &ClusterKey) -> Result<Vec<PersistentVolumeClaim>, KubeError> {
         let objects = self.real.cell_objects(&cluster.namespace, &cluster.cell);
         Ok(objects.of_cluster(&cluster.cluster).claims)

@@ -143,6 +143,8 @@ fn doing(operation: &Operation, now: Timestamp) -> String {
         OperationKind::DrainNode => "is emptied, to be removed",
         OperationKind::DrainZone => "are emptied, to be removed",
         OperationKind::ResizeVolume => "gets a larger volume",
+        OperationKind::RemoveCluster => "go with their cluster, which is empty and has left the spec",
+        OperationKind::DeleteVolumes => "are gone, and their volumes are being deleted",
     };
     let why = operation.message.as_ref().map(|why| format!("; no more than that: {why}")).unwrap_or_default();
     format!("{} {what}{zone}, since {}{why}", operation.nodes.join(", "), ago(operation.started_at.0, now))
