@@ -23,6 +23,7 @@ mod placements_at_rest;
 mod placements_meddled;
 mod plan;
 mod refusals;
+mod removal;
 mod rest;
 mod rights;
 mod rolling;
