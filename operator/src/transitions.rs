@@ -63,6 +63,8 @@ fn of_steps(plan: &Plan, outcomes: &[Outcome]) -> Vec<Note> {
             Action::Bootstrap(_) => "Bootstrapping",
             Action::Scale { .. } => "Scaled",
             Action::RestartNode { .. } => "NodeRestarted",
+            Action::RemoveWorkload { .. } => "WorkloadRemoved",
+            Action::RemoveVolume { .. } => "VolumeDeleted",
             Action::PutMapping { .. } => "MappingsChanged",
             Action::PutIndexSettings { .. } => "IndexSettingsChanged",
             Action::DeleteIndex { .. } => "IndexDeleted",
