@@ -8,7 +8,9 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use searchcell_crds::{DeletionPolicy, IndexPlacement, Operation, OperationKind, Reason, SearchCell};
+use searchcell_crds::{
+    ClusterPhase, DeletionPolicy, IndexPlacement, Operation, OperationKind, Reason, SearchCell,
+};
 
 use super::Draft;
 use super::removal::{has_workloads, retain_identity, text, workload_targets};
@@ -16,7 +18,7 @@ use crate::domain::ValidCell;
 use crate::drift;
 use crate::identity::{Identity, identity};
 use crate::names::{ClusterKey, LABEL_CLUSTER, LABEL_ROLE, Role};
-use crate::snapshot::{CellObjects, CellSnapshot, ElasticFacts, is_owned_by, label};
+use crate::snapshot::{CellObjects, CellSnapshot, ElasticFacts, is_owned_by, is_ready, label};
 use crate::status::some_of;
 use crate::step::{Action, Kind, Target};
 
@@ -148,7 +150,7 @@ fn remove(
     let nodes = nodes(objects, &cell.uid);
     let has_begun = recorded.is_some_and(|of| of.nodes.iter().any(|node| !nodes.contains(node)));
     let asks = match is_empty(cell, key, objects, snapshot) {
-        Ok(()) => true,
+        Ok(asks) => asks,
         // Those who could say so have gone: they said so before.
         Err((Reason::Unreachable, _)) if has_begun => false,
         Err((reason, message)) => return draft.hold(cluster, reason, message),
@@ -201,13 +203,13 @@ fn nodes(objects: &CellObjects, uid: &str) -> BTreeSet<String> {
     .collect()
 }
 
-/// Whether nobody loses anything when the cluster goes, as far as is known.
+/// That nobody loses anything when the cluster goes, and whether it can say so itself: one that never formed cannot.
 fn is_empty(
     cell: &ValidCell,
     key: &ClusterKey,
     objects: &CellObjects,
     snapshot: &CellSnapshot,
-) -> Result<(), (Reason, String)> {
+) -> Result<bool, (Reason, String)> {
     let cluster = key.cluster.as_str();
     let stays = |what: String| {
         format!("cluster {cluster} is not in spec.clusters any more and goes on as it is, since {what}")
@@ -222,16 +224,32 @@ fn is_empty(
     }
     let facts = snapshot.elastic(cluster).filter(|facts| facts.master.is_some());
     let Some(facts) = facts else {
+        if has_never_formed(cell, cluster, objects, snapshot) {
+            return Ok(false);
+        }
         let what = "it cannot be asked whether it is empty: bring it back to work, or put it back";
         return Err((Reason::Unreachable, stays(what.to_owned())));
     };
     is_itself(cell, key, objects, snapshot, facts).map_err(|what| (Reason::ForeignVolume, stays(what)))?;
     let kept = kept_indices(facts.indices.keys());
     if kept.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let what = format!("it has indices ({}): delete them, or put the cluster back", some_of(&kept));
     Err((Reason::NotEmpty, stays(what)))
+}
+
+/// Nobody has ever seen it formed, and none of its nodes has found a master.
+fn has_never_formed(cell: &ValidCell, cluster: &str, objects: &CellObjects, snapshot: &CellSnapshot) -> bool {
+    let recorded = super::cluster::recorded_in_status(snapshot, cluster);
+    let status =
+        snapshot.cell.status.iter().flat_map(|status| &status.clusters).find(|of| of.name == cluster);
+    let was_whole = status.is_some_and(|of| {
+        !matches!(of.phase, ClusterPhase::Pending | ClusterPhase::Forming | ClusterPhase::Deleting)
+    });
+    identity(recorded, objects, None, cell.created_at) == Identity::Unborn
+        && !was_whole
+        && !objects.pods.iter().any(is_ready)
 }
 
 /// Who answers is the cluster that was recorded.

@@ -237,6 +237,32 @@ fn a_cluster_that_cannot_be_asked_stays() {
 }
 
 #[test]
+fn a_cluster_that_never_formed_goes_without_being_asked() {
+    let mut world = World::new(cell_object());
+    clusters(&mut world, &["a", "b"]);
+    world.settle();
+    for pod in &mut world.snapshot.objects.pods {
+        pod.status = None;
+    }
+    clusters(&mut world, &["a"]);
+    let phase = world.status().clusters.into_iter().find(|of| of.name == "b").unwrap().phase;
+    assert_eq!(phase, ClusterPhase::Deleting);
+    world.snapshot.cell.status = Some(world.status());
+    later(&mut world, 60);
+    let asks = world.plan().steps.into_iter().filter_map(|step| match step.action {
+        Action::RemoveWorkload { asks, .. } => Some(asks),
+        _ => None,
+    });
+    assert_eq!(asks.collect::<Vec<_>>(), [false; 7]);
+    // One whose nodes have found a master may hold something.
+    let mut world = World::new(cell_object());
+    clusters(&mut world, &["a", "b"]);
+    world.settle();
+    clusters(&mut world, &["a"]);
+    assert_eq!((hold(&world).unwrap().0, operation(&world)), (Reason::Unreachable, None));
+}
+
+#[test]
 fn a_cluster_that_has_lost_nodes_by_our_own_hand_goes_on_without_being_asked() {
     let mut world = leaving();
     world.settle();
