@@ -268,7 +268,7 @@ pub enum Action {
     RemoveWorkload {
         /// The workload.
         target: Target,
-        /// Whether Elasticsearch has to say that it is empty; else the cluster was and has lost nodes by now, or never formed.
+        /// Whether Elasticsearch has to say that it is empty; else it has just said so, has lost nodes since, or has never formed.
         asks: bool,
     },
     /// Deletes a volume of such a cluster. Before it does, status and pods are read *live*: it refuses (with a conflict) when its

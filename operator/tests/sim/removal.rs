@@ -98,14 +98,16 @@ pub fn unsettled(world: &World, cell: &SearchCell) -> Result<bool, (&'static str
         if kept(world, &cluster).is_empty() && placed.is_empty() {
             return Err((CONVERGES, format!("{cluster} is empty, not in the spec, and still there")));
         }
-        let conditions = cell.status.iter().flat_map(|status| &status.conditions);
-        let is_told = conditions
-            .filter(|of| of.type_ == "Stalled" && of.status == "True")
-            .any(|of| of.reason == "NotEmpty");
-        return if is_told {
-            Ok(true)
-        } else {
-            Err((HOLDS_ARE_TOLD, format!("{cluster} stays, and nobody says why")))
+        let conditions = || cell.status.iter().flat_map(|status| &status.conditions);
+        let is_true = |type_: &str| conditions().find(|of| of.type_ == type_ && of.status == "True");
+        let is_observed =
+            cell.status.as_ref().is_some_and(|of| of.observed_generation == cell.metadata.generation);
+        if !is_observed || is_true("Stalled").is_none_or(|of| of.reason != "NotEmpty") {
+            return Err((HOLDS_ARE_TOLD, format!("{cluster} stays, and nobody says why")));
+        }
+        return match is_true("Reconciling") {
+            None => Ok(true),
+            Some(of) => Err((CONVERGES, format!("{}: {}", of.reason, of.message))),
         };
     }
     let rest = left(cell, store.all::<Pod>().map(|o| &o.metadata))
@@ -121,6 +123,17 @@ pub fn unsettled(world: &World, cell: &SearchCell) -> Result<bool, (&'static str
         Some((cluster, object)) => Err((NOTHING_LEFT, format!("of {cluster} there still is {object}"))),
         None => Ok(false),
     }
+}
+
+/// Whether a placement has indices in a cluster that is not in the spec: they cannot be moved, and it says so.
+pub fn is_on_removed(cell: &SearchCell, placement: &IndexPlacement) -> bool {
+    let status = placement.status.as_ref();
+    let assigned = status.into_iter().flat_map(|status| &status.assignments).map(|of| &of.cluster);
+    let mut names = assigned.filter_map(|name| name.strip_prefix(&format!("{CELL}-")));
+    names.any(|name| {
+        let key = ClusterKey::new(NAMESPACE, CELL, name);
+        !is_asked_for(cell, name) && !placed_on([placement], &key).is_empty()
+    })
 }
 
 /// Deliberate bug: whoever cannot be seen in the spec has no indices, and is asked nothing.

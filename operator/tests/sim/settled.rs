@@ -173,7 +173,7 @@ fn cell_is_whole(world: &World, cell: &SearchCell) -> Unsettled {
     }
     match removal::unsettled(world, cell) {
         Err(unsettled) => return Some(unsettled),
-        Ok(true) => return held(cell),
+        Ok(true) => return None,
         Ok(false) => {}
     }
     let status = cell.status.as_ref()?;
@@ -248,6 +248,15 @@ fn placements_are_whole(world: &World, cell: &SearchCell) -> Unsettled {
         let Some(status) = &placement.status else {
             return Some((CONVERGES, format!("{name} has no status")));
         };
+        if removal::is_on_removed(cell, placement) {
+            if !is_true(&status.conditions, "Stalled") {
+                return Some((
+                    HOLDS_ARE_TOLD,
+                    format!("{name}: nobody says that its indices are on a former cluster"),
+                ));
+            }
+            continue;
+        }
         let staying = tenants::staying(world, placement);
         if !staying.is_empty() {
             if let Some(unsettled) = stays_told(&name, placement, &staying) {

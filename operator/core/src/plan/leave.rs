@@ -180,9 +180,15 @@ fn remove(
     });
     // Volumes that stay say whose they are before the nodes go that could tell.
     if marked {
-        for target in workload_targets(objects, &cell.uid).into_iter().filter(|of| is_workload(of.kind)) {
+        let mut targets = workload_targets(objects, &cell.uid);
+        targets.retain(|target| is_workload(target.kind));
+        // Data nodes, masters, ingest nodes: who answers is there to the end, and a StatefulSet that is missing tells the next
+        // pass that this one has begun.
+        targets.sort_by_key(|target| (target.kind != Kind::StatefulSet, target.name.clone()));
+        for (nth, target) in targets.into_iter().enumerate() {
             let why = format!("cluster {cluster} is not in spec.clusters any more, and is empty");
-            draft.step(cluster, why, Action::RemoveWorkload { target, asks });
+            // It is asked once: without a yes the others stay, too.
+            draft.step(cluster, why, Action::RemoveWorkload { target, asks: asks && nth == 0 });
         }
     }
     let waits = "is not in spec.clusters any more and is empty: waiting until its nodes are gone";
