@@ -115,8 +115,6 @@ pub enum Bug {
     IndicesOverlooked,
     /// Volumes of a removed cluster go as soon as its nodes have gone, before status says so.
     VolumesUnrecorded,
-    /// The UUID of a removed cluster stays in status when its volumes go.
-    UuidOutlives,
 }
 
 /// Name, bug, story in which it shows, the invariants of which one has to break.
@@ -180,5 +178,4 @@ pub const TABLE: &[(Bug, Kind, &[&str])] = &[
     (Bug::RestartsUnrecorded, Kind::Rolling, &[rolling::RECORDED]),
     (Bug::IndicesOverlooked, Kind::Removal, &[removal::GOES_EMPTY]),
     (Bug::VolumesUnrecorded, Kind::Removal, &[removal::RECORDED]),
-    (Bug::UuidOutlives, Kind::Removal, &[settled::CONVERGES]),
 ];

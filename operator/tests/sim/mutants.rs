@@ -301,7 +301,6 @@ impl Decide for Mutant {
                     }
                 }
             }
-            Bug::UuidOutlives => removal::remember(snapshot, &mut status),
             _ => {}
         }
         status

@@ -11,9 +11,7 @@ use searchcell_core::names::{ClusterKey, LABEL_CLUSTER};
 use searchcell_core::plan::{kept_indices, placed_on};
 use searchcell_core::snapshot::{CellSnapshot, Reading, label};
 use searchcell_core::step::{Action, Plan};
-use searchcell_crds::{
-    ClusterStatus, DeletionPolicy, IndexPlacement, OperationKind, SearchCell, SearchCellStatus,
-};
+use searchcell_crds::{DeletionPolicy, IndexPlacement, OperationKind, SearchCell};
 
 use crate::acts::CELL;
 use crate::settled::{CONVERGES, HOLDS_ARE_TOLD};
@@ -154,17 +152,6 @@ pub fn unasked(plan: &mut Plan) {
         if let Action::RemoveWorkload { asks, .. } = &mut step.action {
             *asks = false;
         }
-    }
-}
-
-/// Deliberate bug: what a cluster was outlives its volumes in status.
-pub fn remember(snapshot: &CellSnapshot, status: &mut SearchCellStatus) {
-    let was = |name: &String| {
-        let before = snapshot.cell.status.iter().flat_map(|status| &status.clusters);
-        before.filter(|of| of.name == *name).find_map(|of: &ClusterStatus| of.uuid.clone())
-    };
-    for of in &mut status.clusters {
-        of.uuid = of.uuid.take().or_else(|| was(&of.name));
     }
 }
 
