@@ -98,8 +98,7 @@ pub(super) fn plan_cluster(
     let scope = roll::Scope { cell, key, objects, elastic, recorded, order: turn.order, now: turn.now };
     if restarts {
         // Whatever is held from now on: what has begun comes to its end.
-        roll::withdraw(&scope, draft);
-        roll::announce_evicted(&scope, draft);
+        scope.observed().keep_told(draft);
     }
     let is_held = workloads::plan_workloads(&scope, &identity, restarts, draft);
     let is_known = matches!(identity, Identity::Known(_));

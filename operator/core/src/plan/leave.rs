@@ -12,8 +12,8 @@ use searchcell_crds::{
     ClusterPhase, DeletionPolicy, IndexPlacement, Operation, OperationKind, Reason, SearchCell,
 };
 
-use super::Draft;
 use super::removal::{has_workloads, retain_identity, text, workload_targets};
+use super::{Draft, roll};
 use crate::domain::ValidCell;
 use crate::drift;
 use crate::identity::{Identity, identity};
@@ -136,6 +136,20 @@ pub(super) fn plan_leaving(
     }
 }
 
+/// Nothing of a cluster is changed: its spec is invalid, or it has none. But Elasticsearch is told of nodes that somebody else takes
+/// down; and one that is back serves only when its record has gone.
+pub(super) fn keep_told(key: &ClusterKey, snapshot: &CellSnapshot, draft: &mut Draft) {
+    let objects = &snapshot.objects.of_cluster(&key.cluster);
+    let elastic = snapshot.elastic(&key.cluster);
+    let created_at = snapshot.cell.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    let uuid = super::cluster::recorded_in_status(snapshot, &key.cluster);
+    let is_itself = matches!(identity(uuid, objects, elastic, created_at), Identity::Known(_));
+    if snapshot.restarts_nodes && is_itself {
+        let recorded = recorded(&snapshot.cell, &key.cluster);
+        roll::Observed { key, objects, elastic, recorded }.keep_told(draft);
+    }
+}
+
 /// Workloads are there.
 fn remove(
     cell: &ValidCell,
@@ -153,7 +167,10 @@ fn remove(
         Ok(asks) => asks,
         // Those who could say so have gone: they said so before.
         Err((Reason::Unreachable, _)) if has_begun => false,
-        Err((reason, message)) => return draft.hold(cluster, reason, message),
+        Err((reason, message)) => {
+            draft.hold(cluster, reason, message);
+            return keep_told(key, snapshot, draft);
+        }
     };
     let Some(recorded) = recorded else {
         draft.operation = Some(Some(Operation {

@@ -36,7 +36,7 @@ pub use settings::{setting_text, wanted_settings};
 pub use workloads::master_layout;
 
 use crate::domain::{ValidCell, ValidCluster};
-use crate::names::FINALIZER;
+use crate::names::{ClusterKey, FINALIZER};
 use crate::security::keystore::resolve;
 use crate::snapshot::{CellObjects, CellSnapshot};
 use crate::step::{Action, Hold, Plan, Step};
@@ -145,13 +145,22 @@ pub fn plan_cell(cell: &ValidCell, snapshot: &CellSnapshot, now: Timestamp) -> P
     plan
 }
 
-/// Plans one pass over a cell whose spec is invalid: what runs is left alone, but its certificates live on.
+/// Plans one pass over a cell whose spec is invalid: what runs is left alone, but its certificates live on, and a node that is
+/// back from a restart serves again.
 pub fn plan_invalid_cell(snapshot: &CellSnapshot, now: Timestamp, wake_after: Duration) -> Plan {
     if snapshot.cell.spec.suspend || !has_finalizer(&snapshot.cell.metadata) {
         return Plan { wake_after, ..Plan::default() };
     }
     let mut upkeep = plan_security(None, snapshot, now);
-    let (steps, holds) = (std::mem::take(&mut upkeep.steps), std::mem::take(&mut upkeep.holds));
+    let (mut steps, holds) = (std::mem::take(&mut upkeep.steps), std::mem::take(&mut upkeep.holds));
+    let meta = &snapshot.cell.metadata;
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    for cluster in snapshot.objects.cluster_names() {
+        let mut draft = Draft::default();
+        let key = ClusterKey::new(text(&meta.namespace), text(&meta.name), cluster);
+        leave::keep_told(&key, snapshot, &mut draft);
+        steps.append(&mut draft.steps);
+    }
     Plan { steps, holds, wake_after: upkeep.wake_after(now, wake_after), ..Plan::default() }
 }
 

@@ -1,12 +1,14 @@
 //! What Elasticsearch is told of restarts: before a pod goes, and never longer than until its node is back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use searchcell_core::plan::ALLOCATION_ENABLE;
-use searchcell_core::snapshot::{Shutdown, Shutdowns};
-use searchcell_core::step::{Absence, Action};
+use searchcell_core::plan::{ALLOCATION_ENABLE, plan_invalid_cell};
+use searchcell_core::snapshot::{IndexFacts, Shutdown, Shutdowns};
+use searchcell_core::step::{Absence, Action, Plan};
 use searchcell_crds::Reason;
 use serde_json::json;
 
@@ -34,6 +36,39 @@ fn record(reason: &str) -> Shutdown {
 fn records(world: &mut World) -> &mut BTreeMap<String, Shutdown> {
     let Shutdowns::Known(records) = &mut world.facts().shutdowns else { panic!() };
     records
+}
+
+/// The node has restarted: its process runs, and its record keeps it from being ready.
+fn back_with_its_record() -> World {
+    let mut world = about_to_restart();
+    pass(&mut world);
+    assert_eq!(pass(&mut world), ["AnnounceRestart", "RestartNode"]);
+    world.controllers();
+    let pods = &mut world.snapshot.objects.pods;
+    let pod = pods.iter_mut().find(|pod| pod.metadata.name.as_deref() == Some(NODE)).unwrap();
+    let status = pod.status.as_mut().unwrap();
+    status.conditions.as_mut().unwrap()[0].status = "False".to_owned();
+    status.container_statuses.as_mut().unwrap()[0].started = Some(true);
+    world
+}
+
+#[test]
+fn a_node_that_is_back_serves_again_though_the_spec_is_invalid_or_has_lost_its_cluster() {
+    let mut world = back_with_its_record();
+    let names = |plan: Plan| plan.steps.iter().map(|step| step.action.name()).collect::<Vec<_>>();
+    let invalid =
+        |world: &World| names(plan_invalid_cell(&world.snapshot, world.now, Duration::from_secs(60)));
+    assert_eq!(invalid(&world), ["WithdrawRestart"]);
+    world.snapshot.cell.spec.suspend = true;
+    assert!(invalid(&world).is_empty(), "suspended is suspended");
+    world.snapshot.cell.spec.suspend = false;
+
+    // Its cluster has left the spec, and stays since it is not empty.
+    Arc::make_mut(&mut world.facts().indices).insert("by-hand".to_owned(), IndexFacts::default());
+    world.edit(|cell| cell["spec"]["clusters"] = json!([{"name": "z"}]));
+    let of_a = world.plan().steps.into_iter().filter(|step| step.cluster.as_deref() == Some("a"));
+    let of_a: Vec<&str> = of_a.map(|step| step.action.name()).collect();
+    assert_eq!(of_a, ["WithdrawRestart"]);
 }
 
 #[test]

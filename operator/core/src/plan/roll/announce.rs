@@ -7,7 +7,7 @@ use searchcell_crds::{Operation, Reason};
 use serde_json::Value;
 
 use super::evicted::is_awaited;
-use super::{Scope, is_restart, name};
+use super::{Observed, Scope, is_restart, name};
 use crate::names::{ClusterKey, LABEL_ROLE, Role};
 use crate::plan::Draft;
 use crate::plan::settings::setting_text;
@@ -58,7 +58,7 @@ pub(super) fn has_other_data_node(facts: &ElasticFacts, node: &ElasticNode) -> b
 }
 
 /// Takes back the operator's own records of nodes that are back, or that are not to restart any more.
-pub(in crate::plan) fn withdraw(scope: &Scope<'_>, draft: &mut Draft) {
+pub(super) fn withdraw(scope: &Observed<'_>, draft: &mut Draft) {
     let Some(facts) = scope.elastic else { return };
     let Shutdowns::Known(records) = &facts.shutdowns else { return };
     for (id, _) in records.iter().filter(|(_, record)| Absence::is_own(&record.reason)) {
@@ -80,7 +80,7 @@ pub(in crate::plan) fn withdraw(scope: &Scope<'_>, draft: &mut Draft) {
 }
 
 /// The new process of a node that is a member. It is not ready while its record stands: the record closes the port of readiness.
-fn has_returned(scope: &Scope<'_>, recorded: &Operation, node: &str) -> bool {
+fn has_returned(scope: &Observed<'_>, recorded: &Operation, node: &str) -> bool {
     let is_new = |pod: &&Pod| {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         name(pod) == node

@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::announce::{has_other_data_node, has_started};
-use super::{Scope, name};
+use super::{Observed, name};
 use crate::names::{LABEL_ROLE, Role};
 use crate::plan::Draft;
 use crate::plan::drain::is_drain;
@@ -14,7 +14,7 @@ use crate::snapshot::{CellObjects, ElasticFacts, Shutdowns, is_ready, label};
 use crate::step::{Absence, Action};
 
 /// Tells Elasticsearch of data nodes that are being stopped, and that come back.
-pub(in crate::plan) fn announce_evicted(scope: &Scope<'_>, draft: &mut Draft) {
+pub(super) fn announce_evicted(scope: &Observed<'_>, draft: &mut Draft) {
     let Some(facts) = scope.elastic else { return };
     let Shutdowns::Known(records) = &facts.shutdowns else { return };
     let leaves_for_good = |pod: &Pod| {
@@ -41,7 +41,7 @@ pub(in crate::plan) fn announce_evicted(scope: &Scope<'_>, draft: &mut Draft) {
 }
 
 /// Whether a node that was announced is not back, as far as its pod tells. `node`: its name, where it is a member.
-pub(super) fn is_awaited(scope: &Scope<'_>, facts: &ElasticFacts, node: Option<&str>) -> bool {
+pub(super) fn is_awaited(scope: &Observed<'_>, facts: &ElasticFacts, node: Option<&str>) -> bool {
     let runs = |node: &str| {
         let pod = scope.objects.pods.iter().find(|pod| name(pod) == node);
         pod.is_some_and(|pod| {

@@ -19,9 +19,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use searchcell_crds::{Operation, OperationKind, Reason};
 
 pub use announce::ALLOCATION_ENABLE;
-pub(super) use announce::{PRIMARIES, wanted_allocation, withdraw};
+pub(super) use announce::{PRIMARIES, wanted_allocation};
 pub use disruption::Disruption;
-pub(super) use evicted::announce_evicted;
 use nodes::{Work, work};
 pub use nodes::{outdated, rolls};
 pub(super) use order::Order;
@@ -47,6 +46,31 @@ pub(super) struct Scope<'a> {
     /// Of the clusters of the cell.
     pub(super) order: &'a Order<'a>,
     pub(super) now: Timestamp,
+}
+
+/// What is known of one cluster, whatever its spec asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Observed<'a> {
+    pub(super) key: &'a ClusterKey,
+    pub(super) objects: &'a CellObjects,
+    pub(super) elastic: Option<&'a ElasticFacts>,
+    /// The operation that status records.
+    pub(super) recorded: Option<&'a Operation>,
+}
+
+impl<'a> Observed<'a> {
+    /// Elasticsearch is told of nodes that somebody else takes down, and what it was told of those that are back is taken back:
+    /// what has begun comes to its end, whatever is held.
+    pub(super) fn keep_told(&self, draft: &mut Draft) {
+        announce::withdraw(self, draft);
+        evicted::announce_evicted(self, draft);
+    }
+}
+
+impl<'a> Scope<'a> {
+    pub(super) fn observed(&self) -> Observed<'a> {
+        Observed { key: self.key, objects: self.objects, elastic: self.elastic, recorded: self.recorded }
+    }
 }
 
 impl Scope<'_> {
