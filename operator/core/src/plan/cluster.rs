@@ -93,7 +93,8 @@ pub(super) fn plan_cluster(
         );
     }
     prune(cell, key, objects, draft);
-    let restarts = snapshot.restarts_nodes && matches!(identity, Identity::Known(_));
+    // Of a cluster that has not formed, what runs nothing is put right by the spec, too; what runs waits until it has.
+    let restarts = snapshot.restarts_nodes && matches!(identity, Identity::Known(_) | Identity::Unborn);
     let recorded = under_way.filter(|of| !leave::is_removal(of));
     let scope = roll::Scope { cell, key, objects, elastic, recorded, order: turn.order, now: turn.now };
     if restarts {

@@ -60,6 +60,8 @@ pub(super) fn plan_workloads(
     // One workload that cannot follow the spec keeps new ones from starting with what the others do not have yet.
     let hindrance = if restarts { upgrade::hindrance(scope) } else { None };
     let is_hindered = hindrance.map(|hold| draft.holds.push(hold)).is_some();
+    // Without all of its nodes a cluster that has not formed could not be read, and would be held for ever.
+    let forms = *identity == Identity::Unborn;
     let is_held = is_hindered
         | sets
             .iter()
@@ -67,14 +69,14 @@ pub(super) fn plan_workloads(
         | hold_ingest_change(cell, key, objects, restarts, draft);
     let held = is_held || (restarts && roll::rolls(cell, key, objects));
     for (role, zone, replicas) in sets {
-        plan_stateful_set(cell, key, objects, (role, zone), replicas, held, draft);
+        plan_stateful_set(cell, key, objects, (role, zone), replicas, held && !forms, draft);
         if !held {
             volumes::plan_growth(cell, key, objects, (role, zone), draft);
         }
     }
     // Before data nodes hand their work over, those who take it have to be there.
     match &cell.ingest {
-        Some((scale, _)) => plan_ingest(cell, key, objects, *scale, is_held, draft),
+        Some((scale, _)) => plan_ingest(cell, key, objects, *scale, is_held && !forms, draft),
         None if !held => remove_ingest(cell, key, objects, draft),
         None => {}
     }

@@ -54,6 +54,48 @@ fn the_bootstrap_map_comes_before_every_node() {
     assert_eq!(masters, "guilds-a-master-a-0,guilds-a-master-b-0,guilds-a-master-c-0");
 }
 
+/// Objects are there, but for the ingest nodes, and nobody has ever answered.
+fn forming() -> World {
+    let mut world = World::new(cell_object());
+    world.snapshot.restarts_nodes = true;
+    world.settle();
+    world.snapshot.objects.deployments.clear();
+    world.snapshot.objects.pods.clear();
+    world.controllers();
+    world
+}
+
+#[test]
+fn an_edit_while_a_cluster_forms_does_not_keep_it_from_the_nodes_that_can_be_asked() {
+    let mut world = forming();
+    world.edit(|cell| cell["spec"]["settings"] = json!({"indices.memory.index_buffer_size": "12%"}));
+    for restarts in [true, false] {
+        world.snapshot.restarts_nodes = restarts;
+        let creates = world.plan().steps.into_iter().filter(
+            |step| matches!(&step.action, Action::Create(object) if object.kind() == Kind::Deployment),
+        );
+        assert_eq!(creates.count(), 1, "operator that restarts nodes: {restarts}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_of_a_new_cluster_is_put_right_by_the_spec() {
+    let mut world = forming();
+    for pod in &mut world.snapshot.objects.pods {
+        pod.status = Some(
+            serde_json::from_value(
+                json!({"phase": "Running", "containerStatuses": [{"name": "elasticsearch", "image": "",
+                "imageID": "", "ready": false, "restartCount": 3, "started": false,
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}),
+            )
+            .unwrap(),
+        );
+    }
+    world.edit(|cell| cell["spec"]["settings"] = json!({"indices.memory.index_buffer_size": "12%"}));
+    let names: Vec<&str> = world.plan().steps.iter().map(|step| step.action.name()).collect();
+    assert!(names.contains(&"ReplaceTemplate"), "{names:?} {:?}", world.plan().holds);
+}
+
 #[test]
 fn a_formed_cluster_is_recorded_everywhere_before_the_bootstrap_map_goes() {
     let mut world = World::new(cell_object());
